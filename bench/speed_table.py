@@ -1,0 +1,74 @@
+"""Engine against reference, one thread: the table of the README.
+
+    python bench/speed_table.py [--cell lstm gru ...] [--dtype float32 float64] [--seconds 0.5]
+
+Each figure is the ratio of medians over interleaved rounds, reference over engine: how many times faster the engine is.
+"""
+
+import argparse
+import datetime
+import platform
+import statistics
+import time
+from pathlib import Path
+
+from workloads import CELLS, SHAPES, flops, make_call, pin_threads
+
+pin_threads(1)
+
+import numpy as np  # noqa: E402
+
+import rnncore as rc  # noqa: E402
+from rnncore import reference  # noqa: E402
+
+
+def interleaved_medians(calls, seconds):
+    """Median seconds of each call, all called in turn until `seconds` have passed for each, at least five times."""
+    times = [[] for _ in calls]
+    for call in calls:
+        call()
+    begin = time.perf_counter()
+    while len(times[0]) < 5 or time.perf_counter() - begin < seconds * len(calls):
+        for call, seen in zip(calls, times, strict=True):
+            start = time.perf_counter()
+            call()
+            seen.append(time.perf_counter() - start)
+    return [statistics.median(seen) for seen in times]
+
+
+def processor():
+    for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else ():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor()
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cell", nargs="+", choices=CELLS, default=list(CELLS))
+    parser.add_argument("--dtype", nargs="+", choices=["float32", "float64"], default=["float32", "float64"])
+    parser.add_argument("--seconds", type=float, default=0.5, help="for each call of each shape")
+    arguments = parser.parse_args()
+
+    print(
+        f"{datetime.date.today()}, {processor()}, 1 thread, {rc.available_isas()[-1]}, NumPy {np.__version__}. "
+        "Times faster than the reference: forward / forward + backward (GFLOP/s of the engine)\n"
+    )
+    columns = [(cell, dtype) for cell in arguments.cell for dtype in arguments.dtype]
+    print("| T N D H | " + " | ".join(f"{cell} {dtype}" for cell, dtype in columns) + " |")
+    print("|---" * (len(columns) + 1) + "|")
+    for shape in SHAPES:
+        cells = []
+        for cell, dtype in columns:
+            ratios, rates = [], []
+            for backward in (False, True):
+                calls = [make_call(module, cell, shape, dtype, backward) for module in (reference, rc)]
+                slow, fast = interleaved_medians(calls, arguments.seconds)
+                ratios.append(f"{slow / fast:.1f}")
+                rates.append(f"{flops(cell, shape, backward) / fast / 1e9:.0f}")
+            cells.append(f"{' / '.join(ratios)} ({' / '.join(rates)})")
+        print(f"| {' '.join(map(str, shape))} | " + " | ".join(cells) + " |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,69 @@
+"""The shapes that every bench uses, why each matters, and the arguments of a call."""
+
+import os
+
+import numpy as np
+
+# BLAS reads these when it is loaded; a bench that sets threads must import this module first.
+THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
+
+# (T, N, D, H): reason
+SHAPES = {
+    (1, 1, 64, 128): "one step of one sequence: control, games, sampling",
+    (100, 1, 64, 64): "a small model on a stream",
+    (100, 1, 256, 256): "one sequence; weights in the second-level cache",
+    (100, 1, 512, 512): "one sequence; weights beyond the second-level cache",
+    (50, 8, 128, 128): "a small batch",
+    (100, 16, 64, 32): "a batch of a small model: time series",
+    (100, 32, 256, 256): "a character language model",
+    (50, 64, 512, 512): "a large batch",
+    (32, 64, 1024, 1024): "all product",
+}
+
+CELLS = {
+    "rnn": (1, {}),
+    "gru": (3, {}),
+    "gru-reset_after": (3, {"form": "reset_after", "update": "old"}),
+    "lstm": (4, {}),
+}
+
+
+def pin_threads(count=1):
+    """Set the number of BLAS threads; call before NumPy's and SciPy's BLAS are first used."""
+    for variable in THREAD_VARIABLES:
+        os.environ[variable] = str(count)
+
+
+def flops(cell, shape, backward):
+    """Multiplications and additions of the products: 2 T N (D+H) G H, three times that with the backward pass."""
+    T, N, D, H = shape
+    return 2 * T * N * (D + H) * CELLS[cell][0] * H * (3 if backward else 1)
+
+
+def make_call(module, cell, shape, dtype, backward):
+    """-> a function without arguments: one forward (inference), or one forward and backward call."""
+    T, N, D, H = shape
+    G, options = CELLS[cell]
+    rng = np.random.default_rng(0)
+    x, Wx, Wh, b, dh = (
+        (scale * rng.normal(size=size)).astype(dtype)
+        for size, scale in [
+            ((T, N, D), 1),
+            ((D, G * H), D**-0.5),
+            ((H, G * H), H**-0.5),
+            ((G * H,), 0.1),
+            ((T, N, H), 1),
+        ]
+    )
+    name = cell.partition("-")[0]
+    forward = getattr(module, f"{name}_forward")
+    backward_function = getattr(module, f"{name}_backward")
+
+    def infer():
+        return forward(x, Wx, Wh, b, training=False, **options)[0]
+
+    def train():
+        _, _, cache = forward(x, Wx, Wh, b, **options)
+        return backward_function(dh, cache)
+
+    return train if backward else infer

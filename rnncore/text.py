@@ -1,0 +1,484 @@
+"""Text to ids and back, padding, batches of like length, parallel streams.
+
+Letters: T time, N batch, D features, V vocabulary size, L length of one text.
+"""
+
+import operator
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from itertools import repeat
+
+import numpy as np
+
+__all__ = ["Vocabulary", "batches_by_length", "pad", "streams"]
+
+UNK, EOS = "<unk>", "<eos>"
+SPECIALS = (UNK, EOS)
+LEVELS = ("char", "word")
+
+
+class Vocabulary:
+    r"""Two-way map between text and ids, by characters or by words.
+
+    Id 0 is ``<unk>`` (anything unknown), id 1 is ``<eos>`` (end of sentence), then come ``tokens`` in the
+    given order. A vocabulary does not change after it is made.
+
+    * ``"char"``: a token is one character (one Unicode code point); a newline is a character like any other.
+      `encode` never gives ``<eos>``; a caller that wants it appends ``eos_id``.
+    * ``"word"``: a token is what `str.split` gives; every newline is ``<eos>``, as is usual for the
+      Penn Treebank and WikiText files. The literal words ``<unk>`` and ``<eos>`` in a text are ids 0 and 1.
+
+    Parameters
+    ----------
+    tokens : iterable of str
+        The tokens without the two specials. At level ``"char"`` a plain str will do.
+    level : {"char", "word"}
+
+    Attributes
+    ----------
+    tokens : tuple of str       with the specials: ``tokens[id]`` is the token of an id.
+    level : str
+    unk_id, eos_id : int        0 and 1.
+
+    Raises
+    ------
+    TypeError
+        `tokens` is not an iterable of str.
+    ValueError
+        Unknown `level`; a token that is a special, stands twice, is not one character (level ``"char"``),
+        or is empty or holds white space (level ``"word"``).
+
+    Examples
+    --------
+    >>> vocabulary = Vocabulary.from_text("the cat\nthe dog\n", level="word")
+    >>> vocabulary.tokens
+    ('<unk>', '<eos>', 'the', 'cat', 'dog')
+    >>> vocabulary.encode("the cow\n")
+    array([2, 0, 1])
+    >>> vocabulary.decode([2, 4, 1, 2, 3])
+    'the dog\nthe cat'
+    """
+
+    unk_id, eos_id = 0, 1
+
+    def __init__(self, tokens, level="char"):
+        _check_level(level)
+        if isinstance(tokens, str) and level == "word":
+            raise TypeError("tokens must be an iterable of str at level 'word'; got one str")
+        if isinstance(tokens, bytes) or not isinstance(tokens, Iterable):
+            raise TypeError(f"tokens must be an iterable of str; got {type(tokens).__name__}")
+        ids = {UNK: self.unk_id, EOS: self.eos_id}
+        for position, token in enumerate(tokens):
+            _check_token(token, f"tokens[{position}]", level)
+            if token in ids:
+                raise ValueError(f"tokens must be distinct; tokens[{position}] = {token!r} came before")
+            ids[token] = len(ids)
+        self._level, self._tokens, self._ids = level, tuple(ids), ids
+        if level == "char":
+            # Code point of every id; <unk> shows as U+FFFD, the one of <eos> is never used.
+            self._codes = np.array([0xFFFD, 0, *map(ord, self._tokens[2:])], dtype="<u4")
+            # Id of every code point up to the largest known one; the last entry serves all above it.
+            self._table = np.zeros(int(self._codes.max()) + 2, dtype=np.int64)
+            self._table[self._codes[2:]] = np.arange(2, len(ids))
+
+    @classmethod
+    def from_text(cls, text, level="char", max_size=None, min_count=1):
+        """Collect the vocabulary of a text: the most frequent tokens first, ties in code-point order.
+
+        Parameters
+        ----------
+        text : str or iterable of str
+            One text or several (sentences, documents). Nothing is put between them.
+        level : {"char", "word"}
+        max_size : int, optional
+            Largest number of entries, the two specials included. None is no limit for characters and
+            10,000 for words.
+        min_count : int, default 1
+            Tokens that are rarer are left out.
+
+        Returns
+        -------
+        Vocabulary
+
+        Raises
+        ------
+        TypeError
+            `text` is neither str nor an iterable of str.
+        ValueError
+            Unknown `level`, no token at all in `text`, ``max_size < 3``, ``min_count < 1``.
+
+        Examples
+        --------
+        >>> Vocabulary.from_text("hello", max_size=4).tokens
+        ('<unk>', '<eos>', 'l', 'e')
+        """
+        _check_level(level)
+        if max_size is None:
+            limit = None if level == "char" else 10_000 - len(SPECIALS)
+        else:
+            limit = _integer("max_size", max_size, 3) - len(SPECIALS)
+        min_count = _integer("min_count", min_count, 1)
+        if isinstance(text, (bytes, bytearray)) or not isinstance(text, Iterable):
+            raise TypeError(f"text must be str or an iterable of str; got {type(text).__name__}")
+
+        counts = Counter()
+        for position, part in enumerate([text] if isinstance(text, str) else text):
+            if not isinstance(part, str):
+                raise TypeError(f"text[{position}] must be str; got {type(part).__name__}")
+            counts.update(part if level == "char" else part.split())
+        if not counts:
+            raise ValueError(f"text must hold at least one token (level {level!r}); got none")
+        for special in SPECIALS:
+            counts.pop(special, None)
+        frequent = [token for token, count in counts.items() if count >= min_count]
+        frequent.sort(key=lambda token: (-counts[token], token))
+        return cls(frequent[:limit], level)
+
+    @property
+    def level(self):
+        return self._level
+
+    @property
+    def tokens(self):
+        return self._tokens
+
+    def __len__(self):
+        return len(self._tokens)
+
+    def __contains__(self, token):
+        return token in self._ids
+
+    def __eq__(self, other):
+        if not isinstance(other, Vocabulary):
+            return NotImplemented
+        return (self._level, self._tokens) == (other._level, other._tokens)
+
+    def __hash__(self):
+        return hash((self._level, self._tokens))
+
+    def __repr__(self):
+        return f"<Vocabulary of {len(self)} {self._level}s>"
+
+    def encode(self, text):
+        r"""Ids of a text.
+
+        Parameters
+        ----------
+        text : str
+
+        Returns
+        -------
+        ids : ndarray (L,) of int64
+            Level ``"char"``: one id a character. Level ``"word"``: one id a word and one a newline.
+
+        Raises
+        ------
+        TypeError
+            `text` is not a str.
+
+        Examples
+        --------
+        >>> Vocabulary("abc").encode("cab!")
+        array([4, 2, 3, 0])
+        >>> Vocabulary(["a", "b"], level="word").encode("a b\nc")
+        array([2, 3, 1, 0])
+        """
+        if not isinstance(text, str):
+            raise TypeError(f"text must be str; got {type(text).__name__}")
+        if self._level == "char":
+            # surrogatepass: Python's str may hold lone surrogates (undecodable file names and the like).
+            codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
+            return self._table[np.minimum(codes, len(self._table) - 1)]
+        words = text.replace("\n", f" {EOS} ").split()
+        return np.fromiter(map(self._ids.get, words, repeat(self.unk_id)), dtype=np.int64, count=len(words))
+
+    def decode(self, ids):
+        r"""Text of a row of ids.
+
+        Level ``"char"``: the characters one after another; ``<unk>`` becomes U+FFFD (the replacement
+        character), ``<eos>`` leaves nothing. Level ``"word"``: words with one space between them; ``<eos>``
+        becomes a newline without spaces around it, ``<unk>`` stays ``<unk>``.
+
+        Parameters
+        ----------
+        ids : int or array_like of int, (L,)
+
+        Returns
+        -------
+        str
+
+        Raises
+        ------
+        TypeError
+            `ids` are not integers.
+        ValueError
+            `ids` has more than one axis, or an id is outside ``[0, V)``.
+
+        Examples
+        --------
+        >>> Vocabulary("abc").decode([4, 2, 1, 3])
+        'cab'
+        """
+        ids = self._check_ids(ids)
+        if ids.ndim > 1:
+            raise ValueError(f"ids must be (L,); got shape {ids.shape}")
+        ids = np.atleast_1d(ids)
+        if self._level == "char":
+            return self._codes[ids[ids != self.eos_id]].tobytes().decode("utf-32-le", "surrogatepass")
+        words = ["\n" if i == self.eos_id else self._tokens[i] for i in ids.tolist()]
+        return " ".join(words).replace(" \n", "\n").replace("\n ", "\n")
+
+    def one_hot(self, ids, dtype="float32"):
+        """Vectors with a one at the id and zeros elsewhere.
+
+        The recurrent layers take integer ids as they are and never need this.
+
+        Parameters
+        ----------
+        ids : array_like of int, any shape (...)
+        dtype : numpy dtype, default "float32"
+
+        Returns
+        -------
+        ndarray (..., V)
+
+        Raises
+        ------
+        TypeError
+            `ids` are not integers.
+        ValueError
+            An id is outside ``[0, V)``.
+
+        Examples
+        --------
+        >>> Vocabulary("ab").one_hot([3, 0])
+        array([[0., 0., 0., 1.],
+               [1., 0., 0., 0.]], dtype=float32)
+        """
+        ids = self._check_ids(ids)
+        vectors = np.zeros((ids.size, len(self)), dtype=dtype)
+        vectors[np.arange(ids.size), ids.ravel()] = 1
+        return vectors.reshape(*ids.shape, len(self))
+
+    def state(self):
+        """The vocabulary as a dict of JSON types, for `from_state`.
+
+        Examples
+        --------
+        >>> Vocabulary("ab").state()
+        {'level': 'char', 'tokens': ['a', 'b']}
+        """
+        return {"level": self._level, "tokens": list(self._tokens[len(SPECIALS) :])}
+
+    @classmethod
+    def from_state(cls, state):
+        """The vocabulary that `state` described.
+
+        Parameters
+        ----------
+        state : dict with the keys "level" and "tokens"
+
+        Raises
+        ------
+        ValueError
+            `state` is anything but what `Vocabulary.state` gives.
+
+        Examples
+        --------
+        >>> Vocabulary.from_state({"level": "char", "tokens": ["a", "b"]})
+        <Vocabulary of 4 chars>
+        """
+        if not isinstance(state, Mapping) or set(state) != {"level", "tokens"}:
+            got = f"keys {list(state)}" if isinstance(state, Mapping) else type(state).__name__
+            raise ValueError(f"state must be a dict with the keys 'level' and 'tokens'; got {got}")
+        if not isinstance(state["tokens"], (list, tuple)):
+            raise ValueError(f"state['tokens'] must be a list; got {type(state['tokens']).__name__}")
+        try:
+            return cls(state["tokens"], state["level"])
+        except TypeError as error:
+            raise ValueError(f"state is not a vocabulary: {error}") from error
+
+    def _check_ids(self, ids):
+        ids = np.asarray(ids)
+        if ids.size == 0:
+            return ids.astype(np.int64)
+        if ids.dtype.kind not in "iu":
+            raise TypeError(f"ids must be integers; got dtype {ids.dtype}")
+        wrong = (ids < 0) | (ids >= len(self))
+        if wrong.any():
+            raise ValueError(f"ids must be in [0, {len(self)}); got {ids[wrong].flat[0]}")
+        return ids.astype(np.int64, copy=False)
+
+
+def pad(sequences, *, dtype=None, padding=0):
+    """Put sequences of different lengths side by side in one time-major array.
+
+    Parameters
+    ----------
+    sequences : iterable of N array_like, each (T_n,) or (T_n, D)
+        A length of 0 is allowed.
+    dtype : numpy dtype, optional
+        Default: what NumPy promotes the sequences to; those without elements have no say.
+    padding : scalar, default 0
+        Value after the end of a sequence.
+
+    Returns
+    -------
+    batch : ndarray (T, N) or (T, N, D)
+        T is the largest length.
+    lengths : ndarray (N,) of int64
+
+    Raises
+    ------
+    ValueError
+        No sequences, a scalar among them, or shapes that differ in more than the first axis.
+
+    Examples
+    --------
+    >>> batch, lengths = pad([[3, 4, 5], [6]])
+    >>> batch
+    array([[3, 6],
+           [4, 0],
+           [5, 0]])
+    >>> lengths
+    array([3, 1])
+    """
+    arrays = [np.asarray(sequence) for sequence in sequences]
+    if not arrays:
+        raise ValueError("sequences must hold at least one sequence; got none")
+    for n, array in enumerate(arrays):
+        if array.ndim == 0:
+            raise ValueError(f"sequences[{n}] must be (T_n,) or (T_n, D); got a scalar, {array[()]!r}")
+        if array.shape[1:] != arrays[0].shape[1:]:
+            wanted = ", ".join(["T_n", *map(str, arrays[0].shape[1:])])
+            raise ValueError(f"sequences[{n}] must be ({wanted}) like sequences[0]; got {array.shape}")
+    if dtype is None:
+        dtype = np.result_type(*([array for array in arrays if array.size] or arrays))
+    lengths = np.array([len(array) for array in arrays], dtype=np.int64)
+    batch = np.full((lengths.max(), len(arrays), *arrays[0].shape[1:]), padding, dtype=dtype)
+    for n, array in enumerate(arrays):
+        batch[: len(array), n] = array
+    return batch, lengths
+
+
+def batches_by_length(lengths, batch_size, rng=None):
+    """Divide sequences into batches of like length, so that little is padding.
+
+    Without `rng` the sequences go from short to long, equal lengths in the given order. With `rng`, sequences
+    whose lengths differ by less than one step plus a tenth of the shorter length may change places, and the
+    batches come in random order; the generator's state decides everything.
+
+    Parameters
+    ----------
+    lengths : array_like of int (N,)
+    batch_size : int
+    rng : numpy.random.Generator, optional
+
+    Returns
+    -------
+    list of ndarray (batch_size,) of int64
+        Indices into `lengths`, each exactly once. One batch may be smaller than the others.
+
+    Raises
+    ------
+    TypeError
+        `lengths` or `batch_size` are not integers, `rng` is not a Generator.
+    ValueError
+        ``batch_size < 1``, `lengths` is not (N,) or has a negative entry.
+
+    Examples
+    --------
+    >>> batches_by_length([5, 1, 4, 2], batch_size=2)
+    [array([1, 3]), array([2, 0])]
+    """
+    lengths = _integers("lengths", lengths, "(N,)")
+    batch_size = _integer("batch_size", batch_size, 1)
+    if rng is not None and not isinstance(rng, np.random.Generator):
+        raise TypeError(f"rng must be a numpy.random.Generator or None; got {type(rng).__name__}")
+    if (lengths < 0).any():
+        raise ValueError(f"lengths must not be negative; got {lengths.min()}")
+    key = lengths
+    if rng is not None:
+        key = lengths + rng.random(len(lengths)) * (1 + lengths / 10)
+    order = np.argsort(key, kind="stable")
+    batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    if rng is not None:
+        rng.shuffle(batches)
+    return batches
+
+
+def streams(ids, batch_size):
+    """Cut one long text into N texts that are read side by side.
+
+    Column n of the result is ``ids[n*S:(n+1)*S]`` with ``S = L // N``; the last ``L - S*N`` ids are dropped.
+    Consecutive blocks of rows then continue each other, so the state can be carried from block to block
+    (truncated back-propagation through time).
+
+    Parameters
+    ----------
+    ids : array_like of int (L,)
+    batch_size : int
+        N.
+
+    Returns
+    -------
+    ndarray (S, N)
+        A fresh array of the dtype of `ids`.
+
+    Raises
+    ------
+    TypeError
+        `ids` or `batch_size` are not integers.
+    ValueError
+        ``batch_size < 1``, `ids` is not (L,), or it is shorter than `batch_size`.
+
+    Examples
+    --------
+    >>> streams([0, 1, 2, 3, 4, 5, 6], batch_size=2)
+    array([[0, 3],
+           [1, 4],
+           [2, 5]])
+    """
+    ids = _integers("ids", ids, "(L,)")
+    batch_size = _integer("batch_size", batch_size, 1)
+    if len(ids) < batch_size:
+        raise ValueError(f"ids must hold at least batch_size = {batch_size} ids; got {len(ids)}")
+    steps = len(ids) // batch_size
+    return ids[: steps * batch_size].reshape(batch_size, steps).T.copy(order="C")
+
+
+def _check_level(level):
+    if level not in LEVELS:
+        raise ValueError(f"level must be 'char' or 'word'; got {level!r}")
+
+
+def _check_token(token, name, level):
+    if not isinstance(token, str):
+        raise TypeError(f"{name} must be str; got {type(token).__name__}")
+    if token in SPECIALS:
+        raise ValueError(f"{name} must not be {token!r}: the specials are added by themselves")
+    if level == "char" and len(token) != 1:
+        raise ValueError(f"{name} must be one character at level 'char'; got {token!r}")
+    if level == "word" and token.split() != [token]:
+        raise ValueError(f"{name} must be a word without white space at level 'word'; got {token!r}")
+
+
+def _integer(name, value, smallest):
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be an integer; got {type(value).__name__}") from None
+    if number < smallest:
+        raise ValueError(f"{name} must be at least {smallest}; got {number}")
+    return number
+
+
+def _integers(name, values, shape):
+    values = np.asarray(values)
+    if values.ndim != 1:
+        raise ValueError(f"{name} must be {shape}; got shape {values.shape}")
+    if values.size == 0:
+        return values.astype(np.int64)
+    if values.dtype.kind not in "iu":
+        raise TypeError(f"{name} must be integers; got dtype {values.dtype}")
+    return values

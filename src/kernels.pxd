@@ -1,0 +1,51 @@
+"""Cython's view of kernels/kernels.h, where the contract stands."""
+
+from libc.stdint cimport int64_t
+
+
+cdef extern from "kernels.h" nogil:
+    enum:
+        CELL_RNN, CELL_GRU, CELL_LSTM
+        ACTIVATION_TANH, ACTIVATION_RELU, ACTIVATION_IDENTITY
+        FORM_RESET_BEFORE, FORM_RESET_AFTER, FORM_SIMPLIFIED
+        UPDATE_NEW, UPDATE_OLD
+        PEEPHOLE_NONE, PEEPHOLE_CURRENT, PEEPHOLE_PREVIOUS
+
+    ctypedef struct kernel_table:
+        void (*fill_rows)(Py_ssize_t rows, Py_ssize_t M, const void *b, const void *table, const int64_t *ids,
+                          void *out) noexcept nogil
+        void (*scatter_add)(Py_ssize_t rows, Py_ssize_t M, const int64_t *ids, const void *a,
+                            void *table) noexcept nogil
+        void (*column_sums)(Py_ssize_t rows, Py_ssize_t M, const void *a, void *out) noexcept nogil
+        void (*add)(Py_ssize_t count, const void *a, void *out) noexcept nogil
+        void (*rnn_forward)(Py_ssize_t count, int activation, void *h) noexcept nogil
+        void (*rnn_backward)(Py_ssize_t count, int activation, const void *h, const void *dh,
+                             void *da) noexcept nogil
+        void (*lstm_forward)(Py_ssize_t n, Py_ssize_t H, int peephole_output, int output_activation, void *gates,
+                             const void *c_prev, const void *peephole, void *c, void *h) noexcept nogil
+        void (*lstm_backward)(Py_ssize_t n, Py_ssize_t H, int peephole_output, int output_activation,
+                              const void *gates, const void *c_prev, const void *c, const void *peephole,
+                              const void *dh, void *dc, void *dgates, void *dpeephole) noexcept nogil
+        void (*gru_gates)(Py_ssize_t n, Py_ssize_t H, int G, void *gates, const void *h_prev,
+                          void *rh) noexcept nogil
+        void (*gru_update)(Py_ssize_t n, Py_ssize_t H, int G, int update, void *gates, const void *m,
+                           const void *h_prev, void *h) noexcept nogil
+        void (*gru_update_backward)(Py_ssize_t n, Py_ssize_t H, int G, int update, const void *gates,
+                                    const void *m, const void *h_prev, void *dh, void *dgates,
+                                    void *dm) noexcept nogil
+        void (*gru_reset_backward)(Py_ssize_t n, Py_ssize_t H, const void *gates, const void *h_prev,
+                                   const void *drh, void *dh, void *dgates, void *rh) noexcept nogil
+        void (*softmax_cross_entropy)(Py_ssize_t rows, Py_ssize_t V, void *logits, const int64_t *targets,
+                                      const double *weights, double *losses) noexcept nogil
+
+    ctypedef struct instruction_set:
+        const char *name
+        int (*is_supported)() noexcept nogil
+        const kernel_table *f32
+        const kernel_table *f64
+
+    const instruction_set *instruction_sets
+    const int instruction_set_count
+
+    unsigned long long begin_flush_subnormals()
+    void end_flush_subnormals(unsigned long long saved)

@@ -1,0 +1,4 @@
+#define REAL_IS_DOUBLE 0
+#include "table.inc.h"
+#define REAL_IS_DOUBLE 1
+#include "table.inc.h"

@@ -1,0 +1,22 @@
+/* Opens and closes a region of code compiled for one instruction set, whatever the flags of the build. */
+#ifndef RNNCORE_ISA_H
+#define RNNCORE_ISA_H
+
+#define ISA_PRAGMA(text) _Pragma(#text)
+
+#if defined(__clang__)
+#define BEGIN_ISA(features) ISA_PRAGMA(clang attribute push(__attribute__((target(features))), apply_to = function))
+#define END_ISA ISA_PRAGMA(clang attribute pop)
+#else
+#define BEGIN_ISA(features) ISA_PRAGMA(GCC push_options) ISA_PRAGMA(GCC target(features))
+#define END_ISA ISA_PRAGMA(GCC pop_options)
+#endif
+
+#define ALWAYS_INLINE static inline __attribute__((always_inline))
+
+#define JOIN3_(a, b, c) a##_##b##_##c
+#define JOIN3(a, b, c) JOIN3_(a, b, c)
+#define STRING_(a) #a
+#define STRING(a) STRING_(a)
+
+#endif

@@ -1,0 +1,14 @@
+/* The same kernels for x86-64 with avx2,fma,avx512f,avx512vl,avx512dq,avx512bw. */
+#include <math.h> /* system headers stand outside the region: their inline functions must not carry its target */
+#include <stdint.h>
+#include <string.h>
+
+#include "isa.h"
+#include "kernels.h"
+
+#if defined(__x86_64__)
+#define ISA avx512
+BEGIN_ISA("avx2,fma,avx512f,avx512vl,avx512dq,avx512bw")
+#include "both_types.inc.h"
+END_ISA
+#endif

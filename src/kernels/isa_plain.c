@@ -1,0 +1,10 @@
+/* What every machine runs: the baseline of the target (SSE2 on x86-64, NEON on aarch64). */
+#include <math.h> /* system headers stand outside the region: their inline functions must not carry its target */
+#include <stdint.h>
+#include <string.h>
+
+#include "isa.h"
+#include "kernels.h"
+
+#define ISA plain
+#include "both_types.inc.h"

@@ -1,0 +1,75 @@
+/* Whole rows: gather, scatter, sums, and the softmax of the output layer. Shapes: kernels.h. */
+
+static void NAME(add)(ptrdiff_t count, const void *a_, void *out_) {
+    const real *restrict a = a_;
+    real *restrict out = out_;
+    for (ptrdiff_t j = 0; j < count; j++) out[j] += a[j];
+}
+
+static void NAME(sum_row)(ptrdiff_t M, const real *restrict a, const real *restrict b, real *restrict out) {
+    for (ptrdiff_t j = 0; j < M; j++) out[j] = a[j] + b[j];
+}
+
+static void NAME(fill_rows)(ptrdiff_t rows, ptrdiff_t M, const void *b, const void *table_, const int64_t *ids,
+                            void *out_) {
+    const real *table = table_;
+    real *out = out_;
+    for (ptrdiff_t row = 0; row < rows; row++, out += M) {
+        if (ids)
+            NAME(sum_row)(M, b, table + ids[row] * M, out);
+        else
+            memcpy(out, b, (size_t)M * sizeof(real));
+    }
+}
+
+static void NAME(scatter_add)(ptrdiff_t rows, ptrdiff_t M, const int64_t *ids, const void *a_, void *table_) {
+    const real *a = a_;
+    real *table = table_;
+    for (ptrdiff_t row = 0; row < rows; row++) NAME(add)(M, a + row * M, table + ids[row] * M);
+}
+
+static void NAME(column_sums)(ptrdiff_t rows, ptrdiff_t M, const void *a_, void *out) {
+    const real *a = a_;
+    for (ptrdiff_t row = 0; row < rows; row++) NAME(add)(M, a + row * M, out);
+}
+
+static real NAME(exp_row)(ptrdiff_t V, real shift, real *restrict a) {
+    for (ptrdiff_t j = 0; j < V; j++) a[j] = NAME(exp)(a[j] - shift);
+    /* Sixteen partial sums: a fixed order that vectorises, the same on every instruction set. */
+    real partial[16] = {0};
+    ptrdiff_t whole = V - V % 16;
+    for (ptrdiff_t j = 0; j < whole; j += 16)
+        for (int lane = 0; lane < 16; lane++) partial[lane] += a[j + lane];
+    for (ptrdiff_t j = whole; j < V; j++) partial[j - whole] += a[j];
+    real sum = 0;
+    for (int lane = 0; lane < 16; lane++) sum += partial[lane];
+    return sum;
+}
+
+static void NAME(scale_row)(ptrdiff_t V, real factor, real *restrict a) {
+    for (ptrdiff_t j = 0; j < V; j++) a[j] *= factor;
+}
+
+static real NAME(maximum)(ptrdiff_t V, const real *restrict a) {
+    real largest = a[0];
+    for (ptrdiff_t j = 1; j < V; j++) largest = a[j] > largest ? a[j] : largest;
+    return largest;
+}
+
+/* loss = log sum_k exp(y_k - max) + max - y_target;   d loss / d y = softmax(y) - onehot(target) */
+static void NAME(softmax_cross_entropy)(ptrdiff_t rows, ptrdiff_t V, void *logits, const int64_t *targets,
+                                        const double *weights, double *losses) {
+    real *y = logits;
+    for (ptrdiff_t row = 0; row < rows; row++, y += V) {
+        if (weights[row] == 0) {
+            memset(y, 0, (size_t)V * sizeof(real));
+            losses[row] = 0;
+            continue;
+        }
+        real largest = NAME(maximum)(V, y), target = y[targets[row]];
+        real sum = NAME(exp_row)(V, largest, y);
+        losses[row] = log((double)sum) + ((double)largest - (double)target);
+        NAME(scale_row)(V, (real)(weights[row] / (double)sum), y);
+        y[targets[row]] -= (real)weights[row];
+    }
+}

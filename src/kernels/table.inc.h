@@ -1,0 +1,33 @@
+/* All kernels for one real type and one instruction set (macro ISA), and their table. Included twice by isa_*.c:
+ * with REAL_IS_DOUBLE 0 and 1. Every symbol is static and carries both names, so that no linker can mix them up. */
+#if REAL_IS_DOUBLE
+#define real double
+#define NAME(function) JOIN3(function, f64, ISA)
+#else
+#define real float
+#define NAME(function) JOIN3(function, f32, ISA)
+#endif
+
+#include "math.inc.h"
+#include "cells.inc.h"
+#include "rows.inc.h"
+
+const kernel_table NAME(kernels) = {
+    .fill_rows = NAME(fill_rows),
+    .scatter_add = NAME(scatter_add),
+    .column_sums = NAME(column_sums),
+    .add = NAME(add),
+    .rnn_forward = NAME(rnn_forward),
+    .rnn_backward = NAME(rnn_backward),
+    .lstm_forward = NAME(lstm_forward),
+    .lstm_backward = NAME(lstm_backward),
+    .gru_gates = NAME(gru_gates),
+    .gru_update = NAME(gru_update),
+    .gru_update_backward = NAME(gru_update_backward),
+    .gru_reset_backward = NAME(gru_reset_backward),
+    .softmax_cross_entropy = NAME(softmax_cross_entropy),
+};
+
+#undef real
+#undef NAME
+#undef REAL_IS_DOUBLE
