@@ -2,10 +2,11 @@
 
 import os
 
-import numpy as np
+# BLAS reads these when it is loaded: benches import this module before NumPy. One thread unless the caller says else.
+for variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(variable, "1")
 
-# BLAS reads these when it is loaded; a bench that sets threads must import this module first.
-THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
+import numpy as np  # noqa: E402
 
 # (T, N, D, H): reason
 SHAPES = {
@@ -26,12 +27,6 @@ CELLS = {
     "gru-reset_after": (3, {"form": "reset_after", "update": "old"}),
     "lstm": (4, {}),
 }
-
-
-def pin_threads(count=1):
-    """Set the number of BLAS threads; call before NumPy's and SciPy's BLAS are first used."""
-    for variable in THREAD_VARIABLES:
-        os.environ[variable] = str(count)
 
 
 def flops(cell, shape, backward):
