@@ -3,15 +3,41 @@
 from . import reference
 from ._engine import available_isas, use_isa
 from .functional import gru_backward, gru_forward, lstm_backward, lstm_forward, rnn_backward, rnn_forward
+from .layers import GRU, LSTM, RNN, Dense, Embedding
+from .losses import sigmoid_cross_entropy, softmax_cross_entropy
+from .models import LanguageModel, load
+from .optim import SGD, Adagrad, Adam, RMSProp, clip_by_global_norm, clip_by_value
+from .text import Vocabulary, batches_by_length, pad, streams
+
+__version__ = "0.1.0"
 
 __all__ = [
+    "GRU",
+    "LSTM",
+    "RNN",
+    "SGD",
+    "Adagrad",
+    "Adam",
+    "Dense",
+    "Embedding",
+    "LanguageModel",
+    "RMSProp",
+    "Vocabulary",
     "available_isas",
+    "batches_by_length",
+    "clip_by_global_norm",
+    "clip_by_value",
     "gru_backward",
     "gru_forward",
+    "load",
     "lstm_backward",
     "lstm_forward",
+    "pad",
     "reference",
     "rnn_backward",
     "rnn_forward",
+    "sigmoid_cross_entropy",
+    "softmax_cross_entropy",
+    "streams",
     "use_isa",
 ]

@@ -47,7 +47,7 @@ def lstm_cell(has_peephole, peephole_output, output_activation):
 # ---- cleaning ---------------------------------------------------------------------------------------------------
 
 
-def _real(name, value):
+def as_real(name, value):
     """Any array of float16, float32 or float64, in whatever byte order and layout."""
     array = np.asarray(value)
     if array.dtype.kind != "f" or array.dtype.itemsize > 8:
@@ -74,27 +74,33 @@ def _clean_input(x):
         if array.ndim != 2:
             raise ValueError(f"x of integers holds ids and must be (T, N); got shape {array.shape}")
         return None, array
-    array = _real("x", array)
+    array = as_real("x", array)
     if array.ndim != 3:
         raise ValueError(f"x must be (T, N, D), or (T, N) of integer ids; got shape {array.shape}")
     return array, None
 
 
-def _clean_ids(ids, D):
-    if ids.size and not (0 <= int(ids.min()) and int(ids.max()) < D):
-        worst = int(ids.max()) if int(ids.min()) >= 0 else int(ids.min())
-        raise ValueError(f"ids in x must lie in [0, D) = [0, {D}); got {worst}")
+def _check_range(name, array, letters, low, high):
+    """Integers in low..high, both included."""
+    if array.size:
+        smallest, largest = int(array.min()), int(array.max())
+        if smallest < low or largest > high:
+            raise ValueError(f"{name} must lie in {letters}; got {smallest if smallest < low else largest}")
+
+
+def clean_ids(ids, size, name="ids in x", letter="D"):
+    """-> int64 ids, all in [0, size)."""
+    _check_range(name, ids, f"[0, {letter}) = [0, {size})", 0, size - 1)
     return np.ascontiguousarray(ids, np.int64)
 
 
-def _clean_lengths(lengths, T, N):
+def clean_lengths(lengths, T, N):
+    """-> int64 lengths (N,), all in 0..T."""
     array = np.asarray(lengths)
     if array.dtype.kind not in "iu":
         raise TypeError(f"lengths must be integers; got dtype {array.dtype}")
     _check_shape("lengths", array, "(N,)", (N,))
-    if N and not (0 <= int(array.min()) and int(array.max()) <= T):
-        worst = int(array.max()) if int(array.min()) >= 0 else int(array.min())
-        raise ValueError(f"lengths must lie in [0, T] = [0, {T}]; got {worst}")
+    _check_range("lengths", array, f"[0, T] = [0, {T}]", 0, T)
     return array.astype(np.int64)
 
 
@@ -221,7 +227,7 @@ def _forward(kind, cell, x, Wx, Wh, b, h0, c0, bhn, peephole, lengths, resets, r
     """-> h (T,N,H), h_n (N,H), c_n (N,H) or None, Cache or None."""
     x, ids = _clean_input(x)
     given = {"Wx": Wx, "Wh": Wh, "b": b, "h0": h0, "c0": c0, "bhn": bhn, "peephole": peephole}
-    arrays = {name: _real(name, value) for name, value in given.items() if value is not None}
+    arrays = {name: as_real(name, value) for name, value in given.items() if value is not None}
 
     G = cell[1]
     blocks = f"{G}H" if G > 1 else "H"
@@ -248,13 +254,13 @@ def _forward(kind, cell, x, Wx, Wh, b, h0, c0, bhn, peephole, lengths, resets, r
     dtype = _FLOAT64 if wide else _FLOAT32
     packing = None
     if lengths is not None:
-        lengths = _clean_lengths(lengths, T, N)
+        lengths = clean_lengths(lengths, T, N)
         if (lengths != T).any():
             packing = _Packing.of(lengths, N)
     if resets is not None:
         resets = _clean_resets(resets, T, N)
     if ids is not None:
-        ids = _clean_ids(ids if packing is None else packing.pack(ids), D).reshape(-1)
+        ids = clean_ids(ids if packing is None else packing.pack(ids), D).reshape(-1)
     else:
         x = _dense(x if packing is None else packing.pack(x), dtype).reshape(-1, D)
     if resets is not None:
@@ -312,7 +318,7 @@ def _forward(kind, cell, x, Wx, Wh, b, h0, c0, bhn, peephole, lengths, resets, r
 def _clean_cotangent(name, value, letters, wanted, dtype):
     if value is None:
         return None
-    array = _real(name, value)
+    array = as_real(name, value)
     _check_shape(name, array, letters, wanted)
     return array.astype(dtype, copy=False)
 
@@ -386,6 +392,22 @@ def scatter_add(ids, rows, table):
     rows = _dense(rows, table.dtype)
     if rows.size:
         _engine.scatter_add(ids, rows, table)
+
+
+def softmax_cross_entropy_rows(logits, targets, weights):
+    """Losses (...) float64 of logits (..., V), which become ``weights`` times the gradients in place.
+
+    ``logits`` is C-contiguous; targets, weights are (...). Where a weight is 0 nothing is read and all is 0.
+    """
+    losses = np.zeros(targets.size)
+    if logits.size:
+        _engine.softmax_cross_entropy(
+            logits.reshape(-1, logits.shape[-1]),
+            np.ascontiguousarray(targets, np.int64).reshape(-1),
+            weights.reshape(-1),
+            losses,
+        )
+    return losses.reshape(targets.shape)
 
 
 def sample_ids(cells, embedding, Wy, by, h, c, first, uniforms, *, temperature, top_k, top_p, banned, stop):

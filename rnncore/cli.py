@@ -1,0 +1,366 @@
+"""The command line: rnncore train | sample | score | info."""
+
+import argparse
+import copy
+import importlib.util
+import math
+import os
+import platform
+import statistics
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+import rnncore
+
+from . import _engine, functional, reference
+
+INTERRUPTED = 130  # what shells expect of a program that Ctrl-C ended
+
+
+class UserError(Exception):
+    """Something the user can put right: one line, exit code 2."""
+
+
+# ---- texts ------------------------------------------------------------------------------------------------------
+
+
+def read_text(path, encoding):
+    try:
+        text = Path(path).read_text(encoding=encoding)
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{path} is not {encoding} text: {error.reason} at byte {error.start}; see --encoding"
+        ) from None
+    except LookupError:
+        raise UserError(f"--encoding: {encoding!r} is not an encoding that Python knows") from None
+    if not text.strip():
+        raise UserError(f"{path} holds no text")
+    return text
+
+
+def default_text():
+    """The help topics of Python: English text of some 600,000 characters that every CPython carries."""
+    from pydoc_data.topics import topics
+
+    return "\n\n".join(topics[name].strip() for name in sorted(topics)) + "\n"
+
+
+def split(text, share, level):
+    """-> training text, held-out text: the last `share` of it."""
+    cut = round(len(text) * (1 - share))
+    if level == "word":
+        # Not within a word.
+        cut = max(text.rfind("\n", 0, cut), text.rfind(" ", 0, cut)) + 1 or cut
+    return text[:cut], text[cut:]
+
+
+# ---- train ------------------------------------------------------------------------------------------------------
+
+
+def step_speedup(model, rounds=3):
+    """Seconds of one training step with the reference over seconds with the engine, measured in turn."""
+    model = copy.deepcopy(model)
+    ids = np.random.default_rng(0).integers(
+        len(model.vocabulary), size=(model.chunk_length + 1, model.batch_size)
+    )
+    seconds = {reference: [], functional: []}
+    for _ in range(rounds):
+        for backend, times in seconds.items():
+            model.layers["recurrent"].backend = backend
+            start = time.perf_counter()
+            model.loss_and_gradients(ids[:-1], ids[1:])
+            times.append(time.perf_counter() - start)
+    return statistics.median(seconds[reference]) / statistics.median(seconds[functional])
+
+
+class Report:
+    """Follows a training run: progress bar, a line and a sample each epoch, the losses for the curve."""
+
+    def __init__(self, model, arguments, characters_per_token):
+        self.model, self.arguments = model, arguments
+        self.characters_per_token = characters_per_token
+        self.losses, self.held_out = [], []
+        self.start = time.perf_counter()
+        self.bar = None
+
+    def __call__(self, progress):
+        if progress.update == 1:
+            self.begin(progress)
+        self.losses.append(progress.loss)
+        seconds = time.perf_counter() - self.start
+        if self.bar is not None:
+            self.bar.set_postfix_str(
+                f"loss {progress.loss:.3f}, {progress.tokens / seconds:,.0f} tokens/s", refresh=False
+            )
+            self.bar.update()
+        if progress.held_out is not None:
+            self.held_out.append((progress.update, progress.held_out))
+            self.epoch(progress)
+        return bool(self.arguments.minutes) and seconds > 60 * self.arguments.minutes
+
+    def begin(self, progress):
+        vocabulary = self.model.vocabulary
+        parameters = sum(p.size for p in self.model.params.values())
+        self.say(
+            f"{self.model.num_layers} x {self.model.hidden_size} {self.model.cell.upper()}, "
+            f"{len(vocabulary):,} {vocabulary.level}s, {parameters:,} parameters; "
+            f"{progress.updates:,} updates of {self.model.batch_size} x {self.model.chunk_length} tokens"
+        )
+        self.say(
+            f"one training step takes the NumPy reference {step_speedup(self.model):.1f} times as long\n"
+        )
+        self.start = time.perf_counter()
+        if importlib.util.find_spec("tqdm") is not None:
+            from tqdm import tqdm
+
+            # disable=None: no bar where nobody watches (output to a file).
+            self.bar = tqdm(total=progress.updates, unit="update", disable=None, mininterval=0.5)
+
+    def epoch(self, progress):
+        # held_out of this epoch is not in the history of the one that is running
+        record = self.model.history[-1]
+        rate = record["tokens"] / record["seconds"]
+        self.say(
+            f"epoch {progress.epoch}/{self.model.epochs}: training loss {record['loss']:.3f}, "
+            f"held-out {describe_loss(progress.held_out, self.model, self.characters_per_token)}; "
+            f"{rate:,.0f} tokens/s"
+        )
+        text = self.model.sample(self.arguments.sample, temperature=0.8, seed=progress.epoch)
+        self.say("    " + text.strip().replace("\n", "\n    ") + "\n")
+
+    def say(self, text):
+        if self.bar is not None:
+            self.bar.write(text)
+        else:
+            print(text, flush=True)
+
+    def close(self):
+        if self.bar is not None:
+            self.bar.close()
+
+
+def describe_loss(nats, model, characters_per_token):
+    bits = nats / math.log(2) / characters_per_token
+    if model.level == "char":
+        return f"{nats:.3f} nats = {bits:.3f} bits a character"
+    return f"{nats:.3f} nats a word (perplexity {math.exp(nats):,.1f}), {bits:.3f} bits a character"
+
+
+def train(arguments):
+    output = Path(arguments.output)
+    if not output.parent.is_dir() or not os.access(output.parent, os.W_OK) or output.is_dir():
+        raise UserError(f"cannot write {output}: {output.parent} must be a directory that can be written to")
+    if arguments.file is None:
+        name, text = "Python's help topics", default_text()
+    else:
+        name, text = arguments.file, read_text(arguments.file, arguments.encoding)
+    training, held_out = split(text, arguments.held_out, arguments.level)
+    try:
+        model = rnncore.LanguageModel(
+            arguments.level,
+            arguments.cell,
+            arguments.hidden,
+            arguments.layers,
+            embedding_size=arguments.embedding,
+            dropout=arguments.dropout,
+            max_vocabulary=arguments.vocabulary,
+            epochs=arguments.epochs,
+            batch_size=arguments.batch,
+            chunk_length=arguments.chunk,
+            learning_rate=arguments.learning_rate,
+            clip_norm=arguments.clip,
+            dtype=arguments.dtype,
+            seed=arguments.seed,
+        )
+        held_out_tokens = len(held_out) if arguments.level == "char" else len(held_out.split())
+        training_tokens = len(training) if arguments.level == "char" else len(training.split())
+        if not held_out_tokens or training_tokens < 2 * arguments.batch:
+            raise UserError(
+                f"{name} is too short: {training_tokens} training and {held_out_tokens} held-out tokens; "
+                f"--batch {arguments.batch} needs at least {2 * arguments.batch} and 1"
+            )
+        print(f"{name}: {len(training):,} characters to train on, {len(held_out):,} held out", flush=True)
+        report = Report(model, arguments, len(held_out) / held_out_tokens)
+        try:
+            model.fit(training, held_out, callback=report)
+        finally:
+            report.close()
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    if model.vocabulary is None:
+        raise KeyboardInterrupt
+    if model.interrupted:
+        print(f"\ninterrupted after {len(report.losses)} updates: keeping the model so far")
+    elif not report.held_out or report.held_out[-1][0] != len(report.losses):
+        nats = math.log(model.perplexity(held_out))
+        print(
+            f"stopped after {arguments.minutes:g} minutes: held-out "
+            f"{describe_loss(nats, model, report.characters_per_token)}"
+        )
+    try:
+        model.save(output)
+    except OSError as error:
+        raise UserError(f"cannot write {output}: {error.strerror}") from None
+    print(f"model: {output}   (rnncore sample {output})")
+    if report.losses and importlib.util.find_spec("matplotlib") is not None:
+        from .plots import loss_curve
+
+        picture = output.with_suffix(".png")
+        loss_curve(report.losses, report.held_out).figure.savefig(picture, dpi=120)
+        print(f"loss curve: {picture}")
+    return INTERRUPTED if model.interrupted else 0
+
+
+# ---- sample, score, info ----------------------------------------------------------------------------------------
+
+
+def load(path):
+    try:
+        return rnncore.load(path)
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from None
+    except ValueError as error:
+        raise UserError(str(error)) from None
+
+
+def sample(arguments):
+    model = load(arguments.model)
+    start = time.perf_counter()
+    try:
+        text = model.sample(
+            arguments.n,
+            arguments.prompt,
+            arguments.temperature,
+            arguments.top_k,
+            arguments.top_p,
+            arguments.seed,
+        )
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    seconds = time.perf_counter() - start
+    separator = " " if model.level == "word" and arguments.prompt else ""
+    print(arguments.prompt + separator + text)
+    tokens = max(len(model.vocabulary.encode(text)), 1)
+    print(f"{tokens / seconds:,.0f} {model.level}s a second", file=sys.stderr)
+    return 0
+
+
+def score(arguments):
+    model = load(arguments.model)
+    text = read_text(arguments.file, arguments.encoding)
+    tokens = len(model.vocabulary.encode(text))
+    nats = math.log(model.perplexity(text))
+    unknown = int((model.vocabulary.encode(text) == model.vocabulary.unk_id).sum())
+    print(f"{arguments.file}: {tokens:,} {model.level}s, {unknown:,} of them unknown to the model")
+    print(describe_loss(nats, model, len(text) / tokens))
+    return 0
+
+
+def info(arguments):
+    import scipy
+
+    print(f"rnncore {rnncore.__version__}")
+    print(f"Python {platform.python_version()}, NumPy {np.__version__}, SciPy {scipy.__version__}")
+    print(f"machine: {platform.machine()}, {os.cpu_count()} cores")
+    isas = (f"{isa} (in use)" if isa == _engine.current_isa() else isa for isa in rnncore.available_isas())
+    print(f"instruction sets: {', '.join(isas)}")
+    for extra in ("tqdm", "matplotlib"):
+        found = "installed" if importlib.util.find_spec(extra) else 'not installed: pip install "rnncore[cli]"'
+        print(f"{extra}: {found}")
+    return 0
+
+
+# ---- arguments --------------------------------------------------------------------------------------------------
+
+
+def whole(text):
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1; got {value}")
+    return value
+
+
+def positive(text):
+    value = float(text)
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"must be above 0; got {text}")
+    return value
+
+
+def share(text):
+    value = float(text)
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"must be between 0 and 1; got {text}")
+    return value
+
+
+def make_parser():
+    parser = argparse.ArgumentParser(prog="rnncore", description="Recurrent networks on the CPU: language models.")
+    parser.add_argument("--version", action="version", version=f"rnncore {rnncore.__version__}")
+    commands = parser.add_subparsers(dest="command", required=True)
+    defaults = argparse.ArgumentDefaultsHelpFormatter
+
+    p = commands.add_parser("train", help="train a language model on a text file", formatter_class=defaults)
+    p.add_argument("file", nargs="?", help="a text file; without one, Python's own help topics")
+    p.add_argument("-o", "--output", default="model.npz", help="model file; the loss curve goes beside it")
+    p.add_argument("--level", choices=["char", "word"], default="char", help="what a token is")
+    p.add_argument("--cell", choices=["lstm", "gru", "rnn"], default="lstm", help="recurrent cell")
+    p.add_argument("--hidden", type=whole, default=256, help="hidden size")
+    p.add_argument("--layers", type=whole, default=1, help="layers")
+    p.add_argument("--embedding", type=int, help="embedding size; characters have none unless given")
+    p.add_argument("--dropout", type=float, default=0.0, help="dropout between layers")
+    p.add_argument("--vocabulary", type=whole, help="largest vocabulary; 10000 for words")
+    p.add_argument("--epochs", type=whole, default=3, help="passes over the text")
+    p.add_argument("--minutes", type=positive, help="stop after so many minutes")
+    p.add_argument("--batch", type=whole, default=32, help="streams side by side")
+    p.add_argument("--chunk", type=whole, default=64, help="steps that gradients go back")
+    p.add_argument("--learning-rate", type=positive, default=4e-3, help="of Adam")
+    p.add_argument("--clip", type=positive, default=5.0, help="largest norm of the gradients")
+    p.add_argument("--held-out", type=share, default=0.1, help="share of the text, its end, that is held out")
+    p.add_argument("--sample", type=whole, default=200, help="tokens of the sample after each epoch")
+    p.add_argument("--dtype", choices=["float32", "float64"], default="float32", help="type of all numbers")
+    p.add_argument("--seed", type=int, default=0, help="of the initial parameters and dropout")
+    p.add_argument("--encoding", default="utf-8-sig", help="encoding of the file")
+    p.set_defaults(run=train)
+
+    p = commands.add_parser("sample", help="draw text from a model", formatter_class=defaults)
+    p.add_argument("model", help="a model file of rnncore train")
+    p.add_argument("-n", type=whole, default=500, help="tokens")
+    p.add_argument("--prompt", default="", help="text to go on from")
+    p.add_argument("--temperature", type=float, default=0.8, help="below 1 more careful, 0 always the likeliest")
+    p.add_argument("--top-k", type=whole, help="draw among the k likeliest")
+    p.add_argument("--top-p", type=float, help="draw among the likeliest that reach this probability")
+    p.add_argument("--seed", type=int, help="for the same text again")
+    p.set_defaults(run=sample)
+
+    p = commands.add_parser("score", help="how well a model predicts a text", formatter_class=defaults)
+    p.add_argument("model", help="a model file of rnncore train")
+    p.add_argument("file", help="a text file")
+    p.add_argument("--encoding", default="utf-8-sig", help="encoding of the file")
+    p.set_defaults(run=score)
+
+    p = commands.add_parser("info", help="versions and instruction sets")
+    p.set_defaults(run=info)
+    return parser
+
+
+def main(argv=None):
+    """Run the command line; returns the exit code."""
+    arguments = make_parser().parse_args(argv)
+    try:
+        return arguments.run(arguments)
+    except UserError as error:
+        print(f"rnncore: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("rnncore: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader of the output has gone (head, less): nothing to say, and nobody to say it to.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1

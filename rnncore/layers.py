@@ -1,0 +1,587 @@
+"""Layers: recurrent (stacked, bidirectional), embedding, dense. They hold parameters, gradients and nothing else.
+
+Every layer has ``params`` and ``grads``, dicts with the same keys whose arrays keep their identity: change them in
+place. ``forward`` returns a cache for ``backward``, which adds into ``grads``; calling a layer is inference.
+"""
+
+import operator
+from typing import NamedTuple
+
+import numpy as np
+
+from . import functional
+
+__all__ = ["GRU", "LSTM", "RNN", "Dense", "Embedding"]
+
+_INITIALISATIONS = ("orthogonal", "uniform")
+
+
+# ---- initial values ---------------------------------------------------------------------------------------------
+
+
+def glorot_uniform(rng, rows, columns):
+    """Uniform in +-sqrt(6 / (rows + columns)) (Glorot and Bengio 2010)."""
+    limit = np.sqrt(6 / max(rows + columns, 1))
+    return rng.uniform(-limit, limit, (rows, columns))
+
+
+def orthogonal(rng, size):
+    """A random orthogonal matrix, uniform among all of them (Saxe, McClelland and Ganguli 2014)."""
+    q, r = np.linalg.qr(rng.normal(size=(size, size)))
+    return q * np.where(np.diag(r) < 0, -1, 1)
+
+
+# ---- what all layers share --------------------------------------------------------------------------------------
+
+
+def _size(name, value):
+    try:
+        size = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be an integer; got {value!r}") from None
+    if size < 1:
+        raise ValueError(f"{name} must be at least 1; got {size}")
+    return size
+
+
+def _dtype(value):
+    dtype = np.dtype(value)
+    if dtype not in (np.float32, np.float64):
+        raise ValueError(f"dtype must be float32 or float64; got {dtype}")
+    return dtype
+
+
+class _Layer:
+    """Parameters by name, a gradient of the same shape for each."""
+
+    def __init__(self, dtype):
+        self.dtype = _dtype(dtype)
+        self.params = {}
+        self.grads = {}
+
+    def _add(self, name, value):
+        self.params[name] = np.ascontiguousarray(value, self.dtype)
+        self.grads[name] = np.zeros_like(self.params[name])
+
+    def zero_grad(self):
+        """Set all gradients to zero, in place."""
+        for grad in self.grads.values():
+            grad.fill(0)
+
+
+class Embedding(_Layer):
+    """Rows of a table: ``y = W[ids]``.
+
+    Parameters
+    ----------
+    size : int
+        V, number of rows.
+    dimension : int
+        E, length of a row.
+    dtype : {"float32", "float64"}
+    seed : int, numpy.random.Generator or None
+
+    Examples
+    --------
+    >>> embedding = Embedding(10, 4, seed=0)
+    >>> embedding(np.array([[3, 1], [0, 9]])).shape
+    (2, 2, 4)
+    """
+
+    def __init__(self, size, dimension, *, dtype="float32", seed=None):
+        super().__init__(dtype)
+        self.size, self.dimension = _size("size", size), _size("dimension", dimension)
+        self._add("W", np.random.default_rng(seed).normal(size=(self.size, self.dimension)))
+
+    def __call__(self, ids):
+        """ids (...) integer -> (..., E)"""
+        return self.forward(ids)[0]
+
+    def forward(self, ids):
+        """ids (...) integer -> y (..., E), cache. ValueError for an id outside [0, V), TypeError for another dtype."""
+        ids = np.asarray(ids)
+        if ids.dtype.kind not in "iu":
+            raise TypeError(f"ids must be integers; got dtype {ids.dtype}")
+        ids = functional.clean_ids(ids, self.size, "ids", "V")
+        return self.params["W"][ids], ids
+
+    def backward(self, dy, cache):
+        """Add the gradient of the rows used, dy (..., E), into ``grads["W"]``."""
+        dy = _like("dy", dy, (*cache.shape, self.dimension), self.dtype)
+        functional.scatter_add(cache.reshape(-1), dy.reshape(-1, self.dimension), self.grads["W"])
+
+
+class Dense(_Layer):
+    """Affine map of the last axis: ``y = x W + b``.
+
+    Parameters
+    ----------
+    input_size, output_size : int
+    dtype : {"float32", "float64"}
+    seed : int, numpy.random.Generator or None
+
+    Examples
+    --------
+    >>> dense = Dense(4, 3, seed=0)
+    >>> y, cache = dense.forward(np.ones((7, 2, 4)))
+    >>> dense.backward(np.ones_like(y), cache).shape
+    (7, 2, 4)
+    """
+
+    def __init__(self, input_size, output_size, *, dtype="float32", seed=None):
+        super().__init__(dtype)
+        self.input_size, self.output_size = _size("input_size", input_size), _size("output_size", output_size)
+        self._add("W", glorot_uniform(np.random.default_rng(seed), self.input_size, self.output_size))
+        self._add("b", np.zeros(self.output_size))
+
+    def __call__(self, x):
+        """x (..., input_size) -> (..., output_size)"""
+        return self.forward(x)[0]
+
+    def forward(self, x):
+        """x (..., input_size) -> y (..., output_size), cache"""
+        x = functional.as_real("x", x).astype(self.dtype, copy=False)
+        if x.ndim < 1 or x.shape[-1] != self.input_size:
+            raise ValueError(f"x must be (..., input_size) = (..., {self.input_size}); got {x.shape}")
+        rows = x.reshape(-1, self.input_size)
+        y = rows @ self.params["W"]
+        y += self.params["b"]
+        return y.reshape(*x.shape[:-1], self.output_size), x
+
+    def backward(self, dy, cache):
+        """dy (..., output_size) -> dx (..., input_size); adds into ``grads``."""
+        dy = _like("dy", dy, (*cache.shape[:-1], self.output_size), self.dtype).reshape(-1, self.output_size)
+        self.grads["W"] += cache.reshape(-1, self.input_size).T @ dy  # (D,K) = (D,L) (L,K)
+        self.grads["b"] += dy.sum(axis=0)
+        return (dy @ self.params["W"].T).reshape(cache.shape)  # (L,D) = (L,K) (K,D)
+
+
+def _like(name, value, shape, dtype):
+    array = functional.as_real(name, value)
+    if array.shape != shape:
+        raise ValueError(f"{name} must be {shape}; got {array.shape}")
+    return array.astype(dtype, copy=False)
+
+
+# ---- recurrent layers -------------------------------------------------------------------------------------------
+
+
+class LayerCache(NamedTuple):
+    """What ``backward`` needs: ``cells[layer][direction]`` are the caches of the functions, with their gates."""
+
+    cells: list
+    masks: list
+
+
+class _Recurrent(_Layer):
+    """A stack of one cell, in one direction or both.
+
+    A subclass says how many gate blocks its cell has and how to call it. States are handled as tuples of arrays
+    (num_layers * directions, N, H), layer by layer, forward before reverse.
+    """
+
+    gates = 1  # G
+    state_names = ("h",)
+    cell_name = "rnn"
+
+    #: Where the cell's functions come from; :mod:`rnncore.reference` serves as well.
+    backend = functional
+
+    def __init__(
+        self,
+        input_size,
+        hidden_size,
+        num_layers=1,
+        *,
+        bidirectional=False,
+        batch_first=False,
+        dropout=0.0,
+        init="orthogonal",
+        dtype="float32",
+        seed=None,
+    ):
+        super().__init__(dtype)
+        self.input_size, self.hidden_size = _size("input_size", input_size), _size("hidden_size", hidden_size)
+        self.num_layers = _size("num_layers", num_layers)
+        self.bidirectional, self.batch_first = bool(bidirectional), bool(batch_first)
+        if not 0 <= dropout < 1:
+            raise ValueError(f"dropout must be in [0, 1); got {dropout!r}")
+        self.dropout = float(dropout)
+        if init not in _INITIALISATIONS:
+            raise ValueError(f"init must be one of {', '.join(map(repr, _INITIALISATIONS))}; got {init!r}")
+        self._rng = np.random.default_rng(seed)
+        for layer in range(self.num_layers):
+            for suffix in self._suffixes(layer):
+                size = self.input_size if layer == 0 else self.output_size
+                for name, value in self._initial(size, init).items():
+                    self._add(name + suffix, value)
+
+    @property
+    def directions(self):
+        return 2 if self.bidirectional else 1
+
+    @property
+    def output_size(self):
+        return self.hidden_size * self.directions
+
+    def _suffixes(self, layer):
+        return [f"_{layer}", f"_{layer}_reverse"][: self.directions]
+
+    def _initial(self, size, init):
+        """-> the parameters of one cell by name."""
+        D, H, G, rng = size, self.hidden_size, self.gates, self._rng
+        if init == "uniform":
+            # As PyTorch: all of them uniform in +-1/sqrt(H).
+            shapes = {"Wx": (D, G * H), "Wh": (H, G * H), "b": (G * H,)} | self._extra_shapes()
+            limit = H**-0.5
+            return {name: rng.uniform(-limit, limit, shape) for name, shape in shapes.items()}
+        return {
+            "Wx": np.concatenate([glorot_uniform(rng, D, H) for _ in range(G)], axis=1),
+            "Wh": np.concatenate([orthogonal(rng, H) for _ in range(G)], axis=1),
+            "b": np.zeros(G * H),
+        } | {name: np.zeros(shape) for name, shape in self._extra_shapes().items()}
+
+    def _extra_shapes(self):
+        """Shapes of the parameters that the cell has beyond Wx, Wh, b."""
+        return {}
+
+    def _options(self):
+        """Keyword arguments of the cell's forward function that do not change from call to call."""
+        return {}
+
+    def _description(self):
+        """The cell as native code knows it; ValueError for an unknown option."""
+        raise NotImplementedError
+
+    def cells(self):
+        """The stack, bottom first, as :func:`rnncore.functional.sample_ids` takes it. One direction only."""
+        if self.bidirectional:
+            raise ValueError("a bidirectional layer needs the whole sequence: it cannot go step by step")
+        return [
+            (
+                self._description(),
+                *(self.params[name + suffix] for name in ("Wx", "Wh", "b")),
+                *(self.params.get(name + suffix) for name in ("bhn", "peephole")),
+            )
+            for layer in range(self.num_layers)
+            for suffix in self._suffixes(layer)
+        ]
+
+    def __call__(self, x, state=None, lengths=None):
+        """Inference: nothing is kept, no dropout.
+
+        Parameters
+        ----------
+        x : array (T, N, input_size), or integer ids (T, N); (N, T, ...) if ``batch_first``
+        state : array or tuple of arrays (num_layers * directions, N, H), optional
+            As returned; zeros if not given. LSTM: (h, c).
+        lengths : integer array (N,), optional
+
+        Returns
+        -------
+        y : ndarray (T, N, H * directions), or (N, T, ...)
+            States of the top layer, forward and reverse side by side; 0 beyond each row's length.
+        state : like ``state``
+            After the last valid step of each row.
+
+        Raises
+        ------
+        ValueError, TypeError
+            A shape, dtype, id or length is wrong.
+        """
+        y, state, _ = self._run(x, state, lengths, training=False)
+        return y, state
+
+    def forward(self, x, state=None, lengths=None):
+        """As calling the layer, and keep what :meth:`backward` needs; with dropout between the layers.
+
+        Returns
+        -------
+        y, state
+        cache : LayerCache
+        """
+        return self._run(x, state, lengths, training=True)
+
+    def _run(self, x, state, lengths, training):
+        x = np.asarray(x)
+        if x.dtype.kind not in "iu":
+            x = functional.as_real("x", x)
+            if x.ndim != 3 or x.shape[2] != self.input_size:
+                axes = "(N, T, input_size)" if self.batch_first else "(T, N, input_size)"
+                raise ValueError(f"x must be {axes} with input_size = {self.input_size}; got {x.shape}")
+            x = x.astype(self.dtype, copy=False)
+        elif x.ndim != 2:
+            raise ValueError(f"x of integers holds ids and must have two axes; got shape {x.shape}")
+        y = x.swapaxes(0, 1) if self.batch_first else x
+        N = y.shape[1]
+        states = self._split_state(state, N)
+        forward = getattr(self.backend, f"{self.cell_name}_forward")
+        finals, cells, masks = [], [], []
+        for layer in range(self.num_layers):
+            outputs, caches = [], []
+            for direction, suffix in enumerate(self._suffixes(layer)):
+                parameters = {name: self.params[name + suffix] for name in self._names()}
+                h, final, cache = forward(
+                    y,
+                    **parameters,
+                    **{name + "0": s[layer * self.directions + direction] for name, s in states.items()},
+                    **self._options(),
+                    lengths=lengths,
+                    reverse=bool(direction),
+                    training=training,
+                )
+                outputs.append(h)
+                finals.append(final if isinstance(final, tuple) else (final,))
+                caches.append(cache)
+            y = outputs[0] if len(outputs) == 1 else np.concatenate(outputs, axis=2)
+            cells.append(caches)
+            if training and self.dropout and layer < self.num_layers - 1:
+                keep = 1 - self.dropout
+                mask = (self._rng.random(y.shape, np.float32) < keep).astype(self.dtype) / self.dtype.type(keep)
+                masks.append(mask)
+                y = y * mask
+        state = tuple(np.stack(values) for values in zip(*finals, strict=True))
+        y = y.swapaxes(0, 1) if self.batch_first else y
+        return y, self._join_state(state), LayerCache(cells, masks) if training else None
+
+    def backward(self, dy, cache, dstate=None):
+        """Add the gradients of all parameters into ``grads``.
+
+        Parameters
+        ----------
+        dy : array like y, or None for zeros
+        cache : LayerCache
+            From :meth:`forward`.
+        dstate : like ``state``, optional
+            Gradient with respect to the returned state.
+
+        Returns
+        -------
+        dx : ndarray like x, or None for ids
+        dstate : like ``state``
+            Gradient with respect to the state given.
+
+        Raises
+        ------
+        ValueError, TypeError
+            A shape or dtype is wrong.
+        """
+        if dy is not None:
+            dy = functional.as_real("dy", dy)
+            dy = dy.swapaxes(0, 1) if self.batch_first and dy.ndim == 3 else dy
+            if dy.ndim != 3 or dy.shape[2] != self.output_size:
+                raise ValueError(f"dy must have the shape of y, last axis {self.output_size}; got {dy.shape}")
+        N = cache.cells[0][0].h.shape[1]
+        dfinals = self._split_state(dstate, N, "dstate")
+        backward = getattr(self.backend, f"{self.cell_name}_backward")
+        H = self.hidden_size
+        dinitials = [None] * (self.num_layers * self.directions)
+        for layer in reversed(range(self.num_layers)):
+            if cache.masks and layer < self.num_layers - 1:
+                dy = dy * cache.masks[layer]
+            dx = None
+            for direction, suffix in enumerate(self._suffixes(layer)):
+                index = layer * self.directions + direction
+                gradients = backward(
+                    None if dy is None else dy[:, :, direction * H : (direction + 1) * H],
+                    cache.cells[layer][direction],
+                    **{f"d{name}_n": d[index] for name, d in dfinals.items()},
+                )._asdict()
+                for name in self._names():
+                    self.grads[name + suffix] += gradients["d" + name]
+                dinitials[index] = tuple(gradients[f"d{name}0"] for name in self.state_names)
+                if gradients["dx"] is not None:
+                    dx = gradients["dx"] if dx is None else dx + gradients["dx"]
+            dy = dx
+        dstate = tuple(np.stack(values) for values in zip(*dinitials, strict=True))
+        if dx is not None and self.batch_first:
+            dx = dx.swapaxes(0, 1)
+        return dx, self._join_state(dstate)
+
+    def _names(self):
+        return ("Wx", "Wh", "b", *self._extra_shapes())
+
+    def _split_state(self, state, N, argument="state"):
+        """-> dict of the arrays (num_layers * directions, N, H) by name; empty for None."""
+        if state is None:
+            return {}
+        arrays = state if len(self.state_names) > 1 else (state,)
+        if len(self.state_names) > 1 and not (isinstance(state, (tuple, list)) and len(state) == 2):
+            raise TypeError(f"{argument} of an LSTM must be a tuple (h, c); got {type(state).__name__}")
+        result = {}
+        for name, array in zip(self.state_names, arrays, strict=True):
+            array = functional.as_real(f"{argument} {name}", array)
+            wanted = (self.num_layers * self.directions, N, self.hidden_size)
+            if array.shape != wanted:
+                raise ValueError(
+                    f"{argument} {name} must be (num_layers * directions, N, H) = {wanted}; got {array.shape}"
+                )
+            result[name] = array.astype(self.dtype, copy=False)
+        return result
+
+    def _join_state(self, arrays):
+        return arrays if len(self.state_names) > 1 else arrays[0]
+
+    def __repr__(self):
+        options = "".join(f", {name}={value!r}" for name, value in self._described().items())
+        return f"{type(self).__name__}({self.input_size}, {self.hidden_size}, {self.num_layers}{options})"
+
+    def _described(self):
+        return {
+            name: getattr(self, name)
+            for name in ("bidirectional", "batch_first", "dropout")
+            if getattr(self, name)
+        }
+
+
+class RNN(_Recurrent):
+    """Simple recurrent layers: ``h = act(x Wx + h' Wh + b)``.
+
+    Parameters ``Wx_l (D, H)``, ``Wh_l (H, H)``, ``b_l (H,)`` for layer l, with ``_reverse`` behind them for the other
+    direction. Equations: :func:`rnncore.reference.rnn_forward`.
+
+    Parameters
+    ----------
+    input_size, hidden_size : int
+        D and H.
+    num_layers : int, default 1
+    activation : {"tanh", "relu", "identity"}
+    bidirectional : bool, default False
+        A second cell runs in reverse; outputs are side by side, (T, N, 2H).
+    batch_first : bool, default False
+        Sequences come and go as (N, T, .).
+    dropout : float, default 0
+        Share of the values between layers that ``forward`` sets to zero.
+    init : {"orthogonal", "uniform"}
+        Recurrent weights orthogonal and input weights Glorot-uniform, biases zero; or all uniform in +-1/sqrt(H).
+    dtype : {"float32", "float64"}
+    seed : int, numpy.random.Generator or None
+        For the initial parameters, then for dropout.
+
+    Examples
+    --------
+    >>> rnn = RNN(3, 5, activation="relu", seed=0)
+    >>> y, h = rnn(np.zeros((7, 2, 3)))
+    >>> y.shape, h.shape
+    ((7, 2, 5), (1, 2, 5))
+    """
+
+    def __init__(self, input_size, hidden_size, num_layers=1, *, activation="tanh", **options):
+        self.activation = activation
+        self._description()
+        super().__init__(input_size, hidden_size, num_layers, **options)
+
+    def _description(self):
+        return functional.rnn_cell(self.activation)
+
+    def _options(self):
+        return {"activation": self.activation}
+
+
+class GRU(_Recurrent):
+    """Gated recurrent layers; gate blocks r z n (simplified: z n).
+
+    Parameters ``Wx_l (D, GH)``, ``Wh_l (H, GH)``, ``b_l (GH,)``, and ``bhn_l (H,)`` for "reset_after". Equations:
+    :func:`rnncore.reference.gru_forward`.
+
+    Parameters
+    ----------
+    input_size, hidden_size : int
+        D and H.
+    num_layers : int, default 1
+    form : {"reset_before", "reset_after", "simplified"}
+    update : {"new", "old"}
+        "new": h = z n + (1-z) h' (the course); "old": h = (1-z) n + z h' (PyTorch).
+    bidirectional, batch_first, dropout, init, dtype, seed
+        As in :class:`RNN`.
+
+    Examples
+    --------
+    >>> gru = GRU(3, 5, bidirectional=True, seed=0)
+    >>> y, h = gru(np.zeros((7, 2, 3)), lengths=[7, 4])
+    >>> y.shape, h.shape
+    ((7, 2, 10), (2, 2, 5))
+    """
+
+    cell_name = "gru"
+
+    def __init__(
+        self, input_size, hidden_size, num_layers=1, *, form="reset_before", update="new", **options
+    ):
+        self.form, self.update = form, update
+        self.gates = self._description()[1]
+        super().__init__(input_size, hidden_size, num_layers, **options)
+
+    def _description(self):
+        return functional.gru_cell(self.form, self.update)
+
+    def _extra_shapes(self):
+        return {"bhn": (self.hidden_size,)} if self.form == "reset_after" else {}
+
+    def _options(self):
+        return {"form": self.form, "update": self.update}
+
+
+class LSTM(_Recurrent):
+    """Long short-term memory layers; gate blocks i f g o, state (h, c).
+
+    Parameters ``Wx_l (D, 4H)``, ``Wh_l (H, 4H)``, ``b_l (4H,)``, and ``peephole_l (3, H)`` with ``peephole=True``.
+    Equations: :func:`rnncore.reference.lstm_forward`.
+
+    Parameters
+    ----------
+    input_size, hidden_size : int
+        D and H.
+    num_layers : int, default 1
+    peephole : bool, default False
+    peephole_output : {"current", "previous"}
+        The cell state that the output gate sees.
+    output_activation : {"tanh", "identity"}
+    forget_bias : float, default 1
+        Added to the f block of ``b`` at the start (Jozefowicz, Zaremba and Sutskever 2015).
+    bidirectional, batch_first, dropout, init, dtype, seed
+        As in :class:`RNN`.
+
+    Examples
+    --------
+    >>> lstm = LSTM(3, 5, num_layers=2, seed=0)
+    >>> y, (h, c), cache = lstm.forward(np.zeros((7, 2, 3)))
+    >>> dx, (dh, dc) = lstm.backward(np.ones_like(y), cache)
+    >>> dx.shape, dh.shape, lstm.grads["Wh_1"].shape
+    ((7, 2, 3), (2, 2, 5), (5, 20))
+    """
+
+    cell_name = "lstm"
+    gates = 4
+    state_names = ("h", "c")
+
+    def __init__(
+        self,
+        input_size,
+        hidden_size,
+        num_layers=1,
+        *,
+        peephole=False,
+        peephole_output="current",
+        output_activation="tanh",
+        forget_bias=1.0,
+        **options,
+    ):
+        self.peephole, self.forget_bias = bool(peephole), float(forget_bias)
+        self.peephole_output, self.output_activation = peephole_output, output_activation
+        self._description()
+        super().__init__(input_size, hidden_size, num_layers, **options)
+
+    def _initial(self, size, init):
+        values = super()._initial(size, init)
+        values["b"][self.hidden_size : 2 * self.hidden_size] += self.forget_bias
+        return values
+
+    def _description(self):
+        return functional.lstm_cell(self.peephole, self.peephole_output, self.output_activation)
+
+    def _extra_shapes(self):
+        return {"peephole": (3, self.hidden_size)} if self.peephole else {}
+
+    def _options(self):
+        return {"peephole_output": self.peephole_output, "output_activation": self.output_activation}

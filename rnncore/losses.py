@@ -1,0 +1,138 @@
+"""Losses per step, masked by length, together with their gradient."""
+
+import numpy as np
+
+from . import functional
+
+__all__ = ["sigmoid_cross_entropy", "softmax_cross_entropy"]
+
+_REDUCTIONS = ("mean", "sum", "none")
+
+
+def softmax_cross_entropy(logits, targets, lengths=None, *, reduction="mean", out=None):
+    """``-log softmax(y)[target]`` at every valid step, and its gradient ``softmax(y) - onehot(target)``.
+
+    Parameters
+    ----------
+    logits : float array (T, N, V), or any (..., V) without lengths
+    targets : integer array (T, N), or (...)
+        Ids in [0, V).
+    lengths : integer array (N,), optional
+        Steps t >= lengths[n] count for nothing: what stands in ``logits`` and ``targets`` there does not matter.
+    reduction : {"mean", "sum", "none"}
+        "mean" is over the valid steps. With "none" the loss of every step comes back, and the gradient is that of
+        their sum.
+    out : array like logits, optional
+        Where the gradient goes; may be ``logits`` itself, which saves its memory.
+
+    Returns
+    -------
+    loss : float (nats), or float64 array (T, N) for "none"
+    dlogits : ndarray like logits
+        Gradient of the loss; 0 at padded steps.
+
+    Raises
+    ------
+    ValueError, TypeError
+        A shape, dtype, target, length or reduction is wrong.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> loss, dlogits = softmax_cross_entropy(np.zeros((1, 1, 4)), np.array([[2]]))
+    >>> round(loss, 4), dlogits[0, 0].tolist()
+    (1.3863, [0.25, 0.25, -0.75, 0.25])
+    """
+    logits = functional.as_real("logits", logits)
+    targets = np.asarray(targets)
+    if targets.dtype.kind not in "iu":
+        raise TypeError(f"targets must be integer ids; got dtype {targets.dtype}")
+    if logits.ndim < 1 or targets.shape != logits.shape[:-1]:
+        raise ValueError(f"targets must have the shape of logits without V, {logits.shape[:-1]}; got {targets.shape}")
+    weights, scale = _weights(logits.shape[:-1], lengths, reduction)
+    V = logits.shape[-1]
+    wrong = ((targets < 0) | (targets >= V)) & (weights != 0)
+    if wrong.any():
+        raise ValueError(f"targets must lie in [0, V) = [0, {V}); got {int(targets[wrong].flat[0])}")
+
+    if out is None:
+        out = np.empty_like(logits, dtype=np.result_type(logits, np.float32), order="C")
+    elif out.shape != logits.shape or out.dtype not in (np.float32, np.float64) or not out.flags.c_contiguous:
+        raise ValueError(f"out must be a C-contiguous float array of shape {logits.shape}; got {out.shape} {out.dtype}")
+    if out is not logits:
+        out[...] = logits
+    losses = functional.softmax_cross_entropy_rows(out, targets, weights)
+    return _reduce(losses, scale, reduction), out
+
+
+def sigmoid_cross_entropy(logits, targets, lengths=None, *, reduction="mean"):
+    """``-t log sigmoid(y) - (1-t) log(1 - sigmoid(y))`` summed over the labels of a step, and its gradient.
+
+    Parameters
+    ----------
+    logits : float array (T, N, K), or any (..., K) without lengths
+        K labels a step that do not exclude each other; K = 1 is the binary label of the course.
+    targets : array like logits
+        Probabilities in [0, 1]; 0 and 1 for labels.
+    lengths : integer array (N,), optional
+        Steps t >= lengths[n] count for nothing.
+    reduction : {"mean", "sum", "none"}
+        As in :func:`softmax_cross_entropy`.
+
+    Returns
+    -------
+    loss : float (nats), or float64 array (T, N) for "none"
+    dlogits : ndarray like logits
+        Gradient of the loss; 0 at padded steps.
+
+    Raises
+    ------
+    ValueError, TypeError
+        A shape, dtype, target, length or reduction is wrong.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> loss, dlogits = sigmoid_cross_entropy(np.zeros((1, 1, 1)), np.ones((1, 1, 1)))
+    >>> round(loss, 4), dlogits.tolist()
+    (0.6931, [[[-0.5]]])
+    """
+    logits = functional.as_real("logits", logits)
+    targets = np.asarray(targets)
+    if targets.dtype.kind not in "biuf":
+        raise TypeError(f"targets must be numbers in [0, 1]; got dtype {targets.dtype}")
+    if targets.shape != logits.shape or logits.ndim < 1:
+        raise ValueError(f"targets must have the shape of logits, {logits.shape}; got {targets.shape}")
+    weights, scale = _weights(logits.shape[:-1], lengths, reduction)
+    valid = (weights != 0)[..., None]
+    y = np.where(valid, logits, 0).astype(np.result_type(logits, np.float32), copy=False)
+    t = np.where(valid, targets, 0).astype(y.dtype)
+    if not ((t >= 0) & (t <= 1)).all():
+        raise ValueError("targets must lie in [0, 1]")
+    # log(1 + exp(y)) - t y, written so that exp never overflows
+    decay = np.exp(-np.abs(y))
+    losses = (np.maximum(y, 0) + np.log1p(decay) - t * y).sum(axis=-1, dtype=np.float64) * (weights != 0)
+    sigmoid = np.where(y >= 0, 1, decay) / (1 + decay)
+    dlogits = (sigmoid - t) * weights[..., None].astype(y.dtype)
+    return _reduce(losses, scale, reduction), dlogits
+
+
+def _weights(shape, lengths, reduction):
+    """-> weight of every step in the gradient (T, N), factor of the summed loss."""
+    if reduction not in _REDUCTIONS:
+        raise ValueError(f"reduction must be one of {', '.join(map(repr, _REDUCTIONS))}; got {reduction!r}")
+    weights = np.ones(shape)
+    if lengths is not None:
+        if len(shape) != 2:
+            raise ValueError(f"lengths need logits of shape (T, N, V); got {len(shape) + 1} axes")
+        T, N = shape
+        weights[:] = np.arange(T)[:, None] < functional.clean_lengths(lengths, T, N)
+    scale = 1.0
+    if reduction == "mean":
+        scale = 1 / max(weights.sum(), 1)
+        weights *= scale
+    return weights, scale
+
+
+def _reduce(losses, scale, reduction):
+    return losses if reduction == "none" else float(losses.sum() * scale)

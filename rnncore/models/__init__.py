@@ -1,0 +1,36 @@
+"""The types of RNN as models that a user fits, saves and loads."""
+
+from .language import LanguageModel
+from .storage import read_model
+
+__all__ = ["LanguageModel", "load"]
+
+_MODELS = {model.__name__: model for model in (LanguageModel,)}
+
+
+def load(path):
+    """Read a model that its ``save`` wrote.
+
+    Parameters
+    ----------
+    path : str or path-like
+
+    Returns
+    -------
+    model
+        Of the class that was saved, with the same parameters to the bit.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is no such file.
+    ValueError
+        The file is no model of rnncore, is damaged, or comes from a newer version of the format.
+    """
+    name, description, arrays = read_model(path)
+    if name not in _MODELS:
+        raise ValueError(f"{path}: model must be one of {', '.join(_MODELS)}; got {name!r}")
+    try:
+        return _MODELS[name]._restore(description, arrays)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is damaged: {error}") from error

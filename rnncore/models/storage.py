@@ -1,0 +1,64 @@
+"""Model files: one .npz of plain arrays, a JSON description among them; no pickle, so nothing in a file can run."""
+
+import json
+import os
+import tempfile
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+FORMAT = "rnncore model"
+VERSION = 1
+
+
+def write_model(path, name, description, arrays):
+    """Write a file that is either whole or not there.
+
+    Parameters
+    ----------
+    path : str or path-like
+    name : str
+        Name of the model's class.
+    description : dict of JSON types
+    arrays : dict of str to ndarray
+    """
+    path = Path(path)
+    header = json.dumps({"format": FORMAT, "version": VERSION, "model": name, "description": description})
+    # Written beside its place under another name, then renamed: a crash leaves the old file as it was.
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            np.savez(file, header=np.array(header), **{f"array/{key}": value for key, value in arrays.items()})
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def read_model(path):
+    """-> name of the model's class, description, arrays; ValueError for anything that is not a whole model file."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            contents = {key: file[key] for key in file.files}
+        header = json.loads(str(contents.pop("header")))
+        if header["format"] != FORMAT:
+            raise ValueError(f"its format is {header['format']!r}")
+        version, name, description = header["version"], header["model"], header["description"]
+    except FileNotFoundError:
+        raise
+    except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(f"{path} is not a model file of rnncore, or is damaged: {error}") from error
+    if version != VERSION:
+        raise ValueError(f"{path} has version {version} of the format; this rnncore reads version {VERSION}")
+    return name, description, {key.removeprefix("array/"): value for key, value in contents.items()}
+
+
+def _umask():
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
