@@ -16,7 +16,6 @@ __all__ = ["gru_backward", "gru_forward", "lstm_backward", "lstm_forward", "rnn_
 _FORWARD = {np.dtype(t): _engine.forward[c] for t, c in ((np.float32, "float"), (np.float64, "double"))}
 _BACKWARD = {np.dtype(t): _engine.backward[c] for t, c in ((np.float32, "float"), (np.float64, "double"))}
 _FLOAT32, _FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
-_LARGEST_STRIDE = 2**31 - 1  # BLAS integers
 
 
 # ---- what native code needs to know of a cell: (kind, G, activation, variant, update) --------------------------------
@@ -247,8 +246,6 @@ def _forward(kind, cell, x, Wx, Wh, b, h0, c0, bhn, peephole, lengths, resets, r
     ):
         if name in arrays:
             _check_shape(name, arrays[name], letters, wanted)
-    if max(D, G * H) > _LARGEST_STRIDE:
-        raise ValueError(f"D and {blocks} must be below 2**31; got {D} and {G * H}")
 
     wide = any(a.dtype.itemsize == 8 for a in arrays.values()) or (x is not None and x.dtype.itemsize == 8)
     dtype = _FLOAT64 if wide else _FLOAT32
@@ -302,7 +299,7 @@ def _forward(kind, cell, x, Wx, Wh, b, h0, c0, bhn, peephole, lengths, resets, r
     h_n, c_n = h0.copy(), None if c0 is None else c0.copy()
     if h.size:
         batch = cache._batch
-        scratch = np.empty(_engine.forward_scratch(cell[0], G, batch[0], N, H, training), dtype)
+        scratch = np.empty(_engine.forward_scratch(cell[0], G, batch[0], N, D, H, training), dtype)
         _FORWARD[dtype](
             cell, *batch, x, ids, *cache._weights, h0, c0, cache._gates, cache._c, cache._m, h, h_n, c_n, scratch
         )
@@ -377,7 +374,7 @@ def _backward(kind, cache, dh, dh_n, dc_n):
             dpeephole,
             dh0,
             dc0,
-            np.empty(3 * N * H, dtype),
+            np.empty(_engine.backward_scratch(G, L, N, D, H), dtype),
         )
     if packing is not None:
         dx = None if dx is None else packing.unpack(dx, T, N)

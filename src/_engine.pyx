@@ -11,7 +11,6 @@ from libc.stdint cimport int64_t
 from libc.stdlib cimport free, malloc, qsort
 from libc.string cimport memcpy, memset
 
-from blas cimport multiply
 from kernels cimport *
 
 
@@ -47,10 +46,6 @@ UPDATES = {"new": UPDATE_NEW, "old": UPDATE_OLD}
 PEEPHOLES = {"current": PEEPHOLE_CURRENT, "previous": PEEPHOLE_PREVIOUS}
 
 
-cdef inline const kernel_table *kernels_for(floating *type_tag) noexcept nogil:
-    return active.f32 if floating is float else active.f64
-
-
 # ---- what describes a layer and a batch -----------------------------------------------------------------------------
 
 cdef struct Cell:
@@ -62,6 +57,7 @@ cdef struct Cell:
 
 
 cdef struct Layer:
+    const kernel_table *kernels
     Cell cell
     Py_ssize_t D, H
     const void *Wx         # (D, G H)
@@ -141,57 +137,100 @@ cdef inline const floating *state_before(const Batch *s, Py_ssize_t step, Py_ssi
     return scratch
 
 
+# ---- products -------------------------------------------------------------------------------------------------------
+
+# A right-hand factor (K, M) of many products: packed, or as it lies.
+cdef struct Factor:
+    Py_ssize_t K, M
+    const void *values
+    Py_ssize_t ld          # distance between rows where it is not packed, 0 where it is
+
+
+cdef inline Py_ssize_t packed_size(Py_ssize_t K, Py_ssize_t M) noexcept nogil:
+    return K * ((M + LARGEST_PANEL - 1) // LARGEST_PANEL * LARGEST_PANEL)
+
+
+cdef inline Factor factor(const kernel_table *k, bint transposed, Py_ssize_t K, Py_ssize_t M, const floating *B,
+                          Py_ssize_t ldb, floating **room) noexcept nogil:
+    """B (K,M), or the transpose of B (M,K), packed into *room, which moves on; or as it lies where room is NULL."""
+    cdef Factor f
+    f.K = K
+    f.M = M
+    f.values = B
+    f.ld = ldb
+    if room != NULL:
+        k.pack(K, M, B, 1 if transposed else ldb, ldb if transposed else 1, room[0])
+        f.values = room[0]
+        f.ld = 0
+        room[0] += packed_size(K, M)
+    return f
+
+
+cdef inline void product(const kernel_table *k, Py_ssize_t m, const floating *A, Py_ssize_t lda, const Factor *f,
+                         floating *C, Py_ssize_t ldc) noexcept nogil:
+    """C (m,M) += A (m,K) B (K,M)"""
+    if f.ld == 0:
+        k.multiply_packed(m, f.K, f.M, A, lda, f.values, C, ldc)
+    else:
+        k.multiply(m, f.K, f.M, A, lda, f.values, f.ld, C, ldc)
+
+
+cdef inline Py_ssize_t gated_columns(const Cell *cell, Py_ssize_t H) noexcept nogil:
+    """Columns of Wh that multiply h' itself; the others, a GRU's candidate, see r h' or stand alone in m."""
+    return 2 * H if cell.kind == CELL_GRU and cell.variant != FORM_SIMPLIFIED else cell.gates * H
+
+
 # ---- forward --------------------------------------------------------------------------------------------------------
 
 # The input projection of so many rows at a time is one product whose result is still in cache when its steps come.
 cdef enum:
     PROJECTION_ROWS = 128
 
+# From so many steps on, packing the weights costs less than it gains (bench/speed_table.py).
+cdef enum:
+    PACK_STEPS = 8
+
 
 cdef inline Py_ssize_t steps_per_projection(Py_ssize_t N) noexcept nogil:
     return max(<Py_ssize_t>1, PROJECTION_ROWS // N)
 
 
-def forward_scratch(int kind, int gates, Py_ssize_t T, Py_ssize_t N, Py_ssize_t H, bint keep):
+def forward_scratch(int kind, int gates, Py_ssize_t T, Py_ssize_t N, Py_ssize_t D, Py_ssize_t H, bint keep):
     """Number of values that `forward` needs as scratch."""
     cdef Py_ssize_t size = 3 * N * H
     if not keep:
         size += 2 * N * H
         if kind != CELL_RNN:
             size += min(T, steps_per_projection(N)) * N * gates * H
+    if T >= PACK_STEPS:
+        size += packed_size(H, gates * H) + packed_size(H, H) + packed_size(D, gates * H)
     return size
 
 
-cdef void step_forward(const Layer *w, Py_ssize_t n, const floating *h_prev, const floating *c_prev, floating *gates,
-                       floating *c, floating *m, floating *rh, floating *h) noexcept nogil:
+cdef void step_forward(const Layer *w, const Factor *Wh_gates, const Factor *Wh_candidate, Py_ssize_t n,
+                       const floating *h_prev, const floating *c_prev, floating *gates, floating *c, floating *m,
+                       floating *rh, floating *h) noexcept nogil:
     """One step: gates (n, G H) hold x Wx + b and become the activated gates (RNN: gates is h)."""
     cdef Py_ssize_t H = w.H, GH = w.cell.gates * w.H
-    cdef const floating *Wh = <const floating *>w.Wh
-    cdef const kernel_table *k = kernels_for(h)
+    cdef const kernel_table *k = w.kernels
+    # gates (n,GH) += h' (n,H) Wh (H,GH), of a GRU with reset gate only r, z (n,2H)
+    product(k, n, h_prev, H, Wh_gates, gates, GH)
     if w.cell.kind == CELL_RNN:
-        # h (n,H) = act(x Wx + b + h' (n,H) Wh (H,H))
-        multiply(False, False, n, H, H, h_prev, H, Wh, H, <floating>1, h, H)
         k.rnn_forward(n * H, w.cell.activation, h)
     elif w.cell.kind == CELL_LSTM:
-        # gates (n,4H) += h' (n,H) Wh (H,4H)
-        multiply(False, False, n, GH, H, h_prev, H, Wh, GH, <floating>1, gates, GH)
         k.lstm_forward(n, H, w.cell.variant, w.cell.activation, gates, c_prev, w.peephole, c, h)
     elif w.cell.variant == FORM_RESET_BEFORE:
-        # r, z (n,2H) += h' (n,H) Wh[:, :2H];   n (n,H) += (r h') (n,H) Wh[:, 2H:]
-        multiply(False, False, n, 2 * H, H, h_prev, H, Wh, GH, <floating>1, gates, GH)
+        # n (n,H) += (r h') (n,H) Wh[:, 2H:]
         k.gru_gates(n, H, w.cell.gates, gates, h_prev, rh)
-        multiply(False, False, n, H, H, rh, H, Wh + 2 * H, GH, <floating>1, gates + 2 * H, GH)
+        product(k, n, rh, H, Wh_candidate, gates + 2 * H, GH)
         k.gru_update(n, H, w.cell.gates, w.cell.update, gates, NULL, h_prev, h)
     elif w.cell.variant == FORM_RESET_AFTER:
-        # r, z (n,2H) += h' (n,H) Wh[:, :2H];   m (n,H) = bhn + h' (n,H) Wh[:, 2H:]
-        multiply(False, False, n, 2 * H, H, h_prev, H, Wh, GH, <floating>1, gates, GH)
+        # m (n,H) = bhn + h' (n,H) Wh[:, 2H:]
         k.fill_rows(n, H, w.bhn, NULL, NULL, m)
-        multiply(False, False, n, H, H, h_prev, H, Wh + 2 * H, GH, <floating>1, m, H)
+        product(k, n, h_prev, H, Wh_candidate, m, H)
         k.gru_gates(n, H, w.cell.gates, gates, h_prev, NULL)
         k.gru_update(n, H, w.cell.gates, w.cell.update, gates, m, h_prev, h)
     else:
-        # z, n (n,2H) += h' (n,H) Wh (H,2H)
-        multiply(False, False, n, GH, H, h_prev, H, Wh, GH, <floating>1, gates, GH)
         k.gru_gates(n, H, w.cell.gates, gates, h_prev, NULL)
         k.gru_update(n, H, w.cell.gates, w.cell.update, gates, NULL, h_prev, h)
 
@@ -203,27 +242,40 @@ cdef void sequence_forward(const Layer *w, const Batch *s, const floating *x, co
 
     gates (L,GH), c (L,H), m (L,H) are kept for the backward pass, or NULL: then nothing is kept.
     """
-    cdef Py_ssize_t H = w.H, GH = w.cell.gates * w.H, NH = s.N * w.H
+    cdef Py_ssize_t H = w.H, GH = w.cell.gates * w.H, NH = s.N * w.H, columns = gated_columns(&w.cell, w.H)
     cdef Py_ssize_t step, t, n, low, high, begin = 0, chunk_end = 0, first_token = 0, running
-    cdef const kernel_table *k = kernels_for(h)
+    cdef const kernel_table *k = w.kernels
+    cdef const floating *Wh = <const floating *>w.Wh
     cdef bint keep = gates != NULL
     cdef floating *h_scratch = scratch
     cdef floating *c_scratch = scratch + NH
     cdef floating *rh = scratch + 2 * NH
     cdef floating *spare = scratch + 3 * NH
+    cdef floating *room = spare
+    cdef floating **packing = NULL
     cdef const floating *h_prev = h0
     cdef const floating *c_prev = c0
     cdef floating *gates_t = NULL
     cdef floating *c_t = NULL
     cdef floating *m_t = NULL
     cdef floating *projected
+    cdef Factor Wh_gates, Wh_candidate, Wx
+    if not keep:
+        room += 2 * NH
+        projected = room
+        if w.cell.kind != CELL_RNN:
+            room += min(s.T, steps_per_projection(s.N)) * s.N * GH
+    else:
+        projected = gates
     if w.cell.kind == CELL_RNN:
         projected = h
         keep = True
-    elif keep:
-        projected = gates
-    else:
-        projected = spare + 2 * NH
+    if s.T >= PACK_STEPS:
+        packing = &room
+    Wh_gates = factor(k, False, H, columns, Wh, GH, packing)
+    Wh_candidate = factor(k, False, H, GH - columns, Wh + columns, GH, packing)
+    if ids == NULL:
+        Wx = factor(k, False, w.D, GH, <const floating *>w.Wx, GH, packing)
     for step in range(s.T):
         if step == chunk_end:
             # gates (rows of several steps, GH) = x Wx + b
@@ -238,8 +290,7 @@ cdef void sequence_forward(const Layer *w, const Batch *s, const floating *x, co
                 k.fill_rows(n, GH, w.b, w.Wx, ids + begin, gates_t)
             else:
                 k.fill_rows(n, GH, w.b, NULL, NULL, gates_t)
-                multiply(False, False, n, GH, w.D, x + begin * w.D, w.D, <const floating *>w.Wx, GH, <floating>1,
-                         gates_t, GH)
+                product(k, n, x + begin * w.D, w.D, &Wx, gates_t, GH)
         t = time_of(s, step)
         n = rows_at(s, t)
         begin = offset_at(s, t)
@@ -250,7 +301,7 @@ cdef void sequence_forward(const Layer *w, const Batch *s, const floating *x, co
         elif w.cell.variant == FORM_RESET_AFTER:
             m_t = m + begin * H if keep else spare
         gates_t = projected + (begin - first_token) * GH
-        step_forward(w, n, h_prev, c_prev, gates_t, c_t, m_t, rh, h + begin * H)
+        step_forward(w, &Wh_gates, &Wh_candidate, n, h_prev, c_prev, gates_t, c_t, m_t, rh, h + begin * H)
         h_prev = h + begin * H
         c_prev = c_t
         # Rows that end with this step leave their state behind.
@@ -263,56 +314,65 @@ cdef void sequence_forward(const Layer *w, const Batch *s, const floating *x, co
 
 # ---- backward -------------------------------------------------------------------------------------------------------
 
-cdef void step_backward(const Layer *w, Py_ssize_t n, const floating *h_prev, const floating *c_prev,
-                        const floating *gates, const floating *c, const floating *m, const floating *h, floating *dh,
-                        floating *dc, floating *dgates, floating *dm, floating *drh, floating *rh,
-                        floating *dpeephole) noexcept nogil:
-    """The step of step_forward in reverse: dh (n,H) and dc hold dL/dh, dL/dc, and become dL/dh', dL/dc'."""
+def backward_scratch(int gates, Py_ssize_t L, Py_ssize_t N, Py_ssize_t D, Py_ssize_t H):
+    """Number of values that `backward` needs as scratch."""
+    cdef Py_ssize_t GH = gates * H, work = 0, i
+    for i in range(instruction_set_count):
+        work = max(work, instruction_sets[i].f32.multiply_transposed_work(max(D, H), L, GH),
+                   instruction_sets[i].f64.multiply_transposed_work(max(D, H), L, GH))
+    return 3 * N * H + max(work, packed_size(GH, H) + packed_size(H, H), packed_size(GH, D))
+
+
+cdef void step_backward(const Layer *w, const Factor *Wh_gates, const Factor *Wh_candidate, Py_ssize_t n,
+                        const floating *h_prev, const floating *c_prev, const floating *gates, const floating *c,
+                        const floating *m, const floating *h, floating *dh, floating *dc, floating *dgates,
+                        floating *dm, floating *drh, floating *rh, floating *dpeephole) noexcept nogil:
+    """The step of step_forward in reverse: dh (n,H) and dc hold dL/dh, dL/dc, and become dL/dh', dL/dc'.
+
+    The factors are those of step_forward, transposed.
+    """
     cdef Py_ssize_t H = w.H, GH = w.cell.gates * w.H
-    cdef const floating *Wh = <const floating *>w.Wh
-    cdef const kernel_table *k = kernels_for(dh)
+    cdef const kernel_table *k = w.kernels
     if w.cell.kind == CELL_RNN:
         k.rnn_backward(n * H, w.cell.activation, h, dh, dgates)
-        # dh' (n,H) = da (n,H) Wh' (H,H)
-        multiply(False, True, n, H, H, dgates, H, Wh, H, <floating>0, dh, H)
+        memset(dh, 0, n * H * sizeof(floating))
     elif w.cell.kind == CELL_LSTM:
         k.lstm_backward(n, H, w.cell.variant, w.cell.activation, gates, c_prev, c, w.peephole, dh, dc, dgates,
                         dpeephole)
-        # dh' (n,H) = dgates (n,4H) Wh' (4H,H)
-        multiply(False, True, n, H, GH, dgates, GH, Wh, GH, <floating>0, dh, H)
+        memset(dh, 0, n * H * sizeof(floating))
     elif w.cell.variant == FORM_RESET_BEFORE:
         k.gru_update_backward(n, H, w.cell.gates, w.cell.update, gates, NULL, h_prev, dh, dgates, NULL)
-        # d(r h') (n,H) = dn (n,H) Wh[:, 2H:]';   dh' (n,H) += dr,dz (n,2H) Wh[:, :2H]'
-        multiply(False, True, n, H, H, dgates + 2 * H, GH, Wh + 2 * H, GH, <floating>0, drh, H)
+        # d(r h') (n,H) = dn (n,H) Wh[:, 2H:]'
+        memset(drh, 0, n * H * sizeof(floating))
+        product(k, n, <const floating *>dgates + 2 * H, GH, Wh_candidate, drh, H)
         k.gru_reset_backward(n, H, gates, h_prev, drh, dh, dgates, rh)
-        multiply(False, True, n, H, 2 * H, dgates, GH, Wh, GH, <floating>1, dh, H)
     elif w.cell.variant == FORM_RESET_AFTER:
         k.gru_update_backward(n, H, w.cell.gates, w.cell.update, gates, m, h_prev, dh, dgates, dm)
-        # dh' (n,H) += dm (n,H) Wh[:, 2H:]' + dr,dz (n,2H) Wh[:, :2H]'
-        multiply(False, True, n, H, H, dm, H, Wh + 2 * H, GH, <floating>1, dh, H)
-        multiply(False, True, n, H, 2 * H, dgates, GH, Wh, GH, <floating>1, dh, H)
+        # dh' (n,H) += dm (n,H) Wh[:, 2H:]'
+        product(k, n, <const floating *>dm, H, Wh_candidate, dh, H)
     else:
         k.gru_update_backward(n, H, w.cell.gates, w.cell.update, gates, NULL, h_prev, dh, dgates, NULL)
-        # dh' (n,H) += dz,dn (n,2H) Wh' (2H,H)
-        multiply(False, True, n, H, GH, dgates, GH, Wh, GH, <floating>1, dh, H)
+    # dh' (n,H) += dgates (n,GH) Wh' (GH,H), of a GRU with reset gate only dr, dz (n,2H)
+    product(k, n, <const floating *>dgates, GH, Wh_gates, dh, H)
 
 
-cdef void product_with_states_before(const Batch *s, Py_ssize_t H, Py_ssize_t columns, const floating *h0,
-                                     const floating *h, const floating *h_before, const floating *a, Py_ssize_t lda,
-                                     floating *out, Py_ssize_t ldout) noexcept nogil:
-    """out (H, columns) = sum over all tokens of h_before (H,) a (columns,).
+cdef void product_with_states_before(const kernel_table *k, const Batch *s, Py_ssize_t H, Py_ssize_t columns,
+                                     const floating *h0, const floating *h, const floating *h_before,
+                                     const floating *a, Py_ssize_t lda, floating *out, Py_ssize_t ldout,
+                                     floating *work) noexcept nogil:
+    """out (H, columns) += sum over all tokens of h_before (H,) a (columns,).
 
     h_before (L,H) is NULL where it is h shifted by one step: h0 for the first step, h for all others.
     """
     cdef Py_ssize_t first, rest, shifted, L = token_count(s)
     if h_before != NULL:
-        multiply(True, False, H, columns, L, h_before, H, a, lda, <floating>0, out, ldout)
+        k.multiply_transposed(H, L, columns, h_before, H, a, lda, out, ldout, work)
         return
     first = L - s.N if s.reverse else 0
     rest = 0 if s.reverse else s.N
     shifted = s.N if s.reverse else 0
-    multiply(True, False, H, columns, s.N, h0, H, a + first * lda, lda, <floating>0, out, ldout)
-    multiply(True, False, H, columns, L - s.N, h + shifted * H, H, a + rest * lda, lda, <floating>1, out, ldout)
+    k.multiply_transposed(H, s.N, columns, h0, H, a + first * lda, lda, out, ldout, work)
+    k.multiply_transposed(H, L - s.N, columns, h + shifted * H, H, a + rest * lda, lda, out, ldout, work)
 
 
 cdef void sequence_backward(const Layer *w, const Batch *s, const floating *x, const int64_t *ids, const floating *h0,
@@ -321,17 +381,25 @@ cdef void sequence_backward(const Layer *w, const Batch *s, const floating *x, c
                             floating *h_before, floating *dx, floating *dWx, floating *dWh, floating *db,
                             floating *dbhn, floating *dpeephole, floating *dh0, floating *dc0,
                             floating *scratch) noexcept nogil:
-    """All gradients of one layer. dh0, dc0 (N,H) hold dL/dh_n, dL/dc_n on entry; db, dbhn, dpeephole hold zeros, and
-    dWx too where x is ids. dgates (L,GH), dm, rh and h_before (L,H) are filled for the products after the loop."""
+    """All gradients of one layer. dh0, dc0 (N,H) hold dL/dh_n, dL/dc_n on entry, all other gradients zeros.
+
+    dgates (L,GH), dm, rh and h_before (L,H) are filled for the products after the loop.
+    """
     cdef Py_ssize_t H = w.H, GH = w.cell.gates * w.H, NH = s.N * w.H, L = token_count(s)
-    cdef Py_ssize_t step, t, n, begin, before
-    cdef const kernel_table *k = kernels_for(dh0)
+    cdef Py_ssize_t step, t, n, begin, before, columns = gated_columns(&w.cell, w.H)
+    cdef const kernel_table *k = w.kernels
+    cdef const floating *Wh = <const floating *>w.Wh
     cdef floating *h_scratch = scratch
     cdef floating *c_scratch = scratch + NH
     cdef floating *drh = scratch + 2 * NH
+    cdef floating *work = scratch + 3 * NH
+    cdef floating *room = work
     cdef const floating *h_prev
     cdef const floating *c_prev = NULL
     cdef const char *resets
+    cdef Factor Wh_gates = factor(k, True, columns, H, Wh, GH, &room)
+    cdef Factor Wh_candidate = factor(k, True, GH - columns, H, Wh + columns, GH, &room)
+    cdef Factor Wx
     for step in range(s.T - 1, -1, -1):
         t = time_of(s, step)
         n = rows_at(s, t)
@@ -344,8 +412,9 @@ cdef void sequence_backward(const Layer *w, const Batch *s, const floating *x, c
             memcpy(h_before + begin * H, h_prev, n * H * sizeof(floating))
         if dh != NULL:
             k.add(n * H, dh + begin * H, dh0)
-        step_backward(w, n, h_prev, c_prev, at(gates, begin * GH), at(c, begin * H), at(m, begin * H), h + begin * H,
-                      dh0, dc0, dgates + begin * GH, at(dm, begin * H), drh, at(rh, begin * H), dpeephole)
+        step_backward(w, &Wh_gates, &Wh_candidate, n, h_prev, c_prev, <const floating *>at(gates, begin * GH),
+                      <const floating *>at(c, begin * H), <const floating *>at(m, begin * H), h + begin * H, dh0, dc0,
+                      dgates + begin * GH, at(dm, begin * H), drh, at(rh, begin * H), dpeephole)
         resets = resets_at(s, t)
         if resets != NULL:
             zero_rows(resets, n, H, dh0)
@@ -356,19 +425,18 @@ cdef void sequence_backward(const Layer *w, const Batch *s, const floating *x, c
     if ids != NULL:
         k.scatter_add(L, GH, ids, dgates, dWx)
     else:
-        multiply(False, True, L, w.D, GH, dgates, GH, <const floating *>w.Wx, GH, <floating>0, dx, w.D)
-        multiply(True, False, w.D, GH, L, x, w.D, dgates, GH, <floating>0, dWx, GH)
+        room = work
+        Wx = factor(k, True, GH, w.D, <const floating *>w.Wx, GH, &room)
+        product(k, L, <const floating *>dgates, GH, &Wx, dx, w.D)
+        k.multiply_transposed(w.D, L, GH, x, w.D, dgates, GH, dWx, GH, work)
     k.column_sums(L, GH, dgates, db)
     # dWh (H,GH) = h'' (H,L) dgates (L,GH), with r h' or dm in the candidate's block of a GRU
-    if w.cell.kind == CELL_GRU and w.cell.variant == FORM_RESET_BEFORE:
-        product_with_states_before(s, H, 2 * H, h0, h, h_before, dgates, GH, dWh, GH)
-        multiply(True, False, H, H, L, rh, H, dgates + 2 * H, GH, <floating>0, dWh + 2 * H, GH)
-    elif w.cell.kind == CELL_GRU and w.cell.variant == FORM_RESET_AFTER:
-        product_with_states_before(s, H, 2 * H, h0, h, h_before, dgates, GH, dWh, GH)
-        product_with_states_before(s, H, H, h0, h, h_before, dm, H, dWh + 2 * H, GH)
+    product_with_states_before(k, s, H, columns, h0, h, h_before, <const floating *>dgates, GH, dWh, GH, work)
+    if rh != NULL:
+        k.multiply_transposed(H, L, H, rh, H, dgates + 2 * H, GH, dWh + 2 * H, GH, work)
+    if dm != NULL:
+        product_with_states_before(k, s, H, H, h0, h, h_before, <const floating *>dm, H, dWh + 2 * H, GH, work)
         k.column_sums(L, H, dm, dbhn)
-    else:
-        product_with_states_before(s, H, GH, h0, h, h_before, dgates, GH, dWh, GH)
 
 
 # ---- called by rnncore.functional -----------------------------------------------------------------------------------
@@ -395,6 +463,8 @@ cdef inline void describe(Layer *layer, Batch *batch, tuple cell, const floating
                           const floating[::1] b, const floating[::1] bhn, const floating[:, ::1] peephole,
                           Py_ssize_t T, Py_ssize_t N, const int64_t[::1] rows, const int64_t[::1] offset,
                           const char[::1] resets, bint reverse):
+    # Read once a call: use_isa may change `active` from another thread.
+    layer.kernels = active.f32 if floating is float else active.f64
     layer.cell.kind, layer.cell.gates, layer.cell.activation, layer.cell.variant, layer.cell.update = cell
     layer.D = Wx.shape[0]
     layer.H = Wh.shape[0]
@@ -462,17 +532,18 @@ def softmax_cross_entropy(floating[:, ::1] logits, const int64_t[::1] targets, c
                           double[::1] losses):
     """In place: logits (rows,V) become their gradients; losses (rows,) are written. Needs rows, V > 0."""
     cdef unsigned long long saved
+    cdef const kernel_table *k = active.f32 if floating is float else active.f64
     with nogil:
         saved = begin_flush_subnormals()
-        kernels_for(&logits[0, 0]).softmax_cross_entropy(logits.shape[0], logits.shape[1], &logits[0, 0], &targets[0],
-                                                         &weights[0], &losses[0])
+        k.softmax_cross_entropy(logits.shape[0], logits.shape[1], &logits[0, 0], &targets[0], &weights[0], &losses[0])
         end_flush_subnormals(saved)
 
 
 def scatter_add(const int64_t[::1] ids, const floating[:, ::1] rows, floating[:, ::1] table):
     """table (V,D)[ids] += rows (L,D). Needs L, D > 0."""
+    cdef const kernel_table *k = active.f32 if floating is float else active.f64
     with nogil:
-        kernels_for(&table[0, 0]).scatter_add(rows.shape[0], rows.shape[1], &ids[0], &rows[0, 0], &table[0, 0])
+        k.scatter_add(rows.shape[0], rows.shape[1], &ids[0], &rows[0, 0], &table[0, 0])
 
 
 # ---- sampling -------------------------------------------------------------------------------------------------------
@@ -539,7 +610,7 @@ def sample(list cells, const floating[:, ::1] embedding, const floating[:, ::1] 
     cdef Layer *layers = <Layer *>malloc(count * sizeof(Layer))
     cdef Candidate *candidates = <Candidate *>malloc(V * sizeof(Candidate))
     # h of one step (H), logits (V), and scratch of the widest cell
-    cdef floating *work = <floating *>malloc((H + V + forward_scratch(CELL_LSTM, 4, 1, 1, H, False)) * sizeof(floating))
+    cdef floating *work = <floating *>malloc((H + V + forward_scratch(CELL_LSTM, 4, 1, 1, 1, H, False)) * sizeof(floating))
     cdef Batch batch
     cdef int64_t token = first
     cdef const int64_t *ids_in
@@ -569,7 +640,7 @@ def sample(list cells, const floating[:, ::1] embedding, const floating[:, ::1] 
                     ids_in = NULL
                 # logits (V,) = by + h (H,) Wy (H,V)
                 memcpy(work + H, &by[0], V * sizeof(floating))
-                multiply(False, False, 1, V, H, x, H, &Wy[0, 0], V, <floating>1, work + H, V)
+                layers[0].kernels.multiply(1, H, V, x, H, &Wy[0, 0], V, work + H, V)
                 token = draw(work + H, V, temperature, top_k, top_p, banned, uniforms[drawn], candidates)
                 if token < 0:
                     drawn = -1

@@ -11,7 +11,19 @@ cdef extern from "kernels.h" nogil:
         UPDATE_NEW, UPDATE_OLD
         PEEPHOLE_NONE, PEEPHOLE_CURRENT, PEEPHOLE_PREVIOUS
 
+    const Py_ssize_t LARGEST_PANEL
+
     ctypedef struct kernel_table:
+        void (*pack)(Py_ssize_t K, Py_ssize_t M, const void *B, Py_ssize_t row_stride, Py_ssize_t column_stride,
+                     void *packed) noexcept nogil
+        void (*multiply_packed)(Py_ssize_t m, Py_ssize_t K, Py_ssize_t M, const void *A, Py_ssize_t lda,
+                                const void *packed, void *C, Py_ssize_t ldc) noexcept nogil
+        void (*multiply)(Py_ssize_t m, Py_ssize_t K, Py_ssize_t M, const void *A, Py_ssize_t lda, const void *B,
+                         Py_ssize_t ldb, void *C, Py_ssize_t ldc) noexcept nogil
+        void (*multiply_transposed)(Py_ssize_t m, Py_ssize_t K, Py_ssize_t M, const void *A, Py_ssize_t lda,
+                                    const void *B, Py_ssize_t ldb, void *C, Py_ssize_t ldc,
+                                    void *work) noexcept nogil
+        Py_ssize_t (*multiply_transposed_work)(Py_ssize_t m, Py_ssize_t K, Py_ssize_t M) noexcept nogil
         void (*fill_rows)(Py_ssize_t rows, Py_ssize_t M, const void *b, const void *table, const int64_t *ids,
                           void *out) noexcept nogil
         void (*scatter_add)(Py_ssize_t rows, Py_ssize_t M, const int64_t *ids, const void *a,

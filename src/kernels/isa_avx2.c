@@ -8,6 +8,7 @@
 
 #if defined(__x86_64__)
 #define ISA avx2
+#define VECTOR_BYTES 32
 BEGIN_ISA("avx2,fma")
 #include "both_types.inc.h"
 END_ISA

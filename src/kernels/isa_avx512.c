@@ -8,6 +8,7 @@
 
 #if defined(__x86_64__)
 #define ISA avx512
+#define VECTOR_BYTES 64
 BEGIN_ISA("avx2,fma,avx512f,avx512vl,avx512dq,avx512bw")
 #include "both_types.inc.h"
 END_ISA

@@ -7,4 +7,5 @@
 #include "kernels.h"
 
 #define ISA plain
+#define VECTOR_BYTES 16
 #include "both_types.inc.h"

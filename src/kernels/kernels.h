@@ -11,19 +11,32 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* More rows or a longer inner dimension than this are cut into several BLAS calls, whose integers have 32 bits.
- * Columns and distances between rows are checked before, in Python. */
-#ifndef RNNCORE_BLAS_LARGEST
-#define RNNCORE_BLAS_LARGEST (1 << 30)
-#endif
-
 enum { CELL_RNN, CELL_GRU, CELL_LSTM };
 enum { ACTIVATION_TANH, ACTIVATION_RELU, ACTIVATION_IDENTITY };
 enum { FORM_RESET_BEFORE, FORM_RESET_AFTER, FORM_SIMPLIFIED };
 enum { UPDATE_NEW, UPDATE_OLD };
 enum { PEEPHOLE_NONE, PEEPHOLE_CURRENT, PEEPHOLE_PREVIOUS };
 
+/* A multiple of every panel width: packed factors of M columns fit in M rounded up to it. */
+enum { LARGEST_PANEL = 64 };
+
 typedef struct kernel_table {
+    /* Products. Every element is one chain of multiply-adds in order of k that starts from C, in all three functions
+     * and whatever the sizes: a row's result has the same bits alone, among others, packed or not. ld* are the
+     * distances between rows; any size may be 0.
+     * packed = B (K, M) in panels, from B[k * row_stride + j * column_stride], where one stride is 1 */
+    void (*pack)(ptrdiff_t K, ptrdiff_t M, const void *B, ptrdiff_t row_stride, ptrdiff_t column_stride, void *packed);
+    /* C (m, M) += A (m, K) B (K, M), B as packed by `pack`: for factors used at many steps */
+    void (*multiply_packed)(ptrdiff_t m, ptrdiff_t K, ptrdiff_t M, const void *A, ptrdiff_t lda, const void *packed,
+                            void *C, ptrdiff_t ldc);
+    /* C (m, M) += A (m, K) B (K, M), B as it lies: for calls too small to pay for packing */
+    void (*multiply)(ptrdiff_t m, ptrdiff_t K, ptrdiff_t M, const void *A, ptrdiff_t lda, const void *B, ptrdiff_t ldb,
+                     void *C, ptrdiff_t ldc);
+    /* C (m, M) += A' B with A (K, m), B (K, M): weight gradients over K tokens; work as large as _work says */
+    void (*multiply_transposed)(ptrdiff_t m, ptrdiff_t K, ptrdiff_t M, const void *A, ptrdiff_t lda, const void *B,
+                                ptrdiff_t ldb, void *C, ptrdiff_t ldc, void *work);
+    ptrdiff_t (*multiply_transposed_work)(ptrdiff_t m, ptrdiff_t K, ptrdiff_t M);
+
     /* out (rows, M) = b (M,) + table[ids[row]] (V, M); table and ids may be NULL: out = b */
     void (*fill_rows)(ptrdiff_t rows, ptrdiff_t M, const void *b, const void *table, const int64_t *ids, void *out);
     /* table[ids[row]] (V, M) += a (rows, M), in order of rows */

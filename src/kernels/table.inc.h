@@ -9,10 +9,16 @@
 #endif
 
 #include "math.inc.h"
+#include "products.inc.h"
 #include "cells.inc.h"
 #include "rows.inc.h"
 
 const kernel_table NAME(kernels) = {
+    .pack = NAME(pack),
+    .multiply_packed = NAME(multiply_packed),
+    .multiply = NAME(multiply),
+    .multiply_transposed = NAME(multiply_transposed),
+    .multiply_transposed_work = NAME(multiply_transposed_work),
     .fill_rows = NAME(fill_rows),
     .scatter_add = NAME(scatter_add),
     .column_sums = NAME(column_sums),

@@ -1,0 +1,225 @@
+/* Matrix products. Every element of every product is one chain of roundings,
+ *     c = C[i, j];  c = fma(A[i, k], B[k, j], c)  for k = 0 .. K-1 in order  (multiply, then add, without FMA hardware),
+ * whatever the tile, edge, packing or blocking (cutting K stores and reloads c, which is exact): a row of a product
+ * has the same bits alone as among others. Included once for every real type and instruction set; see table.inc.h. */
+
+/* The register tile is MR rows by NV vectors, a panel W columns. KC rows of a panel between two visits to C stay in
+ * L1 (16 or 32 KB). AVX-512 float32: 8 x 2 reaches the 245 GFLOP/s of 6 x 4 and wastes less on edges; float64: with
+ * 8 x 2 rows of A that lie 8 KB apart fall out of L1 (100 GFLOP/s for H = 1024, 115 with 6 x 4). */
+#if VECTOR_BYTES == 64 && !REAL_IS_DOUBLE
+#define MR 8
+#define NV 2
+#define KC 256
+#elif VECTOR_BYTES == 64 || defined(__aarch64__) /* 32 registers */
+#define MR 6
+#define NV 4
+#define KC 128
+#else /* 16 */
+#define MR 6
+#define NV 2
+#define KC 256
+#endif
+#define VECTOR_LENGTH (VECTOR_BYTES / (ptrdiff_t)sizeof(real))
+#define W (NV * VECTOR_LENGTH)
+#define MC (16 * MR) /* multiply_transposed: rows and columns of C between two packings of A and B */
+#define NC 1024
+#define SMALLER(a, b) ((a) < (b) ? (a) : (b))
+#define CEIL_DIVIDE(a, b) (((a) + (b)-1) / (b))
+
+/* gcc and clang keep an array of vectors in registers only if its loops are unrolled completely. */
+#ifdef __clang__
+#define UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define UNROLL _Pragma("GCC unroll 16")
+#endif
+
+typedef real NAME(vector) __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(real)), may_alias));
+
+/* A: element (i, k) at[i * row_step + k * k_step] within a block of at most MR rows; blocks are block_step apart. */
+typedef struct {
+    const real *at;
+    ptrdiff_t row_step, k_step, block_rows, block_step;
+} NAME(left);
+
+/* B: element (k, j) at[k * k_step + j] within a panel of W columns; panels are panel_step apart. */
+typedef struct {
+    const real *at;
+    ptrdiff_t k_step, panel_step;
+} NAME(right);
+
+/* C (rows, panels W) += A (rows, K) B (K, panels W) */
+ALWAYS_INLINE void NAME(tile)(const int rows, const int panels, ptrdiff_t K, const real *restrict a, ptrdiff_t a_row,
+                              ptrdiff_t a_k, const real *restrict b, ptrdiff_t b_k, ptrdiff_t b_panel,
+                              real *restrict C, ptrdiff_t ldc) {
+    const int vectors = panels * NV;
+    NAME(vector) c[MR][4 * NV], row[4 * NV];
+    UNROLL for (int i = 0; i < rows; i++)
+        UNROLL for (int v = 0; v < vectors; v++) c[i][v] = *(const NAME(vector) *)(C + i * ldc + v * VECTOR_LENGTH);
+    for (ptrdiff_t k = 0; k < K; k++, a += a_k, b += b_k) {
+        UNROLL for (int v = 0; v < vectors; v++)
+            row[v] = *(const NAME(vector) *)(b + v / NV * b_panel + v % NV * VECTOR_LENGTH);
+        UNROLL for (int i = 0; i < rows; i++)
+            UNROLL for (int v = 0; v < vectors; v++) c[i][v] += a[i * a_row] * row[v];
+    }
+    UNROLL for (int i = 0; i < rows; i++)
+        UNROLL for (int v = 0; v < vectors; v++) *(NAME(vector) *)(C + i * ldc + v * VECTOR_LENGTH) = c[i][v];
+}
+
+typedef void NAME(tile_function)(ptrdiff_t K, const real *a, ptrdiff_t a_row, ptrdiff_t a_k, const real *b,
+                                 ptrdiff_t b_k, ptrdiff_t b_panel, real *C, ptrdiff_t ldc);
+
+#define TILE(rows, panels)                                                                                            \
+    static void NAME(tile_##rows##x##panels)(ptrdiff_t K, const real *a, ptrdiff_t a_row, ptrdiff_t a_k,              \
+                                             const real *b, ptrdiff_t b_k, ptrdiff_t b_panel, real *C,                \
+                                             ptrdiff_t ldc) {                                                         \
+        NAME(tile)(rows, panels, K, a, a_row, a_k, b, b_k, b_panel, C, ldc);                                          \
+    }
+TILE(1, 1) TILE(2, 1) TILE(3, 1) TILE(4, 1) TILE(5, 1) TILE(6, 1)
+#if MR == 8
+TILE(7, 1) TILE(8, 1)
+#endif
+TILE(1, 2) TILE(2, 2) TILE(3, 2) TILE(1, 4)
+
+/* [log2 of panels][rows]: few rows take several panels at once, for 8 independent FMAs in flight. */
+static NAME(tile_function) *const NAME(tiles)[3][MR + 1] = {
+    {NULL, NAME(tile_1x1), NAME(tile_2x1), NAME(tile_3x1), NAME(tile_4x1), NAME(tile_5x1), NAME(tile_6x1),
+#if MR == 8
+     NAME(tile_7x1), NAME(tile_8x1)
+#endif
+    },
+    {NULL, NAME(tile_1x2), NAME(tile_2x2), NAME(tile_3x2)},
+    {NULL, NAME(tile_1x4)},
+};
+
+/* C (m, M) += A (m, K) B (K, M) in the whole panels of M */
+static void NAME(whole_panels)(ptrdiff_t m, ptrdiff_t K, ptrdiff_t M, NAME(left) A, NAME(right) B, real *C,
+                               ptrdiff_t ldc) {
+    ptrdiff_t panel = 0;
+    for (int group = m == 1 ? 2 : m <= 3 ? 1 : 0; group >= 0; group--)
+        for (; panel + (1 << group) <= M / W; panel += 1 << group)
+            for (ptrdiff_t k = 0; k < K; k += KC)
+                for (ptrdiff_t i = 0, block = 0; i < m; i += A.block_rows, block++)
+                    NAME(tiles)[group][SMALLER(A.block_rows, m - i)](
+                        SMALLER(KC, K - k), A.at + block * A.block_step + k * A.k_step, A.row_step, A.k_step,
+                        B.at + panel * B.panel_step + k * B.k_step, B.k_step, B.panel_step, C + i * ldc + panel * W,
+                        ldc);
+}
+
+/* C (m, count) += A (m, K) B (K, W)[:, first : first + count] */
+static void NAME(part_panel)(ptrdiff_t m, ptrdiff_t K, ptrdiff_t first, ptrdiff_t count, NAME(left) A, NAME(right) B,
+                             real *C, ptrdiff_t ldc) {
+    real whole[MR * W];
+    for (ptrdiff_t i = 0, block = 0; i < m; i += A.block_rows, block++) {
+        ptrdiff_t rows = SMALLER(A.block_rows, m - i);
+        for (ptrdiff_t j = 0; j < rows * W; j++) whole[j] = 0;
+        for (ptrdiff_t r = 0; r < rows; r++)
+            for (ptrdiff_t j = 0; j < count; j++) whole[r * W + first + j] = C[(i + r) * ldc + j];
+        NAME(tiles)[0][rows](K, A.at + block * A.block_step, A.row_step, A.k_step, B.at, B.k_step, 0, whole, W);
+        for (ptrdiff_t r = 0; r < rows; r++)
+            for (ptrdiff_t j = 0; j < count; j++) C[(i + r) * ldc + j] = whole[r * W + first + j];
+    }
+}
+
+ALWAYS_INLINE void NAME(pack_block)(const ptrdiff_t width, ptrdiff_t K, ptrdiff_t count, const real *restrict B,
+                                    ptrdiff_t row_stride, ptrdiff_t column_stride, real *restrict packed) {
+    if (column_stride == 1)
+        for (ptrdiff_t k = 0; k < K; k++)
+            for (ptrdiff_t j = 0; j < count; j++) packed[k * width + j] = B[k * row_stride + j];
+    else
+        for (ptrdiff_t j = 0; j < count; j++)
+            for (ptrdiff_t k = 0; k < K; k++) packed[k * width + j] = B[k * row_stride + j * column_stride];
+    for (ptrdiff_t k = 0; k < K; k++)
+        for (ptrdiff_t j = count; j < width; j++) packed[k * width + j] = 0;
+}
+
+/* packed (ceil(M / width), K, width) = B (K, M), zero beyond column M. Few rows of all panels at a time read B in
+ * long pieces; 32 rows of a transposed B are whole cache lines. */
+ALWAYS_INLINE void NAME(pack_panels)(const ptrdiff_t width, ptrdiff_t K, ptrdiff_t M, const real *B,
+                                     ptrdiff_t row_stride, ptrdiff_t column_stride, real *packed) {
+    ptrdiff_t step = column_stride == 1 ? 8 : 32;
+    for (ptrdiff_t k = 0; k < K; k += step)
+        for (ptrdiff_t j = 0; j < M; j += width) {
+            const real *source = B + k * row_stride + j * column_stride;
+            real *target = packed + j * K + k * width;
+            if (j + width <= M)
+                NAME(pack_block)(width, SMALLER(step, K - k), width, source, row_stride, column_stride, target);
+            else
+                NAME(pack_block)(width, SMALLER(step, K - k), M - j, source, row_stride, column_stride, target);
+        }
+}
+
+static void NAME(pack)(ptrdiff_t K, ptrdiff_t M, const void *B, ptrdiff_t row_stride, ptrdiff_t column_stride,
+                       void *packed) {
+    NAME(pack_panels)(W, K, M, B, row_stride, column_stride, packed);
+}
+
+/* Blocks of nearly equal height: 9 rows are 5 and 4, not 8 and 1. */
+ALWAYS_INLINE NAME(left) NAME(row_major)(ptrdiff_t m, const real *A, ptrdiff_t lda) {
+    ptrdiff_t block_rows = m > MR ? CEIL_DIVIDE(m, CEIL_DIVIDE(m, MR)) : MR;
+    return (NAME(left)){A, lda, 1, block_rows, block_rows * lda};
+}
+
+static void NAME(multiply_panels)(ptrdiff_t m, ptrdiff_t K, ptrdiff_t M, NAME(left) A, const real *packed, real *C,
+                                  ptrdiff_t ldc) {
+    ptrdiff_t whole = M / W * W;
+    NAME(whole_panels)(m, K, M, A, (NAME(right)){packed, W, K * W}, C, ldc);
+    if (whole < M)
+        NAME(part_panel)(m, K, 0, M - whole, A, (NAME(right)){packed + whole * K, W, 0}, C + whole, ldc);
+}
+
+static void NAME(multiply_packed)(ptrdiff_t m, ptrdiff_t K, ptrdiff_t M, const void *A, ptrdiff_t lda,
+                                  const void *packed, void *C, ptrdiff_t ldc) {
+    NAME(multiply_panels)(m, K, M, NAME(row_major)(m, A, lda), packed, C, ldc);
+}
+
+static void NAME(multiply)(ptrdiff_t m, ptrdiff_t K, ptrdiff_t M, const void *A_, ptrdiff_t lda, const void *B_,
+                           ptrdiff_t ldb, void *C_, ptrdiff_t ldc) {
+    NAME(left) A = NAME(row_major)(m, A_, lda);
+    const real *B = B_;
+    real *C = C_, packed[64 * W];
+    ptrdiff_t whole = M / W * W, rest = M - whole;
+    NAME(whole_panels)(m, K, M, A, (NAME(right)){B, ldb, W}, C, ldc);
+    if (whole && rest) /* the last W columns; what is done already is computed again and thrown away */
+        NAME(part_panel)(m, K, W - rest, rest, A, (NAME(right)){B + M - W, ldb, 0}, C + whole, ldc);
+    else if (rest)
+        for (ptrdiff_t k = 0; k < K; k += 64, A.at += 64, B += 64 * ldb) {
+            NAME(pack_panels)(W, SMALLER(64, K - k), M, B, ldb, 1, packed);
+            NAME(part_panel)(m, SMALLER(64, K - k), 0, M, A, (NAME(right)){packed, W, 0}, C, ldc);
+        }
+}
+
+#define STRIPS_WORK (SMALLER(K, KC) * CEIL_DIVIDE(SMALLER(m, MC), MR) * MR)
+
+static ptrdiff_t NAME(multiply_transposed_work)(ptrdiff_t m, ptrdiff_t K, ptrdiff_t M) {
+    return STRIPS_WORK + SMALLER(K, KC) * CEIL_DIVIDE(SMALLER(M, NC), W) * W;
+}
+
+static void NAME(multiply_transposed)(ptrdiff_t m, ptrdiff_t K, ptrdiff_t M, const void *A_, ptrdiff_t lda,
+                                      const void *B_, ptrdiff_t ldb, void *C_, ptrdiff_t ldc, void *work) {
+    const real *A = A_, *B = B_;
+    real *C = C_, *strips = work, *panels = strips + STRIPS_WORK;
+    for (ptrdiff_t j = 0; j < M; j += NC)
+        for (ptrdiff_t k = 0; k < K; k += KC) {
+            ptrdiff_t depth = SMALLER(KC, K - k), columns = SMALLER(NC, M - j);
+            NAME(pack_panels)(W, depth, columns, B + k * ldb + j, ldb, 1, panels);
+            for (ptrdiff_t i = 0; i < m; i += MC) {
+                ptrdiff_t rows = SMALLER(MC, m - i);
+                NAME(pack_panels)(MR, depth, rows, A + k * lda + i, lda, 1, strips);
+                NAME(multiply_panels)(rows, depth, columns, (NAME(left)){strips, 1, MR, MR, MR * depth}, panels,
+                                      C + i * ldc + j, ldc);
+            }
+        }
+}
+
+#undef MR
+#undef NV
+#undef KC
+#undef VECTOR_LENGTH
+#undef W
+#undef MC
+#undef NC
+#undef SMALLER
+#undef CEIL_DIVIDE
+#undef UNROLL
+#undef TILE
+#undef STRIPS_WORK
