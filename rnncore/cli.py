@@ -65,9 +65,7 @@ def split(text, share, level):
 def step_speedup(model, rounds=3):
     """Seconds of one training step with the reference over seconds with the engine, measured in turn."""
     model = copy.deepcopy(model)
-    ids = np.random.default_rng(0).integers(
-        len(model.vocabulary), size=(model.chunk_length + 1, model.batch_size)
-    )
+    ids = np.random.default_rng(0).integers(len(model.vocabulary), size=(model.chunk_length + 1, model.batch_size))
     seconds = {reference: [], functional: []}
     for _ in range(rounds):
         for backend, times in seconds.items():
@@ -87,6 +85,7 @@ class Report:
         self.losses, self.held_out = [], []
         self.start = time.perf_counter()
         self.bar = None
+        self.late = False
 
     def __call__(self, progress):
         if progress.update == 1:
@@ -101,7 +100,8 @@ class Report:
         if progress.held_out is not None:
             self.held_out.append((progress.update, progress.held_out))
             self.epoch(progress)
-        return bool(self.arguments.minutes) and seconds > 60 * self.arguments.minutes
+        self.late = bool(self.arguments.minutes) and seconds > 60 * self.arguments.minutes
+        return self.late
 
     def begin(self, progress):
         vocabulary = self.model.vocabulary
@@ -111,9 +111,7 @@ class Report:
             f"{len(vocabulary):,} {vocabulary.level}s, {parameters:,} parameters; "
             f"{progress.updates:,} updates of {self.model.batch_size} x {self.model.chunk_length} tokens"
         )
-        self.say(
-            f"one training step takes the NumPy reference {step_speedup(self.model):.1f} times as long\n"
-        )
+        self.say(f"one training step takes the NumPy reference {step_speedup(self.model):.1f} times as long\n")
         self.start = time.perf_counter()
         if importlib.util.find_spec("tqdm") is not None:
             from tqdm import tqdm
@@ -196,7 +194,7 @@ def train(arguments):
         raise KeyboardInterrupt
     if model.interrupted:
         print(f"\ninterrupted after {len(report.losses)} updates: keeping the model so far")
-    elif not report.held_out or report.held_out[-1][0] != len(report.losses):
+    elif report.late:
         nats = math.log(model.perplexity(held_out))
         print(
             f"stopped after {arguments.minutes:g} minutes: held-out "
@@ -262,10 +260,8 @@ def score(arguments):
 
 
 def info(arguments):
-    import scipy
-
     print(f"rnncore {rnncore.__version__}")
-    print(f"Python {platform.python_version()}, NumPy {np.__version__}, SciPy {scipy.__version__}")
+    print(f"Python {platform.python_version()}, NumPy {np.__version__}")
     print(f"machine: {platform.machine()}, {os.cpu_count()} cores")
     isas = (f"{isa} (in use)" if isa == _engine.current_isa() else isa for isa in rnncore.available_isas())
     print(f"instruction sets: {', '.join(isas)}")
@@ -315,7 +311,7 @@ def make_parser():
     p.add_argument("--embedding", type=int, help="embedding size; characters have none unless given")
     p.add_argument("--dropout", type=float, default=0.0, help="dropout between layers")
     p.add_argument("--vocabulary", type=whole, help="largest vocabulary; 10000 for words")
-    p.add_argument("--epochs", type=whole, default=3, help="passes over the text")
+    p.add_argument("--epochs", type=whole, default=6, help="passes over the text")
     p.add_argument("--minutes", type=positive, help="stop after so many minutes")
     p.add_argument("--batch", type=whole, default=32, help="streams side by side")
     p.add_argument("--chunk", type=whole, default=64, help="steps that gradients go back")

@@ -384,6 +384,27 @@ def _backward(kind, cache, dh, dh_n, dc_n):
     return dx, dWx, dWh, db, dh0, dc0, dbhn, dpeephole
 
 
+def affine_forward(x, W, b):
+    """x (L, D) W (D, K) + b (K,) -> (L, K). Arrays of one dtype, shapes already checked."""
+    L, D, K = *x.shape, W.shape[1]
+    if 0 in (L, D, K):
+        return np.zeros((L, K), W.dtype) + b
+    y = np.empty((L, K), W.dtype)
+    scratch = np.empty(_engine.affine_scratch(L, D, K), W.dtype)
+    _engine.affine_forward(_dense(x, W.dtype), _dense(W, W.dtype), b, y, scratch)
+    return y
+
+
+def affine_backward(x, W, dy, dW, db):
+    """-> dx (L, D); adds to dW (D, K), db (K,) in place. Arrays of one dtype, shapes already checked."""
+    L, D, K = *x.shape, W.shape[1]
+    dx = np.zeros((L, D), W.dtype)
+    if 0 not in (L, D, K):
+        scratch = np.empty(_engine.affine_scratch(L, D, K), W.dtype)
+        _engine.affine_backward(_dense(x, W.dtype), _dense(W, W.dtype), _dense(dy, W.dtype), dx, dW, db, scratch)
+    return dx
+
+
 def scatter_add(ids, rows, table):
     """table (V, D) += rows (L, D) at ids (L,), where an id may come many times; in place. Ids are not checked."""
     rows = _dense(rows, table.dtype)
@@ -430,8 +451,8 @@ def sample_ids(cells, embedding, Wy, by, h, c, first, uniforms, *, temperature, 
         Draw among the k likeliest; 0 for all.
     top_p : float
         Draw among the likeliest that together reach this probability; 1 for all.
-    banned : int
-        Id that is never drawn, -1 for none.
+    banned : sequence of int
+        Ids that are never drawn.
     stop : int
         Id that ends the sequence and is kept as its last, -1 for none.
 
@@ -445,8 +466,10 @@ def sample_ids(cells, embedding, Wy, by, h, c, first, uniforms, *, temperature, 
         A logit is NaN or infinite.
     """
     ids = np.empty(len(uniforms), np.int64)
+    flags = np.zeros(len(by), np.int8)
+    flags[banned] = 1
     drawn = _engine.sample["float" if Wy.dtype == _FLOAT32 else "double"](
-        cells, embedding, Wy, by, h, c, first, uniforms, temperature, top_k, top_p, banned, stop, ids
+        cells, embedding, Wy, by, h, c, first, uniforms, temperature, top_k, top_p, flags, stop, ids
     )
     if drawn < 0:
         raise ValueError("the output of the model is not finite: it cannot be sampled from")
@@ -531,9 +554,7 @@ def rnn_forward(x, Wx, Wh, b, h0=None, *, activation="tanh", lengths=None, reset
     ((7, 2, 5), True)
     """
     cell = rnn_cell(activation)
-    h, h_n, _, cache = _forward(
-        "rnn", cell, x, Wx, Wh, b, h0, None, None, None, lengths, resets, reverse, training
-    )
+    h, h_n, _, cache = _forward("rnn", cell, x, Wx, Wh, b, h0, None, None, None, lengths, resets, reverse, training)
     return h, h_n, cache
 
 
@@ -629,9 +650,7 @@ def gru_forward(
     cell = gru_cell(form, update)
     if bhn is not None and form != "reset_after":
         raise ValueError(f"bhn belongs to form='reset_after'; got form={form!r}")
-    h, h_n, _, cache = _forward(
-        "gru", cell, x, Wx, Wh, b, h0, None, bhn, None, lengths, resets, reverse, training
-    )
+    h, h_n, _, cache = _forward("gru", cell, x, Wx, Wh, b, h0, None, bhn, None, lengths, resets, reverse, training)
     return h, h_n, cache
 
 

@@ -143,17 +143,15 @@ class Dense(_Layer):
         x = functional.as_real("x", x).astype(self.dtype, copy=False)
         if x.ndim < 1 or x.shape[-1] != self.input_size:
             raise ValueError(f"x must be (..., input_size) = (..., {self.input_size}); got {x.shape}")
-        rows = x.reshape(-1, self.input_size)
-        y = rows @ self.params["W"]
-        y += self.params["b"]
+        y = functional.affine_forward(x.reshape(-1, self.input_size), self.params["W"], self.params["b"])
         return y.reshape(*x.shape[:-1], self.output_size), x
 
     def backward(self, dy, cache):
         """dy (..., output_size) -> dx (..., input_size); adds into ``grads``."""
         dy = _like("dy", dy, (*cache.shape[:-1], self.output_size), self.dtype).reshape(-1, self.output_size)
-        self.grads["W"] += cache.reshape(-1, self.input_size).T @ dy  # (D,K) = (D,L) (L,K)
-        self.grads["b"] += dy.sum(axis=0)
-        return (dy @ self.params["W"].T).reshape(cache.shape)  # (L,D) = (L,K) (K,D)
+        rows = cache.reshape(-1, self.input_size)
+        dx = functional.affine_backward(rows, self.params["W"], dy, self.grads["W"], self.grads["b"])
+        return dx.reshape(cache.shape)
 
 
 def _like(name, value, shape, dtype):
@@ -428,9 +426,7 @@ class _Recurrent(_Layer):
 
     def _described(self):
         return {
-            name: getattr(self, name)
-            for name in ("bidirectional", "batch_first", "dropout")
-            if getattr(self, name)
+            name: getattr(self, name) for name in ("bidirectional", "batch_first", "dropout") if getattr(self, name)
         }
 
 
@@ -505,9 +501,7 @@ class GRU(_Recurrent):
 
     cell_name = "gru"
 
-    def __init__(
-        self, input_size, hidden_size, num_layers=1, *, form="reset_before", update="new", **options
-    ):
+    def __init__(self, input_size, hidden_size, num_layers=1, *, form="reset_before", update="new", **options):
         self.form, self.update = form, update
         self.gates = self._description()[1]
         super().__init__(input_size, hidden_size, num_layers, **options)

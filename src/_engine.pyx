@@ -20,11 +20,40 @@ cdef const instruction_set *active = NULL
 
 
 def available_isas():
+    """Instruction sets that the kernels are compiled for and this machine runs, plainest first.
+
+    Returns
+    -------
+    list of str
+
+    Examples
+    --------
+    >>> available_isas()[0]
+    'plain'
+    """
     return [instruction_sets[k].name.decode() for k in range(instruction_set_count)
             if instruction_sets[k].is_supported()]
 
 
 def use_isa(name):
+    """Use the kernels of one instruction set in all calls from now on, in all threads.
+
+    The widest one is used at the start, or that of the environment variable ``RNNCORE_ISA``.
+
+    Parameters
+    ----------
+    name : str
+        One of :func:`available_isas`.
+
+    Raises
+    ------
+    ValueError
+        This machine does not run it, or there is no such name.
+
+    Examples
+    --------
+    >>> use_isa(available_isas()[-1])
+    """
     global active
     for k in range(instruction_set_count):
         if instruction_sets[k].name.decode() == name and instruction_sets[k].is_supported():
@@ -175,6 +204,16 @@ cdef inline void product(const kernel_table *k, Py_ssize_t m, const floating *A,
         k.multiply(m, f.K, f.M, A, lda, f.values, f.ld, C, ldc)
 
 
+cdef Py_ssize_t transposed_work(Py_ssize_t m, Py_ssize_t K, Py_ssize_t M) noexcept nogil:
+    """Values of scratch that serve multiply_transposed on every instruction set."""
+    cdef Py_ssize_t work = 0
+    cdef int i
+    for i in range(instruction_set_count):
+        work = max(work, instruction_sets[i].f32.multiply_transposed_work(m, K, M),
+                   instruction_sets[i].f64.multiply_transposed_work(m, K, M))
+    return work
+
+
 cdef inline Py_ssize_t gated_columns(const Cell *cell, Py_ssize_t H) noexcept nogil:
     """Columns of Wh that multiply h' itself; the others, a GRU's candidate, see r h' or stand alone in m."""
     return 2 * H if cell.kind == CELL_GRU and cell.variant != FORM_SIMPLIFIED else cell.gates * H
@@ -316,11 +355,8 @@ cdef void sequence_forward(const Layer *w, const Batch *s, const floating *x, co
 
 def backward_scratch(int gates, Py_ssize_t L, Py_ssize_t N, Py_ssize_t D, Py_ssize_t H):
     """Number of values that `backward` needs as scratch."""
-    cdef Py_ssize_t GH = gates * H, work = 0, i
-    for i in range(instruction_set_count):
-        work = max(work, instruction_sets[i].f32.multiply_transposed_work(max(D, H), L, GH),
-                   instruction_sets[i].f64.multiply_transposed_work(max(D, H), L, GH))
-    return 3 * N * H + max(work, packed_size(GH, H) + packed_size(H, H), packed_size(GH, D))
+    cdef Py_ssize_t GH = gates * H
+    return 3 * N * H + max(transposed_work(max(D, H), L, GH), packed_size(GH, H) + packed_size(H, H), packed_size(GH, D))
 
 
 cdef void step_backward(const Layer *w, const Factor *Wh_gates, const Factor *Wh_candidate, Py_ssize_t n,
@@ -539,6 +575,44 @@ def softmax_cross_entropy(floating[:, ::1] logits, const int64_t[::1] targets, c
         end_flush_subnormals(saved)
 
 
+def affine_scratch(Py_ssize_t L, Py_ssize_t D, Py_ssize_t K):
+    """Number of values that `affine_forward` and `affine_backward` need as scratch."""
+    return max(transposed_work(D, L, K), packed_size(D, K), packed_size(K, D))
+
+
+def affine_forward(const floating[:, ::1] x, const floating[:, ::1] W, const floating[::1] b, floating[:, ::1] y,
+                   floating[::1] scratch):
+    """y (L,K) = x (L,D) W (D,K) + b. Needs L, D, K > 0."""
+    cdef const kernel_table *k = active.f32 if floating is float else active.f64
+    cdef floating *room = &scratch[0]
+    cdef Py_ssize_t L = x.shape[0], D = x.shape[1], K = W.shape[1]
+    cdef Factor f
+    cdef unsigned long long saved
+    with nogil:
+        saved = begin_flush_subnormals()
+        f = factor(k, False, D, K, &W[0, 0], K, &room if L >= PACK_STEPS else NULL)
+        k.fill_rows(L, K, &b[0], NULL, NULL, &y[0, 0])
+        product(k, L, &x[0, 0], D, &f, &y[0, 0], K)
+        end_flush_subnormals(saved)
+
+
+def affine_backward(const floating[:, ::1] x, const floating[:, ::1] W, const floating[:, ::1] dy,
+                    floating[:, ::1] dx, floating[:, ::1] dW, floating[::1] db, floating[::1] scratch):
+    """dx (L,D) += dy W',  dW (D,K) += x' dy,  db (K,) += sum of dy (L,K). Needs L, D, K > 0."""
+    cdef const kernel_table *k = active.f32 if floating is float else active.f64
+    cdef floating *room = &scratch[0]
+    cdef Py_ssize_t L = x.shape[0], D = x.shape[1], K = W.shape[1]
+    cdef Factor f
+    cdef unsigned long long saved
+    with nogil:
+        saved = begin_flush_subnormals()
+        f = factor(k, True, K, D, &W[0, 0], K, &room)
+        product(k, L, &dy[0, 0], K, &f, &dx[0, 0], D)
+        k.multiply_transposed(D, L, K, &x[0, 0], D, &dy[0, 0], K, &dW[0, 0], K, &scratch[0])
+        k.column_sums(L, K, &dy[0, 0], &db[0])
+        end_flush_subnormals(saved)
+
+
 def scatter_add(const int64_t[::1] ids, const floating[:, ::1] rows, floating[:, ::1] table):
     """table (V,D)[ids] += rows (L,D). Needs L, D > 0."""
     cdef const kernel_table *k = active.f32 if floating is float else active.f64
@@ -562,12 +636,12 @@ cdef int by_falling_weight(const void *a, const void *b) noexcept nogil:
 
 
 cdef Py_ssize_t draw(const floating *logits, Py_ssize_t V, double temperature, Py_ssize_t top_k, double top_p,
-                     Py_ssize_t banned, double uniform, Candidate *candidates) noexcept nogil:
+                     const char *banned, double uniform, Candidate *candidates) noexcept nogil:
     """One id from softmax(logits / temperature), or -1 if that is not defined."""
     cdef Py_ssize_t j, kept = 0, best = -1
     cdef double total = 0, reached = 0
     for j in range(V):
-        if j != banned:
+        if not banned[j]:
             if logits[j] != logits[j]:
                 return -1
             if best < 0 or logits[j] > logits[best]:
@@ -577,7 +651,7 @@ cdef Py_ssize_t draw(const floating *logits, Py_ssize_t V, double temperature, P
     if temperature == 0:
         return best
     for j in range(V):
-        if j != banned:
+        if not banned[j]:
             candidates[kept].id = j
             candidates[kept].weight = exp((<double>logits[j] - <double>logits[best]) / temperature)
             total += candidates[kept].weight
@@ -604,7 +678,7 @@ cdef Py_ssize_t draw(const floating *logits, Py_ssize_t V, double temperature, P
 
 def sample(list cells, const floating[:, ::1] embedding, const floating[:, ::1] Wy, const floating[::1] by,
            floating[:, ::1] h, floating[:, ::1] c, int64_t first, const double[::1] uniforms, double temperature,
-           Py_ssize_t top_k, double top_p, Py_ssize_t banned, Py_ssize_t stop, int64_t[::1] ids):
+           Py_ssize_t top_k, double top_p, const char[::1] banned, Py_ssize_t stop, int64_t[::1] ids):
     """See functional.sample_ids. Returns the number of ids drawn, or -1 if the logits are not finite."""
     cdef Py_ssize_t count = len(cells), H = Wy.shape[0], V = Wy.shape[1], n = uniforms.shape[0], l, drawn = 0
     cdef Layer *layers = <Layer *>malloc(count * sizeof(Layer))
@@ -641,7 +715,7 @@ def sample(list cells, const floating[:, ::1] embedding, const floating[:, ::1] 
                 # logits (V,) = by + h (H,) Wy (H,V)
                 memcpy(work + H, &by[0], V * sizeof(floating))
                 layers[0].kernels.multiply(1, H, V, x, H, &Wy[0, 0], V, work + H, V)
-                token = draw(work + H, V, temperature, top_k, top_p, banned, uniforms[drawn], candidates)
+                token = draw(work + H, V, temperature, top_k, top_p, &banned[0], uniforms[drawn], candidates)
                 if token < 0:
                     drawn = -1
                     break

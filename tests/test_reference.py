@@ -202,9 +202,7 @@ def test_gru_by_hand(form, whn, bhn, update, want):
     if form == "simplified":
         Wx, Wh, b, gates = Wx[:, 1:], Wh[:, 1:], b[1:], gates[1:]
     bhn = None if bhn is None else np.array([bhn])
-    h, h_n, cache = reference.gru_forward(
-        np.zeros((1, 1, 1)), Wx, Wh, b, [[0.5]], form=form, update=update, bhn=bhn
-    )
+    h, h_n, cache = reference.gru_forward(np.zeros((1, 1, 1)), Wx, Wh, b, [[0.5]], form=form, update=update, bhn=bhn)
     close(cache.gates.ravel(), gates)
     close([h.item(), h_n.item()], [want, want])
 
@@ -213,15 +211,15 @@ def test_gru_by_hand(form, whn, bhn, update, want):
 def test_gru_weights_by_hand(form):
     # Each gate from x alone, then r and z from h' = 1 alone.
     close(
-        reference.gru_forward(
-            np.ones((1, 1, 1)), [[LN3, LN4, LN2]], np.zeros((1, 3)), np.zeros(3), form=form
-        )[2].gates.ravel(),
+        reference.gru_forward(np.ones((1, 1, 1)), [[LN3, LN4, LN2]], np.zeros((1, 3)), np.zeros(3), form=form)[
+            2
+        ].gates.ravel(),
         [0.75, 0.8, 0.6],
     )
     close(
-        reference.gru_forward(
-            np.zeros((1, 1, 1)), np.zeros((1, 3)), [[LN3, LN4, 0]], np.zeros(3), [[1.0]], form=form
-        )[2].gates.ravel(),
+        reference.gru_forward(np.zeros((1, 1, 1)), np.zeros((1, 3)), [[LN3, LN4, 0]], np.zeros(3), [[1.0]], form=form)[
+            2
+        ].gates.ravel(),
         [0.75, 0.8, 0],
     )
 
@@ -260,9 +258,7 @@ def test_cs231n_lstm():
 
     x, h0 = ramp(-0.4, 0.6, 2, 3, 5), ramp(-0.4, 0.8, 2, 4)
     Wx, Wh, b = ramp(-0.2, 0.9, 5, 16), ramp(-0.3, 0.6, 4, 16), ramp(0.2, 0.7, 16)
-    h, _, _ = reference.lstm_forward(
-        x.transpose(1, 0, 2), blocks_ifgo(Wx), blocks_ifgo(Wh), blocks_ifgo(b), h0
-    )
+    h, _, _ = reference.lstm_forward(x.transpose(1, 0, 2), blocks_ifgo(Wx), blocks_ifgo(Wh), blocks_ifgo(b), h0)
     want = [
         [[0.01764008, 0.01823233, 0.01882671, 0.0194232], [0.45767879, 0.4761092, 0.4936887, 0.51041945]],
         [[0.11287491, 0.12146228, 0.13018446, 0.13902939], [0.6704845, 0.69350089, 0.71486014, 0.7346449]],
@@ -537,9 +533,7 @@ def test_empty_sizes(rng, cell, options, sizes, ragged):
             np.testing.assert_array_equal(s, s0)
     cotangents = make_cotangents(rng, [h, *states])
     gradients = backward(cell, cotangents, cache)
-    assert {name: g.shape for name, g in gradients.items()} == {
-        name: a.shape for name, a in arguments.items()
-    }
+    assert {name: g.shape for name, g in gradients.items()} == {name: a.shape for name, a in arguments.items()}
     if sizes["T"] == 0:
         for name, cotangent in zip(("h0", "c0"), cotangents[1:], strict=False):
             np.testing.assert_array_equal(gradients[name], cotangent)

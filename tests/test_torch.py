@@ -90,9 +90,7 @@ def test_lstm_with_lengths(rng, reverse):
     t = np.arange(T)[:, None]
     order = np.where(t < lengths, lengths - 1 - t, t) if reverse else np.broadcast_to(t, (T, N))
     order, row = torch.from_numpy(order.copy()), torch.arange(N)
-    packed = torch.nn.utils.rnn.pack_padded_sequence(
-        x[order, row], torch.from_numpy(lengths), enforce_sorted=False
-    )
+    packed = torch.nn.utils.rnn.pack_padded_sequence(x[order, row], torch.from_numpy(lengths), enforce_sorted=False)
     y, (y_n, s_n) = layer(packed, (h0, c0))
     y = torch.nn.utils.rnn.pad_packed_sequence(y, total_length=T)[0][order, row]
     dy, dy_n, ds_n = rng.normal(size=y.shape), rng.normal(size=(N, H)), rng.normal(size=(N, H))

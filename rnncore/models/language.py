@@ -220,9 +220,7 @@ class LanguageModel:
         self._sentences = sentences
         encoded = self._encode(texts)
         if not sentences and len(encoded[0]) < self.batch_size:
-            raise ValueError(
-                f"texts must hold at least batch_size = {self.batch_size} tokens; got {len(encoded[0])}"
-            )
+            raise ValueError(f"texts must hold at least batch_size = {self.batch_size} tokens; got {len(encoded[0])}")
         optimizer = _OPTIMIZERS[self.optimizer](self.params, self.learning_rate)
         self.interrupted = False
         try:
@@ -260,9 +258,7 @@ class LanguageModel:
                         }
                     )
                 if callback is not None:
-                    stop = callback(
-                        Progress(epoch, update, len(chunks) * self.epochs, tokens, loss, held_out)
-                    )
+                    stop = callback(Progress(epoch, update, len(chunks) * self.epochs, tokens, loss, held_out))
                 if stop:
                     return
 
@@ -351,9 +347,7 @@ class LanguageModel:
                 result[rows] -= losses.sum(axis=0)
         return result
 
-    def sample(
-        self, n, prompt="", temperature=1.0, top_k=None, top_p=None, seed=None, *, stop_at_eos=None
-    ):
+    def sample(self, n, prompt="", temperature=1.0, top_k=None, top_p=None, seed=None, *, stop_at_eos=None):
         """Draw text: every drawn token is fed back. ``<unk>`` is never drawn.
 
         Parameters
@@ -405,6 +399,10 @@ class LanguageModel:
             states[:] = np.reshape(state, states.shape)
         if stop_at_eos is None:
             stop_at_eos = self._sentences
+        banned = [vocabulary.unk_id]
+        if self.level == "char" and not stop_at_eos:
+            # Nothing stands for it in a text of characters.
+            banned.append(vocabulary.eos_id)
         rng = np.random.default_rng(seed)
         drawn, token = [], int(context[-1])
         # In pieces, so that an interrupt is heard.
@@ -421,7 +419,7 @@ class LanguageModel:
                 temperature=float(temperature),
                 top_k=top_k or 0,
                 top_p=1.0 if top_p is None else float(top_p),
-                banned=vocabulary.unk_id,
+                banned=banned,
                 stop=vocabulary.eos_id if stop_at_eos else -1,
             )
             drawn.append(ids)

@@ -43,15 +43,16 @@ def write_model(path, name, description, arrays):
 def read_model(path):
     """-> name of the model's class, description, arrays; ValueError for anything that is not a whole model file."""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            contents = {key: file[key] for key in file.files}
+        # The file is opened here because np.load leaves its own open when the contents are bad.
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
+            contents = dict(archive)
         header = json.loads(str(contents.pop("header")))
         if header["format"] != FORMAT:
             raise ValueError(f"its format is {header['format']!r}")
         version, name, description = header["version"], header["model"], header["description"]
-    except FileNotFoundError:
+    except OSError:
         raise
-    except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
+    except (EOFError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"{path} is not a model file of rnncore, or is damaged: {error}") from error
     if version != VERSION:
         raise ValueError(f"{path} has version {version} of the format; this rnncore reads version {VERSION}")

@@ -193,9 +193,7 @@ def lstm_forward(
     if training:
         gates, c = (read_only(zero_padding(a, steps.valid)) for a in (gates, c))
         kept = read_only(h.copy())  # a copy, because the caller may write to h
-        cache = LSTMCache(
-            x, Wx, Wh, h0, c0, peephole, gates, c, kept, peephole_output, output_activation, steps
-        )
+        cache = LSTMCache(x, Wx, Wh, h0, c0, peephole, gates, c, kept, peephole_output, output_activation, steps)
     return h, (h_t.copy(), c_t.copy()), cache
 
 

@@ -50,9 +50,7 @@ class RNNGradients(NamedTuple):
     dh0: np.ndarray  # (N,H)
 
 
-def rnn_forward(
-    x, Wx, Wh, b, h0=None, *, activation="tanh", lengths=None, resets=None, reverse=False, training=True
-):
+def rnn_forward(x, Wx, Wh, b, h0=None, *, activation="tanh", lengths=None, resets=None, reverse=False, training=True):
     """Run a simple recurrent network over a batch of sequences.
 
     With h' the state before the step, for every t::

@@ -1,0 +1,37 @@
+"""pytest-benchmark: reference against engine, every cell, both dtypes, forward and forward + backward.
+
+    pytest bench/bench_cells.py --benchmark-group-by=param:cell,param:shape -k "lstm and float32"
+
+One thread unless OPENBLAS_NUM_THREADS says else (the reference's products are BLAS). ``extra_info`` holds the
+instruction set, the threads and the GFLOP/s of the median.
+"""
+
+import os
+
+from workloads import CELLS, SHAPES, flops, make_call  # first: it pins the BLAS threads  # isort: skip
+
+import pytest
+
+import rnncore as rc
+from rnncore import reference
+
+MODULES = {"reference": reference, **{isa: rc for isa in rc.available_isas()}}
+
+
+@pytest.mark.parametrize("module", MODULES)
+@pytest.mark.parametrize("direction", ["forward", "forward+backward"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: "x".join(map(str, shape)))
+@pytest.mark.parametrize("cell", CELLS)
+def test_cell(benchmark, cell, shape, dtype, direction, module):
+    backward = direction != "forward"
+    if module != "reference":
+        rc.use_isa(module)
+    try:
+        benchmark(make_call(MODULES[module], cell, shape, dtype, backward))
+    finally:
+        rc.use_isa(rc.available_isas()[-1])
+    if benchmark.stats is not None:
+        benchmark.extra_info["GFLOP/s"] = flops(cell, shape, backward) / benchmark.stats.stats.median / 1e9
+    benchmark.extra_info["instruction set"] = module
+    benchmark.extra_info["BLAS threads"] = os.environ["OPENBLAS_NUM_THREADS"]

@@ -1,0 +1,201 @@
+"""The command line as a user runs it: what it prints, what it leaves behind, how it fails."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import rnncore as rc
+from rnncore.cli import main
+
+TEXT = "It was the best of times, it was the worst of times.\n" * 60
+SMALL = ["--hidden", "12", "--batch", "4", "--chunk", "16", "--sample", "20"]
+
+
+@pytest.fixture
+def text_file(tmp_path):
+    path = tmp_path / "text.txt"
+    path.write_text(TEXT)
+    return path
+
+
+@pytest.fixture
+def model_file(tmp_path, text_file):
+    path = tmp_path / "trained.npz"
+    assert main(["train", str(text_file), "-o", str(path), "--epochs", "1", *SMALL]) == 0
+    return path
+
+
+def fails(capsys, *arguments):
+    """-> the one line on stderr of a command that must exit with 2."""
+    assert main([str(a) for a in arguments]) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith("rnncore: error: ")
+    assert captured.err.count("\n") == 1
+    return captured.err
+
+
+def test_train_reports_and_saves(tmp_path, text_file, capsys):
+    path = tmp_path / "model.npz"
+    assert main(["train", str(text_file), "-o", str(path), "--epochs", "2", *SMALL]) == 0
+    out = capsys.readouterr().out
+    assert "2,862 characters to train on, 318 held out" in out
+    assert re.search(r"one training step takes the NumPy reference \d+\.\d times as long", out)
+    for epoch in (1, 2):
+        assert re.search(
+            rf"epoch {epoch}/2: training loss \d\.\d+, held-out \d\.\d+ nats = \d\.\d+ bits a character; [\d,]+ tokens/s",
+            out,
+        )
+    model = rc.load(path)
+    assert (model.hidden_size, model.batch_size, len(model.history)) == (12, 4, 2)
+    held_out = re.findall(r"held-out (\d\.\d+) nats", out)
+    np.testing.assert_allclose(float(held_out[-1]), np.log(model.perplexity(TEXT[2862:])), atol=6e-4)
+    nats, bits = map(float, re.search(r"held-out (\d\.\d+) nats = (\d\.\d+) bits", out).groups())
+    np.testing.assert_allclose(bits, nats / np.log(2), atol=2e-3)
+
+
+def test_train_draws_the_loss_curve(tmp_path, text_file):
+    pytest.importorskip("matplotlib")
+    path = tmp_path / "model.npz"
+    assert main(["train", str(text_file), "-o", str(path), "--epochs", "1", *SMALL]) == 0
+    assert (tmp_path / "model.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_train_words(tmp_path, text_file, capsys):
+    path = tmp_path / "model.npz"
+    options = ["--level", "word", "--epochs", "1", "--vocabulary", "9", *SMALL]
+    assert main(["train", str(text_file), "-o", str(path), *options]) == 0
+    assert re.search(r"nats a word \(perplexity [\d.]+\), \d\.\d+ bits a character", capsys.readouterr().out)
+    assert len(rc.load(path).vocabulary) == 9
+
+
+def test_train_stops_after_minutes(tmp_path, text_file, capsys):
+    path = tmp_path / "model.npz"
+    options = ["--epochs", "100000", "--minutes", "0.01", *SMALL]
+    assert main(["train", str(text_file), "-o", str(path), *options]) == 0
+    assert "stopped after 0.01 minutes: held-out" in capsys.readouterr().out
+    assert path.exists()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="sends SIGINT")
+def test_interrupt_keeps_the_model(tmp_path, text_file):
+    path = tmp_path / "model.npz"
+    command = [sys.executable, "-m", "rnncore", "train", str(text_file), "-o", str(path), "--epochs", "100000"]
+    process = subprocess.Popen(command + SMALL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    for line in process.stdout:
+        if line.startswith("epoch 1/"):
+            break
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert re.search(r"interrupted after \d+ updates: keeping the model so far", out)
+    assert "Traceback" not in out
+    assert len(rc.load(path).sample(10)) > 0
+
+
+def test_sample(model_file, capsys):
+    capsys.readouterr()
+    arguments = ["sample", str(model_file), "-n", "50", "--seed", "3", "--prompt", "It was"]
+    texts = []
+    for extra in ([], [], ["--top-k", "2"], ["--temperature", "0"], ["--top-p", "0.3"]):
+        assert main(arguments + extra) == 0
+        captured = capsys.readouterr()
+        assert re.fullmatch(r"[\d,]+ chars a second\n", captured.err)
+        texts.append(captured.out)
+    assert all(text.startswith("It was") and len(text) == 57 for text in texts)
+    assert texts[0] == texts[1]
+    assert len(set(texts)) >= 3
+
+
+def test_score(model_file, text_file, capsys):
+    capsys.readouterr()
+    assert main(["score", str(model_file), str(text_file)]) == 0
+    out = capsys.readouterr().out
+    assert "3,180 chars, 0 of them unknown to the model" in out
+    nats = float(re.search(r"(\d\.\d+) nats", out)[1])
+    np.testing.assert_allclose(nats, np.log(rc.load(model_file).perplexity(TEXT)), atol=6e-4)
+
+
+def test_info(capsys):
+    assert main(["info"]) == 0
+    out = capsys.readouterr().out
+    assert f"rnncore {rc.__version__}" in out
+    assert all(isa in out for isa in rc.available_isas())
+
+
+def test_version_is_that_of_the_package(capsys):
+    from importlib.metadata import version
+
+    with pytest.raises(SystemExit) as stop:
+        main(["--version"])
+    assert stop.value.code == 0
+    assert capsys.readouterr().out == f"rnncore {rc.__version__}\n"
+    assert rc.__version__ == version("rnncore")
+
+
+# ---- what goes wrong ------------------------------------------------------------------------------------------------
+
+
+def test_unreadable_files(tmp_path, model_file, capsys):
+    capsys.readouterr()
+    missing = tmp_path / "missing.txt"
+    assert f"cannot read {missing}: No such file" in fails(capsys, "train", missing)
+    assert f"cannot read {tmp_path}: Is a directory" in fails(capsys, "train", tmp_path)
+    assert "No such file" in fails(capsys, "sample", missing)
+    assert "No such file" in fails(capsys, "score", model_file, missing)
+
+
+def test_files_without_text(tmp_path, capsys):
+    path = tmp_path / "text.txt"
+    path.write_bytes(b"")
+    assert f"{path} holds no text" in fails(capsys, "train", path)
+    path.write_bytes(b" \n\n ")
+    assert f"{path} holds no text" in fails(capsys, "train", path)
+    path.write_bytes(b"short")
+    message = fails(capsys, "train", path, "-o", tmp_path / "m.npz")
+    assert "is too short: 4 training and 1 held-out tokens; --batch 32 needs at least 64 and 1" in message
+    path.write_bytes("café".encode("latin-1") * 100)
+    assert f"{path} is not utf-8" in fails(capsys, "train", path)
+    assert "at byte 3; see --encoding" in fails(capsys, "train", path)
+    assert "'latin-99' is not an encoding" in fails(capsys, "train", path, "--encoding", "latin-99")
+    arguments = ["train", path, "--encoding", "latin-1", "-o", tmp_path / "m.npz", "--epochs", "1", *SMALL]
+    assert main([str(a) for a in arguments]) == 0
+    assert not (tmp_path / "text.npz").exists()
+
+
+def test_unwritable_output(tmp_path, text_file, capsys):
+    missing = tmp_path / "no" / "model.npz"
+    assert f"cannot write {missing}" in fails(capsys, "train", text_file, "-o", missing)
+    assert "cannot write" in fails(capsys, "train", text_file, "-o", tmp_path)
+
+
+def test_wrong_model_files(tmp_path, text_file, capsys):
+    assert "is not a model file of rnncore" in fails(capsys, "sample", text_file)
+    assert "is not a model file of rnncore" in fails(capsys, "score", text_file, text_file)
+
+
+def test_wrong_options(text_file, model_file, capsys):
+    capsys.readouterr()
+    assert "top_p must be in (0, 1]; got 3.0" in fails(capsys, "sample", model_file, "--top-p", "3")
+    assert "temperature must be" in fails(capsys, "sample", model_file, "--temperature", "-1")
+    assert "dropout must be in [0, 1); got 1.5" in fails(capsys, "train", text_file, "--dropout", "1.5")
+    for arguments in (
+        [],
+        ["fly"],
+        ["train", "--hidden", "0"],
+        ["train", "--held-out", "1"],
+        ["train", "--learning-rate", "nan"],
+        ["sample"],
+    ):
+        with pytest.raises(SystemExit) as stop:
+            main(arguments)
+        assert stop.value.code == 2
+
+
+def test_module_runs():
+    result = subprocess.run([sys.executable, "-m", "rnncore", "info"], capture_output=True, text=True, check=True)
+    assert result.stdout.startswith("rnncore ")

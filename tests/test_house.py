@@ -1,0 +1,108 @@
+"""The house: imports point one way, the public names are there, extras stay out, examples in docstrings run."""
+
+import ast
+import doctest
+import importlib
+import inspect
+import pkgutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import rnncore as rc
+
+PACKAGE = Path(rc.__file__).parent
+
+# What each module may import of the package; reference nothing, and nothing imports it but for its result types.
+MAY_IMPORT = {
+    "reference": set(),
+    "text": set(),
+    "optim": set(),
+    "plots": set(),
+    "functional": {"_engine", "reference"},
+    "layers": {"functional"},
+    "losses": {"functional"},
+    "models": {"functional", "layers", "losses", "optim", "text"},
+    "cli": {"_engine", "functional", "reference", "plots"},
+}
+
+
+def imports_of(path):
+    """Names of the package's own modules that a file imports, relative to the package."""
+    depth = len(path.relative_to(PACKAGE).parts)
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.level == depth:
+            for name in [node.module] if node.module else [alias.name for alias in node.names]:
+                yield name.split(".")[0]
+
+
+def test_imports_point_one_way():
+    for name, allowed in MAY_IMPORT.items():
+        files = (PACKAGE / name).glob("*.py") if (PACKAGE / name).is_dir() else [PACKAGE / f"{name}.py"]
+        for file in files:
+            used = set(imports_of(file))
+            assert used <= allowed, (file.name, used - allowed)
+
+
+def test_every_module_has_its_place():
+    modules = {m.name for m in pkgutil.iter_modules([str(PACKAGE)])} - {"_engine", "__main__"}
+    assert modules == set(MAY_IMPORT)
+
+
+def test_reference_imports_numpy_only():
+    for file in (PACKAGE / "reference").glob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Import):
+                assert [alias.name for alias in node.names] == ["numpy"], file.name
+            elif isinstance(node, ast.ImportFrom) and node.level == 0:
+                assert node.module == "typing", file.name
+    # The engine takes the result types of the specification, nothing that computes.
+    (taken,) = (
+        {alias.name for alias in node.names}
+        for node in ast.walk(ast.parse((PACKAGE / "functional.py").read_text()))
+        if isinstance(node, ast.ImportFrom) and node.module == "reference"
+    )
+    assert taken == {"RNNGradients", "GRUGradients", "LSTMGradients"}
+
+
+def test_import_brings_in_no_extras():
+    code = "import sys, rnncore; print([m for m in ('matplotlib', 'tqdm', 'torch', 'pytest') if m in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
+
+
+def test_public_names_are_documented():
+    for name in rc.__all__:
+        thing = getattr(rc, name)
+        assert inspect.ismodule(thing) or inspect.getdoc(thing), name
+    assert set(rc.__all__) <= set(dir(rc))
+
+
+def modules():
+    for info in pkgutil.walk_packages(rc.__path__, "rnncore."):
+        if not info.name.endswith("__main__"):
+            yield info.name
+
+
+@pytest.mark.parametrize("name", ["rnncore", *modules()])
+def test_examples_in_docstrings(name):
+    result = doctest.testmod(importlib.import_module(name))
+    assert result.failed == 0
+
+
+@pytest.mark.parametrize("name", ["rnn", "gru", "lstm"])
+def test_functions_have_examples(name):
+    for module in (rc, rc.reference):
+        for direction in ("forward", "backward"):
+            assert ">>>" in getattr(module, f"{name}_{direction}").__doc__
+
+
+def test_stub_matches_the_extension():
+    """Every public name of the compiled module is in its .pyi, and the other way round."""
+    stub = ast.parse((PACKAGE / "_engine.pyi").read_text())
+    written = {node.name for node in stub.body if isinstance(node, ast.FunctionDef)}
+    written |= {node.target.id for node in stub.body if isinstance(node, ast.AnnAssign)}
+    compiled = {name for name in vars(rc._engine) if not name.startswith("_")}
+    assert written == compiled

@@ -1,0 +1,91 @@
+"""A test of the tests: engines broken on purpose, each of which test_engine.py must notice."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("Cython", reason="builds the engine anew: needs Cython and a C compiler")
+
+ROOT = Path(__file__).parent.parent
+FILES = ["setup.py", "pyproject.toml", "README.md", "LICENSE", "src", "rnncore", "tests"]
+
+# name -> (file, correct text, broken text)
+MUTANTS = {
+    "backward skips the first step": (
+        "src/_engine.pyx",
+        "for step in range(s.T - 1, -1, -1):",
+        "for step in range(s.T - 1, 0, -1):",
+    ),
+    "input and output gate swapped": (
+        "src/kernels/cells.inc.h",
+        "real a_i = gate_i[j], a_f = gate_f[j], a_o = gate_o[j];",
+        "real a_i = gate_o[j], a_f = gate_f[j], a_o = gate_i[j];",
+    ),
+    "h[t] for h[t-1] in dWh": (
+        "src/_engine.pyx",
+        "k.multiply_transposed(H, L - s.N, columns, h + shifted * H, H,",
+        "k.multiply_transposed(H, L - s.N, columns, h + rest * H, H,",
+    ),
+    "gradient of the cell state not carried": (
+        "src/kernels/cells.inc.h",
+        "real dc_prev = dc * f;",
+        "real dc_prev = 0;",
+    ),
+    "dh_n ignored": (
+        "rnncore/functional.py",
+        "dh0 = carried(dh_n)",
+        "dh0 = carried(None)",
+    ),
+    "only row 0 of a step": (
+        "src/_engine.pyx",
+        "k.lstm_forward(n, H, w.cell.variant,",
+        "k.lstm_forward(1, H, w.cell.variant,",
+    ),
+    "reset gate applied after the product": (
+        "src/_engine.pyx",
+        "product(k, n, rh, H, Wh_candidate, gates + 2 * H, GH)",
+        "product(k, n, h_prev, H, Wh_candidate, gates + 2 * H, GH)",
+    ),
+    "gradient passes through a reset": (
+        "src/_engine.pyx",
+        "zero_rows(resets, n, H, dh0)",
+        "pass",
+    ),
+    "output peephole sees the wrong cell": (
+        "src/kernels/cells.inc.h",
+        "dpeephole_o[j] += do_ * c[j];",
+        "dpeephole_o[j] += do_ * c_prev[j];",
+    ),
+    "last columns of a product forgotten": (
+        "src/kernels/products.inc.h",
+        "if (whole < M)",
+        "if (whole < M - 1)",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_mutant_is_noticed(name, tmp_path):
+    file, correct, broken = MUTANTS[name]
+    for item in FILES:
+        source = ROOT / item
+        if source.is_dir():
+            shutil.copytree(source, tmp_path / item, ignore=shutil.ignore_patterns("*.so", "__pycache__"))
+        else:
+            shutil.copy(source, tmp_path / item)
+    text = (tmp_path / file).read_text()
+    assert text.count(correct) == 1, f"{file} no longer holds exactly one {correct!r}"
+    (tmp_path / file).write_text(text.replace(correct, broken))
+    # A quick build, and one instruction set: the mutants are the same on all.
+    environment = os.environ | {"RNNCORE_CFLAGS": "-O1", "RNNCORE_ISA": "plain", "PYTHONPATH": str(tmp_path)}
+    build = [sys.executable, "setup.py", "-q", "build_ext", "--inplace"]
+    built = subprocess.run(build, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert built.returncode == 0, built.stderr
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "tests/test_engine.py"]
+    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 1, f"no test noticed: {name}\n{result.stdout[-2000:]}"
+    assert "Not equal to tolerance" in result.stdout, result.stdout[-2000:]
