@@ -49,8 +49,9 @@ def main():
     parser.add_argument("--seconds", type=float, default=0.5, help="for each call of each shape")
     arguments = parser.parse_args()
 
+    threads, isa = os.environ["OPENBLAS_NUM_THREADS"], rc.available_isas()[-1]
     print(
-        f"{datetime.date.today()}, {processor()}, {os.environ['OPENBLAS_NUM_THREADS']} thread, {rc.available_isas()[-1]}, NumPy {np.__version__}. "
+        f"{datetime.date.today()}, {processor()}, {threads} thread, {isa}, NumPy {np.__version__}. "
         "Times faster than the reference: forward / forward + backward (GFLOP/s of the engine)\n"
     )
     columns = [(cell, dtype) for cell in arguments.cell for dtype in arguments.dtype]

@@ -47,7 +47,8 @@ def test_train_reports_and_saves(tmp_path, text_file, capsys):
     assert re.search(r"one training step takes the NumPy reference \d+\.\d times as long", out)
     for epoch in (1, 2):
         assert re.search(
-            rf"epoch {epoch}/2: training loss \d\.\d+, held-out \d\.\d+ nats = \d\.\d+ bits a character; [\d,]+ tokens/s",
+            rf"epoch {epoch}/2: training loss \d\.\d+, held-out \d\.\d+ nats = \d\.\d+ bits a character; "
+            r"[\d,]+ tokens/s",
             out,
         )
     model = rc.load(path)
