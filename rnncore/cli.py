@@ -315,7 +315,7 @@ def make_parser():
     p.add_argument("--minutes", type=positive, help="stop after so many minutes")
     p.add_argument("--batch", type=whole, default=32, help="streams side by side")
     p.add_argument("--chunk", type=whole, default=64, help="steps that gradients go back")
-    p.add_argument("--learning-rate", type=positive, default=4e-3, help="of Adam")
+    p.add_argument("--learning-rate", type=positive, default=2e-3, help="of Adam")
     p.add_argument("--clip", type=positive, default=5.0, help="largest norm of the gradients")
     p.add_argument("--held-out", type=share, default=0.1, help="share of the text, its end, that is held out")
     p.add_argument("--sample", type=whole, default=200, help="tokens of the sample after each epoch")

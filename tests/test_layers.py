@@ -217,9 +217,7 @@ def test_stack_written_out_with_the_reference(rng, kind, dtype):
                 if name in {n + suffix for n in ("Wx", "Wh", "b", "bhn", "peephole")}
             }
             initial = {n + "0": s[2 * k + direction] for n, s in zip("hc", state, strict=False)}
-            h, final, _ = forward(
-                y, **weights, **initial, **options, lengths=lengths, reverse=direction == 1
-            )
+            h, final, _ = forward(y, **weights, **initial, **options, lengths=lengths, reverse=direction == 1)
             outputs.append(h)
             finals.append(np.stack(split(layer, final)))
         y = np.concatenate(outputs, axis=2)
