@@ -1,7 +1,14 @@
 """Recurrent networks (RNN, GRU, LSTM), forward and backward, on the CPU: a faster backend for NumPy models."""
 
 from . import reference
-from ._engine import available_isas, use_isa
+
+try:
+    from ._engine import available_isas, use_isa
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        "rnncore's compiled module is not here: this looks like its source checkout, not the installed package. "
+        "Leave the directory, or build in place with: pip install -e ."
+    ) from error
 from .functional import gru_backward, gru_forward, lstm_backward, lstm_forward, rnn_backward, rnn_forward
 from .layers import GRU, LSTM, RNN, Dense, Embedding
 from .losses import sigmoid_cross_entropy, softmax_cross_entropy

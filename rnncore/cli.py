@@ -308,7 +308,11 @@ def make_parser():
     p.add_argument("--cell", choices=["lstm", "gru", "rnn"], default="lstm", help="recurrent cell")
     p.add_argument("--hidden", type=whole, default=256, help="hidden size")
     p.add_argument("--layers", type=whole, default=1, help="layers")
-    p.add_argument("--embedding", type=int, help="embedding size; characters have none unless given")
+    p.add_argument(
+        "--embedding",
+        type=int,
+        help="embedding size; if not given 64 for characters, --hidden for words; 0 for one-hot",
+    )
     p.add_argument("--dropout", type=float, default=0.0, help="dropout between layers")
     p.add_argument("--vocabulary", type=whole, help="largest vocabulary; 10000 for words")
     p.add_argument("--epochs", type=whole, default=6, help="passes over the text")

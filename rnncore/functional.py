@@ -135,13 +135,13 @@ class _Packing(NamedTuple):
 
     def pack(self, array):
         """(T, N, ...) -> (L, ...)"""
-        return array.reshape(-1, *array.shape[2:])[self.index]
+        return array.reshape(array.shape[0] * array.shape[1], *array.shape[2:])[self.index]
 
     def unpack(self, tokens, T, N):
         """(L, K) -> (T, N, K), zero where there is no token"""
         array = np.zeros((T * N, tokens.shape[1]), tokens.dtype)
         array[self.index] = tokens
-        return array.reshape(T, N, -1)
+        return array.reshape(T, N, tokens.shape[1])
 
     def unsort(self, rows):
         """(N, H) in packed order -> in the order of the batch"""
@@ -225,8 +225,9 @@ class Cache:
 def _forward(kind, cell, x, Wx, Wh, b, h0, c0, bhn, peephole, lengths, resets, reverse, training):
     """-> h (T,N,H), h_n (N,H), c_n (N,H) or None, Cache or None."""
     x, ids = _clean_input(x)
-    given = {"Wx": Wx, "Wh": Wh, "b": b, "h0": h0, "c0": c0, "bhn": bhn, "peephole": peephole}
-    arrays = {name: as_real(name, value) for name, value in given.items() if value is not None}
+    arrays = {"Wx": as_real("Wx", Wx), "Wh": as_real("Wh", Wh), "b": as_real("b", b)}
+    optional = {"h0": h0, "c0": c0, "bhn": bhn, "peephole": peephole}
+    arrays |= {name: as_real(name, value) for name, value in optional.items() if value is not None}
 
     G = cell[1]
     blocks = f"{G}H" if G > 1 else "H"
@@ -259,7 +260,8 @@ def _forward(kind, cell, x, Wx, Wh, b, h0, c0, bhn, peephole, lengths, resets, r
     if ids is not None:
         ids = clean_ids(ids if packing is None else packing.pack(ids), D).reshape(-1)
     else:
-        x = _dense(x if packing is None else packing.pack(x), dtype).reshape(-1, D)
+        x = _dense(x if packing is None else packing.pack(x), dtype)
+        x = x.reshape(T * N if packing is None else len(x), D)
     if resets is not None:
         resets = np.ascontiguousarray(resets if packing is None else packing.pack(resets)).reshape(-1).view(np.int8)
 
@@ -331,7 +333,7 @@ def _backward(kind, cache, dh, dh_n, dc_n):
     dh_n = _clean_cotangent("dh_n", dh_n, "(N, H)", (N, H), dtype)
     dc_n = _clean_cotangent("dc_n", dc_n, "(N, H)", (N, H), dtype)
     if dh is not None:
-        dh = _dense(dh if packing is None else packing.pack(dh), dtype).reshape(-1, H)
+        dh = _dense(dh if packing is None else packing.pack(dh), dtype).reshape(len(cache._h), H)
 
     def carried(d_n):
         if d_n is None:
@@ -420,7 +422,7 @@ def softmax_cross_entropy_rows(logits, targets, weights):
     losses = np.zeros(targets.size)
     if logits.size:
         _engine.softmax_cross_entropy(
-            logits.reshape(-1, logits.shape[-1]),
+            logits.reshape(targets.size, logits.shape[-1]),
             np.ascontiguousarray(targets, np.int64).reshape(-1),
             weights.reshape(-1),
             losses,

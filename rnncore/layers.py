@@ -4,6 +4,7 @@ Every layer has ``params`` and ``grads``, dicts with the same keys whose arrays 
 place. ``forward`` returns a cache for ``backward``, which adds into ``grads``; calling a layer is inference.
 """
 
+import math
 import operator
 from typing import NamedTuple
 
@@ -103,12 +104,12 @@ class Embedding(_Layer):
         if ids.dtype.kind not in "iu":
             raise TypeError(f"ids must be integers; got dtype {ids.dtype}")
         ids = functional.clean_ids(ids, self.size, "ids", "V")
-        return self.params["W"][ids], ids
+        return np.take(self.params["W"], ids, axis=0), ids
 
     def backward(self, dy, cache):
         """Add the gradient of the rows used, dy (..., E), into ``grads["W"]``."""
         dy = _like("dy", dy, (*cache.shape, self.dimension), self.dtype)
-        functional.scatter_add(cache.reshape(-1), dy.reshape(-1, self.dimension), self.grads["W"])
+        functional.scatter_add(cache.reshape(-1), dy.reshape(cache.size, self.dimension), self.grads["W"])
 
 
 class Dense(_Layer):
@@ -143,13 +144,15 @@ class Dense(_Layer):
         x = functional.as_real("x", x).astype(self.dtype, copy=False)
         if x.ndim < 1 or x.shape[-1] != self.input_size:
             raise ValueError(f"x must be (..., input_size) = (..., {self.input_size}); got {x.shape}")
-        y = functional.affine_forward(x.reshape(-1, self.input_size), self.params["W"], self.params["b"])
+        rows = x.reshape(math.prod(x.shape[:-1]), self.input_size)
+        y = functional.affine_forward(rows, self.params["W"], self.params["b"])
         return y.reshape(*x.shape[:-1], self.output_size), x
 
     def backward(self, dy, cache):
         """dy (..., output_size) -> dx (..., input_size); adds into ``grads``."""
-        dy = _like("dy", dy, (*cache.shape[:-1], self.output_size), self.dtype).reshape(-1, self.output_size)
-        rows = cache.reshape(-1, self.input_size)
+        dy = _like("dy", dy, (*cache.shape[:-1], self.output_size), self.dtype)
+        rows = cache.reshape(math.prod(cache.shape[:-1]), self.input_size)
+        dy = dy.reshape(len(rows), self.output_size)
         dx = functional.affine_backward(rows, self.params["W"], dy, self.grads["W"], self.grads["b"])
         return dx.reshape(cache.shape)
 
@@ -364,12 +367,10 @@ class _Recurrent(_Layer):
         ValueError, TypeError
             A shape or dtype is wrong.
         """
+        T, N = cache.cells[0][0].h.shape[:2]
         if dy is not None:
-            dy = functional.as_real("dy", dy)
-            dy = dy.swapaxes(0, 1) if self.batch_first and dy.ndim == 3 else dy
-            if dy.ndim != 3 or dy.shape[2] != self.output_size:
-                raise ValueError(f"dy must have the shape of y, last axis {self.output_size}; got {dy.shape}")
-        N = cache.cells[0][0].h.shape[1]
+            dy = _like("dy", dy, (*((N, T) if self.batch_first else (T, N)), self.output_size), self.dtype)
+            dy = dy.swapaxes(0, 1) if self.batch_first else dy
         dfinals = self._split_state(dstate, N, "dstate")
         backward = getattr(self.backend, f"{self.cell_name}_backward")
         H = self.hidden_size

@@ -57,8 +57,8 @@ def softmax_cross_entropy(logits, targets, lengths=None, *, reduction="mean", ou
 
     if out is None:
         out = np.empty_like(logits, dtype=np.result_type(logits, np.float32), order="C")
-    elif out.shape != logits.shape or out.dtype not in (np.float32, np.float64) or not out.flags.c_contiguous:
-        raise ValueError(f"out must be a C-contiguous float array of shape {logits.shape}; got {out.shape} {out.dtype}")
+    else:
+        _check_out(out, logits.shape)
     if out is not logits:
         out[...] = logits
     losses = functional.softmax_cross_entropy_rows(out, targets, weights)
@@ -107,14 +107,22 @@ def sigmoid_cross_entropy(logits, targets, lengths=None, *, reduction="mean"):
     valid = (weights != 0)[..., None]
     y = np.where(valid, logits, 0).astype(np.result_type(logits, np.float32), copy=False)
     t = np.where(valid, targets, 0).astype(y.dtype)
-    if not ((t >= 0) & (t <= 1)).all():
-        raise ValueError("targets must lie in [0, 1]")
+    wrong = ~((t >= 0) & (t <= 1))
+    if wrong.any():
+        raise ValueError(f"targets must lie in [0, 1]; got {t[wrong].flat[0]}")
     # log(1 + exp(y)) - t y, written so that exp never overflows
     decay = np.exp(-np.abs(y))
-    losses = (np.maximum(y, 0) + np.log1p(decay) - t * y).sum(axis=-1, dtype=np.float64) * (weights != 0)
+    losses = (np.maximum(y, 0) - t * y + np.log1p(decay)).sum(axis=-1, dtype=np.float64) * (weights != 0)
     sigmoid = np.where(y >= 0, 1, decay) / (1 + decay)
     dlogits = (sigmoid - t) * weights[..., None].astype(y.dtype)
     return _reduce(losses, scale, reduction), dlogits
+
+
+def _check_out(out, shape):
+    fits = isinstance(out, np.ndarray) and out.shape == shape and out.dtype in (np.float32, np.float64)
+    if not fits or not out.flags.carray:
+        got = f"{out.shape} {out.dtype}" if isinstance(out, np.ndarray) else type(out).__name__
+        raise ValueError(f"out must be a C-contiguous float array of shape {shape} that can be written to; got {got}")
 
 
 def _weights(shape, lengths, reduction):

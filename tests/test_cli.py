@@ -86,7 +86,9 @@ def test_train_stops_after_minutes(tmp_path, text_file, capsys):
 def test_interrupt_keeps_the_model(tmp_path, text_file):
     path = tmp_path / "model.npz"
     command = [sys.executable, "-m", "rnncore", "train", str(text_file), "-o", str(path), "--epochs", "100000"]
-    process = subprocess.Popen(command + SMALL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    process = subprocess.Popen(
+        command + SMALL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=tmp_path
+    )
     for line in process.stdout:
         if line.startswith("epoch 1/"):
             break
@@ -197,6 +199,7 @@ def test_wrong_options(text_file, model_file, capsys):
         assert stop.value.code == 2
 
 
-def test_module_runs():
-    result = subprocess.run([sys.executable, "-m", "rnncore", "info"], capture_output=True, text=True, check=True)
+def test_module_runs(tmp_path):
+    command = [sys.executable, "-m", "rnncore", "info"]
+    result = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
     assert result.stdout.startswith("rnncore ")

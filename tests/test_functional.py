@@ -1097,7 +1097,9 @@ def test_a_forked_child_computes_the_same(rng):
 
 def in_new_python(code, **environment):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), **environment}
-    return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120)
+    return subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120
+    )
 
 
 @pytest.mark.parametrize("name", _engine.available_isas())

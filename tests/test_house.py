@@ -67,9 +67,9 @@ def test_reference_imports_numpy_only():
     assert taken == {"RNNGradients", "GRUGradients", "LSTMGradients"}
 
 
-def test_import_brings_in_no_extras():
+def test_import_brings_in_no_extras(tmp_path):
     code = "import sys, rnncore; print([m for m in ('matplotlib', 'tqdm', 'torch', 'pytest') if m in sys.modules])"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
     assert result.stdout.strip() == "[]"
 
 

@@ -14,8 +14,8 @@ TEXT = "the quick brown fox jumps over the lazy dog. pack my box with five dozen
 SENTENCES = [line for line in TEXT.replace(". ", ".\n").splitlines()]
 
 CASES = {
-    "char-lstm": {},
-    "char-gru-2": {"cell": "gru", "num_layers": 2},
+    "char-lstm": {"embedding_size": 0},
+    "char-gru-2": {"cell": "gru", "num_layers": 2, "embedding_size": 0},
     "char-gru-after": {"cell": "gru", "cell_options": {"form": "reset_after", "update": "old"}},
     "char-gru-simplified": {"cell": "gru", "cell_options": {"form": "simplified"}},
     "char-rnn-embedded": {"cell": "rnn", "embedding_size": 5},

@@ -74,7 +74,7 @@ def gradients_of(layer, x, state, lengths, dy, dstate):
 
 
 def check_layer(rng, layer, x, lengths=None, before=lambda: None):
-    """Numeric gradients of x (unless ids), states and all parameters, with cotangents on y and all final states."""
+    """Numeric gradients of x (unless ids), states and parameters; cotangents on y and all final states."""
     state = make_state(rng, layer)
     named = {f"state {k}": s for k, s in enumerate(state)} | layer.params
     if x.dtype.kind == "f":
@@ -97,7 +97,7 @@ def check_layer(rng, layer, x, lengths=None, before=lambda: None):
     check_gradients(f, arguments, cotangents, gradients)
 
 
-# ---- gradients of recurrent layers ---------------------------------------------------------------------------
+# ---- gradients of recurrent layers -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("lengths", [None, [3, 0, 5]], ids=["full", "ragged"])
@@ -196,7 +196,7 @@ def test_the_state_not_given_is_zero(rng, kind):
     np.testing.assert_array_equal(np.stack(split(layer, final)), np.stack(split(layer, final_zeros)))
 
 
-# ---- what a stack is -----------------------------------------------------------------------------------------
+# ---- what a stack is ---------------------------------------------------------------------------------------
 
 
 @every_dtype
@@ -321,7 +321,7 @@ def test_arguments_are_not_written_and_results_are_fresh(rng, kind):
         np.testing.assert_array_equal(g, expected[name], err_msg=name)
 
 
-# ---- parameters and gradients --------------------------------------------------------------------------------
+# ---- parameters and gradients ------------------------------------------------------------------------------
 
 
 def every_kind_of_layer():
@@ -334,6 +334,8 @@ def every_kind_of_layer():
 
 def test_params_and_grads_keep_keys_and_identity(rng):
     for layer, x in every_kind_of_layer():
+        for value in layer.params.values():
+            value[...] = rng.uniform(0.1, 0.5, size=value.shape)  # all positive, so that no relu is off
         params, grads = dict(layer.params), dict(layer.grads)
         values = {name: value.copy() for name, value in params.items()}
         assert params.keys() == grads.keys()
@@ -388,7 +390,7 @@ def test_parameters_are_read_live(rng, kind):
         assert np.abs(after - before).max() > 1e-4, name
 
 
-# ---- dropout -------------------------------------------------------------------------------------------------
+# ---- dropout -----------------------------------------------------------------------------------------------
 
 
 def identity_stack(num_layers, size, **options):
@@ -443,7 +445,7 @@ def test_seeds_reproduce_dropout(rng):
     assert (runs[3] != runs[0]).any()
 
 
-# ---- initial values ------------------------------------------------------------------------------------------
+# ---- initial values ----------------------------------------------------------------------------------------
 
 
 def gate_blocks(layer, name):
@@ -540,7 +542,7 @@ def test_initial_values_of_embedding_and_dense():
         assert np.abs(make(1).params["W"] - make(2).params["W"]).max() > 0.01
 
 
-# ---- embedding and dense -------------------------------------------------------------------------------------
+# ---- embedding and dense -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("shape", [(), (3,), (4, 3), (2, 3, 2), (0, 3)])
@@ -611,7 +613,7 @@ def test_dense_takes_any_layout(rng):
     np.testing.assert_allclose(layer.grads["W"], dW, **CLOSE)
 
 
-# ---- dtypes --------------------------------------------------------------------------------------------------
+# ---- dtypes ------------------------------------------------------------------------------------------------
 
 
 @every_dtype
@@ -620,23 +622,23 @@ def test_a_layer_computes_in_its_own_dtype(rng, kind, dtype):
     layer = make_layer(rng, kind, dtype, num_layers=2, bidirectional=True, dropout=0.5)
     for other in ("float16", "float32", "float64"):
         x, dy = rng.normal(size=(T, N, D)).astype(other), rng.normal(size=(T, N, 2 * H)).astype(other)
-        state = join(layer, tuple(s.astype(other) for s in make_state(rng, layer)))
-        y, final, cache = layer.forward(x, state)
-        dx, dinitial = layer.backward(dy, cache, state)
+        state = tuple(s.astype(other) for s in make_state(rng, layer))
+        y, final, cache = layer.forward(x, join(layer, state))
+        dx, dinitial = layer.backward(dy, cache, join(layer, state))
         results = [y, dx, *split(layer, final), *split(layer, dinitial), *layer.grads.values()]
         assert {a.dtype for a in results} == {np.dtype(dtype)}
-        y, final = layer(x, state)
-        y_cast, final_cast = layer(x.astype(dtype), np.asarray(state).astype(dtype)[:] if 0 else state)
+        y, final = layer(x, join(layer, state))
+        y_cast, final_cast = layer(x.astype(dtype), join(layer, tuple(s.astype(dtype) for s in state)))
         np.testing.assert_array_equal(y, y_cast)
         np.testing.assert_array_equal(np.stack(split(layer, final)), np.stack(split(layer, final_cast)))
 
 
-# ---- learning ------------------------------------------------------------------------------------------------
+# ---- learning ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["RNN-tanh", "GRU-reset_before-new", "LSTM", "LSTM-current"])
 def test_learns_to_remember_the_first_symbol(kind):
-    """Seven steps of noise in between, and sequences of different lengths: only carried state can solve it."""
+    """Noise in between, and sequences of different lengths: only the carried state can solve it."""
     layer_class, options = RECURRENT[kind]
     rng = np.random.default_rng(0)
     V, hidden, batch = 4, 16, 32
@@ -666,7 +668,7 @@ def test_learns_to_remember_the_first_symbol(kind):
     assert np.mean(losses[-10:]) < 0.1
 
 
-# ---- errors --------------------------------------------------------------------------------------------------
+# ---- errors ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("layer_class", [rc.RNN, rc.GRU, rc.LSTM])
@@ -715,7 +717,10 @@ def test_unknown_options(layer_class, option, choices):
 
 
 def test_wrong_sizes_of_embedding_and_dense():
-    for layer_class, names in ((rc.Embedding, ("size", "dimension")), (rc.Dense, ("input_size", "output_size"))):
+    for layer_class, names in (
+        (rc.Embedding, ("size", "dimension")),
+        (rc.Dense, ("input_size", "output_size")),
+    ):
         for position, name in enumerate(names):
             sizes = [2, 3]
             sizes[position] = 0
@@ -754,7 +759,9 @@ def test_wrong_lengths(rng, kind):
     for batch_first in (False, True):
         layer = make_layer(rng, kind, num_layers=2, bidirectional=True, batch_first=batch_first)
         x = np.zeros((N, T, D) if batch_first else (T, N, D))
-        with pytest.raises(ValueError, match=literally(f"lengths must lie in [0, T] = [0, {T}]; got {T + 1}")):
+        with pytest.raises(
+            ValueError, match=literally(f"lengths must lie in [0, T] = [0, {T}]; got {T + 1}")
+        ):
             layer(x, lengths=[1, T + 1, 2])
         with pytest.raises(ValueError, match=literally(f"lengths must be (N,) = {(N,)}; got {(N + 1,)}")):
             layer.forward(x, lengths=np.ones(N + 1, int))
@@ -780,7 +787,8 @@ def test_wrong_states(rng, kind):
         for function in functions:
             for position, name in enumerate(layer.state_names):
                 for shape in [(N, H), (2, N, H), (4, N + 1, H), (4, N, H + 1), (4, 1, H), (4, N, H, 1)]:
-                    message = f"{argument} {name} must be (num_layers * directions, N, H) = {(4, N, H)}; got {shape}"
+                    wanted = f"(num_layers * directions, N, H) = {(4, N, H)}"
+                    message = f"{argument} {name} must be {wanted}; got {shape}"
                     with pytest.raises(ValueError, match=literally(message)):
                         function(state_with(np.zeros(shape), position))
                 message = f"{argument} {name} must be an array of float32 or float64; got dtype int64"
@@ -801,7 +809,16 @@ def test_wrong_gradients_of_outputs(rng, kind):
             layer = make_layer(rng, kind, num_layers=num_layers, bidirectional=True, batch_first=batch_first)
             y, _, cache = layer.forward(rng.normal(size=(N, T, D) if batch_first else (T, N, D)))
             a, b, c = y.shape
-            for wrong in [(), (c,), (a, b), (a, b, c - 1), (a, b, c, 1), (a, b, 1), (a + 1, b, c), (a, b + 1, c)]:
+            for wrong in [
+                (),
+                (c,),
+                (a, b),
+                (a, b, c - 1),
+                (a, b, c, 1),
+                (a, b, 1),
+                (a + 1, b, c),
+                (a, b + 1, c),
+            ]:
                 with pytest.raises(ValueError, match="^dy must "):
                     layer.backward(np.zeros(wrong), cache)
             message = literally("dy must be an array of float32 or float64; got dtype int64")
@@ -822,7 +839,9 @@ def test_wrong_inputs_of_embedding():
     for wrong in [(2, 3), (1, 2, 1), (1, 2, 4), (1, 1, 3), (2, 1, 3)]:
         with pytest.raises(ValueError, match=literally(f"dy must be (1, 2, 3); got {wrong}")):
             layer.backward(np.zeros(wrong), cache)
-    with pytest.raises(TypeError, match=literally("dy must be an array of float32 or float64; got dtype int64")):
+    with pytest.raises(
+        TypeError, match=literally("dy must be an array of float32 or float64; got dtype int64")
+    ):
         layer.backward(np.zeros((1, 2, 3), "int64"), cache)
     np.testing.assert_array_equal(layer.grads["W"], 0)
 
@@ -833,7 +852,9 @@ def test_wrong_inputs_of_dense():
         message = literally(f"x must be (..., input_size) = (..., 4); got {wrong}")
         with pytest.raises(ValueError, match=message):
             layer(np.zeros(wrong))
-    with pytest.raises(TypeError, match=literally("x must be an array of float32 or float64; got dtype int64")):
+    with pytest.raises(
+        TypeError, match=literally("x must be an array of float32 or float64; got dtype int64")
+    ):
         layer(np.zeros((2, 4), "int64"))
     _, cache = layer.forward(np.zeros((2, 5, 4)))
     for wrong in [(2, 5, 4), (2, 5, 1), (10, 3), (5, 2, 3), (1, 5, 3)]:

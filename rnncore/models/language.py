@@ -44,7 +44,7 @@ class LanguageModel:
         H.
     num_layers : int
     embedding_size : int, optional
-        E; 0 feeds one-hot ids. None is 0 for characters and ``hidden_size`` for words.
+        E; 0 feeds one-hot ids. None is 64 for characters and ``hidden_size`` for words.
     dropout : float
         Between the layers.
     cell_options : dict, optional
@@ -139,7 +139,7 @@ class LanguageModel:
         """
         size = self.embedding_size
         if size is None:
-            size = self.hidden_size if self.level == "word" else 0
+            size = self.hidden_size if self.level == "word" else 64
         self._rng = np.random.default_rng(self.seed)
         common = {"dtype": self.dtype, "seed": self._rng}
         V = len(vocabulary)
