@@ -90,7 +90,7 @@ def _check_range(name, array, letters, low, high):
 def clean_ids(ids, size, name="ids in x", letter="D"):
     """-> int64 ids, all in [0, size)."""
     _check_range(name, ids, f"[0, {letter}) = [0, {size})", 0, size - 1)
-    return np.ascontiguousarray(ids, np.int64)
+    return np.asarray(ids, np.int64, order="C")
 
 
 def clean_lengths(lengths, T, N):

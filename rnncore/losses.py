@@ -120,9 +120,9 @@ def sigmoid_cross_entropy(logits, targets, lengths=None, *, reduction="mean"):
 
 def _check_out(out, shape):
     fits = isinstance(out, np.ndarray) and out.shape == shape and out.dtype in (np.float32, np.float64)
-    if not fits or not out.flags.carray:
+    if not fits or not out.flags.c_contiguous:
         got = f"{out.shape} {out.dtype}" if isinstance(out, np.ndarray) else type(out).__name__
-        raise ValueError(f"out must be a C-contiguous float array of shape {shape} that can be written to; got {got}")
+        raise ValueError(f"out must be a C-contiguous float array of shape {shape}; got {got}")
 
 
 def _weights(shape, lengths, reduction):
