@@ -90,13 +90,14 @@ def _check_range(name, array, letters, low, high):
 def clean_ids(ids, size, name="ids in x", letter="D"):
     """-> int64 ids, all in [0, size)."""
     _check_range(name, ids, f"[0, {letter}) = [0, {size})", 0, size - 1)
-    return np.asarray(ids, np.int64, order="C")
+    # A copy: ids are looked up again in the backward pass, and by then only these have been checked.
+    return np.array(ids, np.int64, order="C")
 
 
 def clean_lengths(lengths, T, N):
     """-> int64 lengths (N,), all in 0..T."""
     array = np.asarray(lengths)
-    if array.dtype.kind not in "iu":
+    if array.dtype.kind not in "iu" and array.size:
         raise TypeError(f"lengths must be integers; got dtype {array.dtype}")
     _check_shape("lengths", array, "(N,)", (N,))
     _check_range("lengths", array, f"[0, T] = [0, {T}]", 0, T)
@@ -268,7 +269,8 @@ def _forward(kind, cell, x, Wx, Wh, b, h0, c0, bhn, peephole, lengths, resets, r
     def initial(name):
         if name not in arrays:
             return np.zeros((N, H), dtype)
-        return _dense(arrays[name] if packing is None else arrays[name][packing.order], dtype)
+        # A copy: callers carry the state on in place.
+        return np.array(arrays[name] if packing is None else arrays[name][packing.order], dtype, order="C")
 
     h0 = initial("h0")
     c0 = initial("c0") if kind == "lstm" else None

@@ -933,6 +933,44 @@ def test_results_are_fresh(rng, variant, edges):
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.parametrize("lengths", [False, True])
+@every_path
+def test_a_buffer_of_states_may_be_used_again_before_backward(rng, variant, lengths):
+    """state[...] = h_n, as one does between chunks: the cache has its own."""
+    cell, arguments, cotangents = problem(rng, variant, lengths=lengths)
+    expected = run(rc, cell, arguments, cotangents)
+    _, state, cache = forward(cell, arguments)
+    for name, s in zip(("h0", "c0"), final_states(cell, state), strict=False):
+        arguments[name][...] = s
+    actual = backward(cell, cache, cotangents)._asdict()
+    assert_identical(actual, {name: expected[name] for name in actual})
+
+
+def test_ids_that_are_overwritten_before_backward_do_not_crash(tmp_path):
+    """Native code indexes by them without another check."""
+    code = """
+import numpy as np
+import rnncore as rc
+
+def quietly(f, *arguments):
+    try:
+        return f(*arguments)
+    except (IndexError, ValueError):
+        return None
+
+ids = np.arange(6).reshape(3, 2)
+h, h_n, cache = rc.rnn_forward(ids, np.ones((6, 5)), np.ones((5, 5)), np.ones(5))
+embedding = rc.Embedding(6, 5)
+y, embedding_cache = embedding.forward(ids)
+ids[...] = 10**12
+quietly(rc.rnn_backward, h, cache)
+quietly(embedding.backward, y, embedding_cache)
+print("alive")
+"""
+    result = in_new_python(tmp_path, code)
+    assert result.stdout == "alive\n", (result.returncode, result.stderr)
+
+
 @every_path
 def test_states_are_fresh_where_nothing_runs(rng, variant):
     for sizes, lengths in (({"T": 0}, None), ({}, np.zeros(N, int))):
@@ -1095,24 +1133,24 @@ def test_a_forked_child_computes_the_same(rng):
         assert_identical(run(rc, *p), wanted)
 
 
-def in_new_python(code, **environment):
+def in_new_python(folder, code, **environment):
+    """Run code in another folder, so that no folder called rnncore is imported for the package under test."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), **environment}
-    return subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120
-    )
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
 
 
 @pytest.mark.parametrize("name", _engine.available_isas())
-def test_environment_chooses_the_instruction_set(name):
+def test_environment_chooses_the_instruction_set(name, tmp_path):
     code = "import rnncore; print(rnncore._engine.current_isa())"
-    result = in_new_python(code, RNNCORE_ISA=name)
+    result = in_new_python(tmp_path, code, RNNCORE_ISA=name)
     assert result.returncode == 0, result.stderr
     assert result.stdout.strip() == name
 
 
 @pytest.mark.parametrize("name", ["avx1024", "", "AVX2", "plain "])
-def test_environment_with_an_unknown_instruction_set_fails_loudly(name):
-    result = in_new_python("import rnncore", RNNCORE_ISA=name)
+def test_environment_with_an_unknown_instruction_set_fails_loudly(name, tmp_path):
+    result = in_new_python(tmp_path, "import rnncore", RNNCORE_ISA=name)
     assert result.returncode != 0
     message = f"environment variable RNNCORE_ISA: name must be one of {rc.available_isas()}; got {name!r}"
     assert message in result.stderr

@@ -1,5 +1,6 @@
 """Layers: gradients of whole stacks against central differences, states, dropout, initial values, errors."""
 
+import itertools
 import re
 
 import numpy as np
@@ -321,6 +322,20 @@ def test_arguments_are_not_written_and_results_are_fresh(rng, kind):
         np.testing.assert_array_equal(g, expected[name], err_msg=name)
 
 
+@each_cell
+def test_a_buffer_of_states_may_be_used_again_before_backward(rng, kind):
+    layer = make_layer(rng, kind, num_layers=2)
+    x, dy, buffer = rng.normal(size=(T, N, D)), rng.normal(size=(T, N, H)), make_state(rng, layer)
+    expected = gradients_of(layer, x, buffer, None, dy, tuple(np.zeros_like(s) for s in buffer))
+    layer.zero_grad()
+    _, final, cache = layer.forward(x, join(layer, buffer))
+    for s, value in zip(buffer, split(layer, final), strict=True):
+        s[...] = value
+    layer.backward(dy, cache)
+    for name, g in layer.grads.items():
+        np.testing.assert_allclose(g, expected[name], **CLOSE, err_msg=name)
+
+
 # ---- parameters and gradients ------------------------------------------------------------------------------
 
 
@@ -599,18 +614,71 @@ def test_dense(rng, shape, dtype):
         check_gradients(f, arguments, [dy], gradients, rtol=TOLERANCE[dtype], atol=TOLERANCE[dtype])
 
 
-def test_dense_takes_any_layout(rng):
-    layer = rc.Dense(4, 3, dtype="float64", seed=0)
-    x, dy = rng.normal(size=(2, 5, 4)), rng.normal(size=(2, 5, 3))
-    y, cache = layer.forward(x)
-    dx = layer.backward(dy, cache)
-    dW = layer.grads["W"].copy()
-    layer.zero_grad()
-    swapped_y, cache = layer.forward(np.asfortranarray(x))
-    swapped_dx = layer.backward(dy.swapaxes(0, 1).copy().swapaxes(0, 1), cache)
-    np.testing.assert_allclose(swapped_y, y, **CLOSE)
-    np.testing.assert_allclose(swapped_dx, dx, **CLOSE)
-    np.testing.assert_allclose(layer.grads["W"], dW, **CLOSE)
+LAYOUTS = {
+    "read-only": lambda a: np.broadcast_to(a, a.shape),
+    "Fortran order": np.asfortranarray,
+    "swapped axes": lambda a: a.swapaxes(0, 1).copy().swapaxes(0, 1),
+    "strided": lambda a: np.repeat(a, 2, axis=-1)[..., ::2],
+    "negative strides": lambda a: np.flip(np.flip(a).copy()),
+    "byte-swapped": lambda a: a.astype(a.dtype.newbyteorder("S")),
+    "misaligned": lambda a: np.frombuffer(b"!" + a.tobytes(), a.dtype, offset=1).reshape(a.shape),
+    "list": lambda a: a.tolist(),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_dense_and_embedding_take_any_layout(rng, layout):
+    dense, embedding = rc.Dense(4, 3, dtype="float64", seed=0), rc.Embedding(6, 3, dtype="float64", seed=0)
+    x, ids, dy = rng.normal(size=(2, 5, 4)), rng.integers(6, size=(2, 5)), rng.normal(size=(2, 5, 3))
+
+    def run(layer, given, dy):
+        layer.zero_grad()
+        y, cache = layer.forward(given)
+        dx = layer.backward(dy, cache)
+        return [y, dx, *(g.copy() for g in layer.grads.values())]
+
+    for layer, given in ((dense, x), (embedding, ids)):
+        expected = run(layer, given, dy)
+        for actual, wanted in zip(run(layer, *map(LAYOUTS[layout], (given, dy))), expected, strict=True):
+            if wanted is None:
+                assert actual is None
+            else:
+                np.testing.assert_array_equal(actual, wanted)
+    spread = np.broadcast_to(dy[:1, :1, :1], dy.shape)  # strides of zero, the gradient of a sum
+    expected = run(dense, x, spread.copy())
+    for actual, wanted in zip(run(dense, x, spread), expected, strict=True):
+        np.testing.assert_array_equal(actual, wanted)
+
+
+@pytest.mark.parametrize("isa", rc.available_isas())
+@every_dtype
+def test_dense_of_every_size(rng, dtype, isa):
+    """The tails of blocks; gradients are added to what is there."""
+    try:
+        rc.use_isa(isa)
+        for rows, D, K in itertools.product([1, 2, 7, 65], [1, 3, 16, 67], [1, 5, 33, 130]):
+            layer = rc.Dense(D, K, dtype=dtype, seed=0)
+            for arrays in (layer.params, layer.grads):
+                for value in arrays.values():
+                    value[...] = rng.normal(size=value.shape)
+            x, dy = rng.normal(size=(rows, D)).astype(dtype), rng.normal(size=(rows, K)).astype(dtype)
+            W, b, dW, db = (a.astype("float64") for d in (layer.params, layer.grads) for a in d.values())
+            y, cache = layer.forward(x)
+            dx = layer.backward(dy, cache)
+            exact = x.astype("float64"), dy.astype("float64")
+            expected = {
+                "y": exact[0] @ W + b,
+                "dx": exact[1] @ W.T,
+                "dW": dW + exact[0].T @ exact[1],
+                "db": db + exact[1].sum(axis=0),
+            }
+            actual = {"y": y, "dx": dx, "dW": layer.grads["W"], "db": layer.grads["b"]}
+            for name, wanted in expected.items():
+                atol = TOLERANCE[dtype] * np.abs(wanted).max(initial=1)
+                message = f"{name} {rows=} {D=} {K=}"
+                np.testing.assert_allclose(actual[name], wanted, rtol=0, atol=atol, err_msg=message)
+    finally:
+        rc.use_isa(rc.available_isas()[-1])
 
 
 # ---- dtypes ------------------------------------------------------------------------------------------------
@@ -759,9 +827,8 @@ def test_wrong_lengths(rng, kind):
     for batch_first in (False, True):
         layer = make_layer(rng, kind, num_layers=2, bidirectional=True, batch_first=batch_first)
         x = np.zeros((N, T, D) if batch_first else (T, N, D))
-        with pytest.raises(
-            ValueError, match=literally(f"lengths must lie in [0, T] = [0, {T}]; got {T + 1}")
-        ):
+        message = literally(f"lengths must lie in [0, T] = [0, {T}]; got {T + 1}")
+        with pytest.raises(ValueError, match=message):
             layer(x, lengths=[1, T + 1, 2])
         with pytest.raises(ValueError, match=literally(f"lengths must be (N,) = {(N,)}; got {(N + 1,)}")):
             layer.forward(x, lengths=np.ones(N + 1, int))
@@ -839,9 +906,8 @@ def test_wrong_inputs_of_embedding():
     for wrong in [(2, 3), (1, 2, 1), (1, 2, 4), (1, 1, 3), (2, 1, 3)]:
         with pytest.raises(ValueError, match=literally(f"dy must be (1, 2, 3); got {wrong}")):
             layer.backward(np.zeros(wrong), cache)
-    with pytest.raises(
-        TypeError, match=literally("dy must be an array of float32 or float64; got dtype int64")
-    ):
+    message = literally("dy must be an array of float32 or float64; got dtype int64")
+    with pytest.raises(TypeError, match=message):
         layer.backward(np.zeros((1, 2, 3), "int64"), cache)
     np.testing.assert_array_equal(layer.grads["W"], 0)
 
@@ -852,9 +918,8 @@ def test_wrong_inputs_of_dense():
         message = literally(f"x must be (..., input_size) = (..., 4); got {wrong}")
         with pytest.raises(ValueError, match=message):
             layer(np.zeros(wrong))
-    with pytest.raises(
-        TypeError, match=literally("x must be an array of float32 or float64; got dtype int64")
-    ):
+    message = literally("x must be an array of float32 or float64; got dtype int64")
+    with pytest.raises(TypeError, match=message):
         layer(np.zeros((2, 4), "int64"))
     _, cache = layer.forward(np.zeros((2, 5, 4)))
     for wrong in [(2, 5, 4), (2, 5, 1), (10, 3), (5, 2, 3), (1, 5, 3)]:

@@ -93,14 +93,12 @@ def test_layers_equal_torch(rng, kind, num_layers, bidirectional, batch_first, l
         )
     expected_y, final = module(given, tuple(initial) if is_lstm else initial[0])
     if lengths is not None:
-        expected_y, _ = torch.nn.utils.rnn.pad_packed_sequence(
-            expected_y, batch_first=batch_first, total_length=T
-        )
+        pad = torch.nn.utils.rnn.pad_packed_sequence
+        expected_y, _ = pad(expected_y, batch_first=batch_first, total_length=T)
     expected_final = final if is_lstm else (final,)
     dy, *dfinal = (rng.normal(size=o.shape).astype(dtype) for o in (expected_y, *expected_final))
-    torch.autograd.backward(
-        [expected_y, *expected_final], [torch.from_numpy(np.array(d)) for d in (dy, *dfinal)]
-    )
+    cotangents = [torch.from_numpy(np.array(d)) for d in (dy, *dfinal)]
+    torch.autograd.backward([expected_y, *expected_final], cotangents)
 
     states = tuple(numpy(s) for s in initial)
     y, final, cache = layer.forward(numpy(x), states if is_lstm else states[0], lengths)
