@@ -85,6 +85,13 @@ cdef struct Cell:
     int update             # UPDATE_* (GRU)
 
 
+# A right-hand factor (K, M) of many products: packed, or as it lies.
+cdef struct Factor:
+    Py_ssize_t K, M
+    const void *values
+    Py_ssize_t ld          # distance between rows where it is not packed, 0 where it is
+
+
 cdef struct Layer:
     const kernel_table *kernels
     Cell cell
@@ -94,6 +101,9 @@ cdef struct Layer:
     const void *b          # (G H,)
     const void *bhn        # (H,), GRU with FORM_RESET_AFTER
     const void *peephole   # (3, H), LSTM with a peephole
+    # The same weights as factors, set by prepare_forward or, transposed, by prepare_backward. Wh is in two parts: the
+    # columns that multiply h' itself, and a GRU's candidate, which sees r h' or stands alone in m.
+    Factor x_factor, gates_factor, candidate_factor
 
 
 cdef struct Batch:
@@ -168,13 +178,6 @@ cdef inline const floating *state_before(const Batch *s, Py_ssize_t step, Py_ssi
 
 # ---- products -------------------------------------------------------------------------------------------------------
 
-# A right-hand factor (K, M) of many products: packed, or as it lies.
-cdef struct Factor:
-    Py_ssize_t K, M
-    const void *values
-    Py_ssize_t ld          # distance between rows where it is not packed, 0 where it is
-
-
 cdef inline Py_ssize_t packed_size(Py_ssize_t K, Py_ssize_t M) noexcept nogil:
     return K * ((M + LARGEST_PANEL - 1) // LARGEST_PANEL * LARGEST_PANEL)
 
@@ -214,9 +217,31 @@ cdef Py_ssize_t transposed_work(Py_ssize_t m, Py_ssize_t K, Py_ssize_t M) noexce
     return work
 
 
-cdef inline Py_ssize_t gated_columns(const Cell *cell, Py_ssize_t H) noexcept nogil:
-    """Columns of Wh that multiply h' itself; the others, a GRU's candidate, see r h' or stand alone in m."""
-    return 2 * H if cell.kind == CELL_GRU and cell.variant != FORM_SIMPLIFIED else cell.gates * H
+cdef inline Py_ssize_t gated_columns(const Layer *w) noexcept nogil:
+    """Columns of gates_factor."""
+    return 2 * w.H if w.cell.kind == CELL_GRU and w.cell.variant != FORM_SIMPLIFIED else w.cell.gates * w.H
+
+
+cdef void prepare_forward(Layer *w, floating **room) noexcept nogil:
+    """Set the factors of the forward pass: packed into *room, or as the weights lie where room is NULL."""
+    cdef Py_ssize_t GH = w.cell.gates * w.H, columns = gated_columns(w)
+    cdef const floating *Wh = <const floating *>w.Wh
+    w.gates_factor = factor(w.kernels, False, w.H, columns, Wh, GH, room)
+    w.candidate_factor = factor(w.kernels, False, w.H, GH - columns, Wh + columns, GH, room)
+    w.x_factor = factor(w.kernels, False, w.D, GH, <const floating *>w.Wx, GH, room)
+
+
+cdef inline Py_ssize_t prepared_size(Py_ssize_t gates, Py_ssize_t D, Py_ssize_t H) noexcept nogil:
+    """Room that prepare_forward needs."""
+    return packed_size(H, gates * H) + packed_size(H, H) + packed_size(D, gates * H)
+
+
+cdef void prepare_backward(Layer *w, floating **room) noexcept nogil:
+    """Set the recurrent factors of the backward pass, transposed, packed into *room."""
+    cdef Py_ssize_t GH = w.cell.gates * w.H, columns = gated_columns(w)
+    cdef const floating *Wh = <const floating *>w.Wh
+    w.gates_factor = factor(w.kernels, True, columns, w.H, Wh, GH, room)
+    w.candidate_factor = factor(w.kernels, True, GH - columns, w.H, Wh + columns, GH, room)
 
 
 # ---- forward --------------------------------------------------------------------------------------------------------
@@ -242,18 +267,17 @@ def forward_scratch(int kind, int gates, Py_ssize_t T, Py_ssize_t N, Py_ssize_t 
         if kind != CELL_RNN:
             size += min(T, steps_per_projection(N)) * N * gates * H
     if T >= PACK_STEPS:
-        size += packed_size(H, gates * H) + packed_size(H, H) + packed_size(D, gates * H)
+        size += prepared_size(gates, D, H)
     return size
 
 
-cdef void step_forward(const Layer *w, const Factor *Wh_gates, const Factor *Wh_candidate, Py_ssize_t n,
-                       const floating *h_prev, const floating *c_prev, floating *gates, floating *c, floating *m,
-                       floating *rh, floating *h) noexcept nogil:
+cdef void step_forward(const Layer *w, Py_ssize_t n, const floating *h_prev, const floating *c_prev, floating *gates,
+                       floating *c, floating *m, floating *rh, floating *h) noexcept nogil:
     """One step: gates (n, G H) hold x Wx + b and become the activated gates (RNN: gates is h)."""
     cdef Py_ssize_t H = w.H, GH = w.cell.gates * w.H
     cdef const kernel_table *k = w.kernels
     # gates (n,GH) += h' (n,H) Wh (H,GH), of a GRU with reset gate only r, z (n,2H)
-    product(k, n, h_prev, H, Wh_gates, gates, GH)
+    product(k, n, h_prev, H, &w.gates_factor, gates, GH)
     if w.cell.kind == CELL_RNN:
         k.rnn_forward(n * H, w.cell.activation, h)
     elif w.cell.kind == CELL_LSTM:
@@ -261,12 +285,12 @@ cdef void step_forward(const Layer *w, const Factor *Wh_gates, const Factor *Wh_
     elif w.cell.variant == FORM_RESET_BEFORE:
         # n (n,H) += (r h') (n,H) Wh[:, 2H:]
         k.gru_gates(n, H, w.cell.gates, gates, h_prev, rh)
-        product(k, n, rh, H, Wh_candidate, gates + 2 * H, GH)
+        product(k, n, rh, H, &w.candidate_factor, gates + 2 * H, GH)
         k.gru_update(n, H, w.cell.gates, w.cell.update, gates, NULL, h_prev, h)
     elif w.cell.variant == FORM_RESET_AFTER:
         # m (n,H) = bhn + h' (n,H) Wh[:, 2H:]
         k.fill_rows(n, H, w.bhn, NULL, NULL, m)
-        product(k, n, h_prev, H, Wh_candidate, m, H)
+        product(k, n, h_prev, H, &w.candidate_factor, m, H)
         k.gru_gates(n, H, w.cell.gates, gates, h_prev, NULL)
         k.gru_update(n, H, w.cell.gates, w.cell.update, gates, m, h_prev, h)
     else:
@@ -277,44 +301,27 @@ cdef void step_forward(const Layer *w, const Factor *Wh_gates, const Factor *Wh_
 cdef void sequence_forward(const Layer *w, const Batch *s, const floating *x, const int64_t *ids, const floating *h0,
                            const floating *c0, floating *gates, floating *c, floating *m, floating *h, floating *h_n,
                            floating *c_n, floating *scratch) noexcept nogil:
-    """h (L,H) and final states h_n, c_n (N,H), which hold h0, c0 on entry.
+    """h (L,H) and final states h_n, c_n (N,H), which hold h0, c0 on entry; after prepare_forward.
 
     gates (L,GH), c (L,H), m (L,H) are kept for the backward pass, or NULL: then nothing is kept.
     """
-    cdef Py_ssize_t H = w.H, GH = w.cell.gates * w.H, NH = s.N * w.H, columns = gated_columns(&w.cell, w.H)
+    cdef Py_ssize_t H = w.H, GH = w.cell.gates * w.H, NH = s.N * w.H
     cdef Py_ssize_t step, t, n, low, high, begin = 0, chunk_end = 0, first_token = 0, running
     cdef const kernel_table *k = w.kernels
-    cdef const floating *Wh = <const floating *>w.Wh
     cdef bint keep = gates != NULL
     cdef floating *h_scratch = scratch
     cdef floating *c_scratch = scratch + NH
     cdef floating *rh = scratch + 2 * NH
     cdef floating *spare = scratch + 3 * NH
-    cdef floating *room = spare
-    cdef floating **packing = NULL
     cdef const floating *h_prev = h0
     cdef const floating *c_prev = c0
     cdef floating *gates_t = NULL
     cdef floating *c_t = NULL
     cdef floating *m_t = NULL
-    cdef floating *projected
-    cdef Factor Wh_gates, Wh_candidate, Wx
-    if not keep:
-        room += 2 * NH
-        projected = room
-        if w.cell.kind != CELL_RNN:
-            room += min(s.T, steps_per_projection(s.N)) * s.N * GH
-    else:
-        projected = gates
+    cdef floating *projected = gates if keep else spare + 2 * NH
     if w.cell.kind == CELL_RNN:
         projected = h
         keep = True
-    if s.T >= PACK_STEPS:
-        packing = &room
-    Wh_gates = factor(k, False, H, columns, Wh, GH, packing)
-    Wh_candidate = factor(k, False, H, GH - columns, Wh + columns, GH, packing)
-    if ids == NULL:
-        Wx = factor(k, False, w.D, GH, <const floating *>w.Wx, GH, packing)
     for step in range(s.T):
         if step == chunk_end:
             # gates (rows of several steps, GH) = x Wx + b
@@ -329,7 +336,7 @@ cdef void sequence_forward(const Layer *w, const Batch *s, const floating *x, co
                 k.fill_rows(n, GH, w.b, w.Wx, ids + begin, gates_t)
             else:
                 k.fill_rows(n, GH, w.b, NULL, NULL, gates_t)
-                product(k, n, x + begin * w.D, w.D, &Wx, gates_t, GH)
+                product(k, n, x + begin * w.D, w.D, &w.x_factor, gates_t, GH)
         t = time_of(s, step)
         n = rows_at(s, t)
         begin = offset_at(s, t)
@@ -340,7 +347,7 @@ cdef void sequence_forward(const Layer *w, const Batch *s, const floating *x, co
         elif w.cell.variant == FORM_RESET_AFTER:
             m_t = m + begin * H if keep else spare
         gates_t = projected + (begin - first_token) * GH
-        step_forward(w, &Wh_gates, &Wh_candidate, n, h_prev, c_prev, gates_t, c_t, m_t, rh, h + begin * H)
+        step_forward(w, n, h_prev, c_prev, gates_t, c_t, m_t, rh, h + begin * H)
         h_prev = h + begin * H
         c_prev = c_t
         # Rows that end with this step leave their state behind.
@@ -359,14 +366,11 @@ def backward_scratch(int gates, Py_ssize_t L, Py_ssize_t N, Py_ssize_t D, Py_ssi
     return 3 * N * H + max(transposed_work(max(D, H), L, GH), packed_size(GH, H) + packed_size(H, H), packed_size(GH, D))
 
 
-cdef void step_backward(const Layer *w, const Factor *Wh_gates, const Factor *Wh_candidate, Py_ssize_t n,
-                        const floating *h_prev, const floating *c_prev, const floating *gates, const floating *c,
-                        const floating *m, const floating *h, floating *dh, floating *dc, floating *dgates,
-                        floating *dm, floating *drh, floating *rh, floating *dpeephole) noexcept nogil:
-    """The step of step_forward in reverse: dh (n,H) and dc hold dL/dh, dL/dc, and become dL/dh', dL/dc'.
-
-    The factors are those of step_forward, transposed.
-    """
+cdef void step_backward(const Layer *w, Py_ssize_t n, const floating *h_prev, const floating *c_prev,
+                        const floating *gates, const floating *c, const floating *m, const floating *h, floating *dh,
+                        floating *dc, floating *dgates, floating *dm, floating *drh, floating *rh,
+                        floating *dpeephole) noexcept nogil:
+    """The step of step_forward in reverse: dh (n,H) and dc hold dL/dh, dL/dc, and become dL/dh', dL/dc'."""
     cdef Py_ssize_t H = w.H, GH = w.cell.gates * w.H
     cdef const kernel_table *k = w.kernels
     if w.cell.kind == CELL_RNN:
@@ -380,16 +384,16 @@ cdef void step_backward(const Layer *w, const Factor *Wh_gates, const Factor *Wh
         k.gru_update_backward(n, H, w.cell.gates, w.cell.update, gates, NULL, h_prev, dh, dgates, NULL)
         # d(r h') (n,H) = dn (n,H) Wh[:, 2H:]'
         memset(drh, 0, n * H * sizeof(floating))
-        product(k, n, <const floating *>dgates + 2 * H, GH, Wh_candidate, drh, H)
+        product(k, n, <const floating *>dgates + 2 * H, GH, &w.candidate_factor, drh, H)
         k.gru_reset_backward(n, H, gates, h_prev, drh, dh, dgates, rh)
     elif w.cell.variant == FORM_RESET_AFTER:
         k.gru_update_backward(n, H, w.cell.gates, w.cell.update, gates, m, h_prev, dh, dgates, dm)
         # dh' (n,H) += dm (n,H) Wh[:, 2H:]'
-        product(k, n, <const floating *>dm, H, Wh_candidate, dh, H)
+        product(k, n, <const floating *>dm, H, &w.candidate_factor, dh, H)
     else:
         k.gru_update_backward(n, H, w.cell.gates, w.cell.update, gates, NULL, h_prev, dh, dgates, NULL)
     # dh' (n,H) += dgates (n,GH) Wh' (GH,H), of a GRU with reset gate only dr, dz (n,2H)
-    product(k, n, <const floating *>dgates, GH, Wh_gates, dh, H)
+    product(k, n, <const floating *>dgates, GH, &w.gates_factor, dh, H)
 
 
 cdef void product_with_states_before(const kernel_table *k, const Batch *s, Py_ssize_t H, Py_ssize_t columns,
@@ -411,7 +415,7 @@ cdef void product_with_states_before(const kernel_table *k, const Batch *s, Py_s
     k.multiply_transposed(H, L - s.N, columns, h + shifted * H, H, a + rest * lda, lda, out, ldout, work)
 
 
-cdef void sequence_backward(const Layer *w, const Batch *s, const floating *x, const int64_t *ids, const floating *h0,
+cdef void sequence_backward(Layer *w, const Batch *s, const floating *x, const int64_t *ids, const floating *h0,
                             const floating *c0, const floating *gates, const floating *c, const floating *m,
                             const floating *h, const floating *dh, floating *dgates, floating *dm, floating *rh,
                             floating *h_before, floating *dx, floating *dWx, floating *dWh, floating *db,
@@ -422,9 +426,8 @@ cdef void sequence_backward(const Layer *w, const Batch *s, const floating *x, c
     dgates (L,GH), dm, rh and h_before (L,H) are filled for the products after the loop.
     """
     cdef Py_ssize_t H = w.H, GH = w.cell.gates * w.H, NH = s.N * w.H, L = token_count(s)
-    cdef Py_ssize_t step, t, n, begin, before, columns = gated_columns(&w.cell, w.H)
+    cdef Py_ssize_t step, t, n, begin, before, columns = gated_columns(w)
     cdef const kernel_table *k = w.kernels
-    cdef const floating *Wh = <const floating *>w.Wh
     cdef floating *h_scratch = scratch
     cdef floating *c_scratch = scratch + NH
     cdef floating *drh = scratch + 2 * NH
@@ -433,9 +436,7 @@ cdef void sequence_backward(const Layer *w, const Batch *s, const floating *x, c
     cdef const floating *h_prev
     cdef const floating *c_prev = NULL
     cdef const char *resets
-    cdef Factor Wh_gates = factor(k, True, columns, H, Wh, GH, &room)
-    cdef Factor Wh_candidate = factor(k, True, GH - columns, H, Wh + columns, GH, &room)
-    cdef Factor Wx
+    prepare_backward(w, &room)
     for step in range(s.T - 1, -1, -1):
         t = time_of(s, step)
         n = rows_at(s, t)
@@ -448,7 +449,7 @@ cdef void sequence_backward(const Layer *w, const Batch *s, const floating *x, c
             memcpy(h_before + begin * H, h_prev, n * H * sizeof(floating))
         if dh != NULL:
             k.add(n * H, dh + begin * H, dh0)
-        step_backward(w, &Wh_gates, &Wh_candidate, n, h_prev, c_prev, <const floating *>at(gates, begin * GH),
+        step_backward(w, n, h_prev, c_prev, <const floating *>at(gates, begin * GH),
                       <const floating *>at(c, begin * H), <const floating *>at(m, begin * H), h + begin * H, dh0, dc0,
                       dgates + begin * GH, at(dm, begin * H), drh, at(rh, begin * H), dpeephole)
         resets = resets_at(s, t)
@@ -462,8 +463,8 @@ cdef void sequence_backward(const Layer *w, const Batch *s, const floating *x, c
         k.scatter_add(L, GH, ids, dgates, dWx)
     else:
         room = work
-        Wx = factor(k, True, GH, w.D, <const floating *>w.Wx, GH, &room)
-        product(k, L, <const floating *>dgates, GH, &Wx, dx, w.D)
+        w.x_factor = factor(k, True, GH, w.D, <const floating *>w.Wx, GH, &room)
+        product(k, L, <const floating *>dgates, GH, &w.x_factor, dx, w.D)
         k.multiply_transposed(w.D, L, GH, x, w.D, dgates, GH, dWx, GH, work)
     k.column_sums(L, GH, dgates, db)
     # dWh (H,GH) = h'' (H,L) dgates (L,GH), with r h' or dm in the candidate's block of a GRU
@@ -530,8 +531,13 @@ def forward(tuple cell, Py_ssize_t T, Py_ssize_t N, const int64_t[::1] rows, con
     cdef Batch batch
     cdef unsigned long long saved
     describe(&layer, &batch, cell, Wx, Wh, b, bhn, peephole, T, N, rows, offset, resets, reverse)
+    cdef floating *room = NULL
+    if T >= PACK_STEPS:
+        # Behind what sequence_forward itself needs: see forward_scratch.
+        room = &scratch[scratch.shape[0] - prepared_size(layer.cell.gates, layer.D, layer.H)]
     with nogil:
         saved = begin_flush_subnormals()
+        prepare_forward[floating](&layer, NULL if room == NULL else &room)
         sequence_forward(&layer, &batch, <const floating *>address2(x), address_ids(ids), &h0[0, 0],
                          <const floating *>address2(c0), <floating *>address2(gates), <floating *>address2(c),
                          <floating *>address2(m), &h[0, 0], &h_n[0, 0], <floating *>address2(c_n), &scratch[0])
@@ -697,6 +703,7 @@ def sample(list cells, const floating[:, ::1] embedding, const floating[:, ::1] 
         for l in range(count):
             cell, Wx, Wh, b, bhn, peephole = cells[l]
             describe[floating](&layers[l], &batch, cell, Wx, Wh, b, bhn, peephole, 1, 1, None, None, None, False)
+            prepare_forward[floating](&layers[l], NULL)
         with nogil:
             saved = begin_flush_subnormals()
             while drawn < n:

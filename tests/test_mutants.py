@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("Cython", reason="builds the engine anew: needs Cython and a C compiler")
+for needed, version in (("Cython", "3.1"), ("setuptools", "77")):
+    pytest.importorskip(needed, version, reason="builds the engine anew, as pyproject.toml says")
 
 ROOT = Path(__file__).parent.parent
 FILES = ["setup.py", "pyproject.toml", "README.md", "LICENSE", "src", "rnncore", "tests"]
