@@ -48,8 +48,8 @@ MUTANTS = {
     ),
     "reset gate applied after the product": (
         "src/_engine.pyx",
-        "product(k, n, rh, H, Wh_candidate, gates + 2 * H, GH)",
-        "product(k, n, h_prev, H, Wh_candidate, gates + 2 * H, GH)",
+        "product(k, n, rh, H, &w.candidate_factor, gates + 2 * H, GH)",
+        "product(k, n, h_prev, H, &w.candidate_factor, gates + 2 * H, GH)",
     ),
     "gradient passes through a reset": (
         "src/_engine.pyx",
