@@ -33,16 +33,17 @@ import rnncore as rc  # noqa: E402
 
 
 class TorchModel(torch.nn.Module):
-    """One-hot input, recurrent layers, dense output; takes the parameters of an rnncore model."""
+    """Embedding, recurrent layers, dense output; takes the parameters of an rnncore model."""
 
     def __init__(self, model):
         super().__init__()
-        V, H, layers = len(model.vocabulary), model.hidden_size, model.num_layers
-        self.V = V
-        self.recurrent = {"lstm": torch.nn.LSTM, "gru": torch.nn.GRU, "rnn": torch.nn.RNN}[model.cell](V, H, layers)
-        self.output = torch.nn.Linear(H, V)
         p = {name: torch.from_numpy(value.copy()) for name, value in model.params.items()}
+        (V, E), H, layers = p["embedding.W"].shape, model.hidden_size, model.num_layers
+        self.embedding = torch.nn.Embedding(V, E)
+        self.recurrent = {"lstm": torch.nn.LSTM, "gru": torch.nn.GRU, "rnn": torch.nn.RNN}[model.cell](E, H, layers)
+        self.output = torch.nn.Linear(H, V)
         with torch.no_grad():
+            self.embedding.weight.copy_(p["embedding.W"])
             for k in range(layers):
                 getattr(self.recurrent, f"weight_ih_l{k}").copy_(p[f"recurrent.Wx_{k}"].T)
                 getattr(self.recurrent, f"weight_hh_l{k}").copy_(p[f"recurrent.Wh_{k}"].T)
@@ -55,8 +56,7 @@ class TorchModel(torch.nn.Module):
             self.output.bias.copy_(p["output.b"])
 
     def forward(self, ids, state=None):
-        x = torch.nn.functional.one_hot(ids, self.V).float()
-        h, state = self.recurrent(x, state)
+        h, state = self.recurrent(self.embedding(ids), state)
         return self.output(h), state
 
 
@@ -71,7 +71,7 @@ def train_torch(model, ids):
             logits, state = network(inputs[t : t + model.chunk_length], state)
             state = tuple(s.detach() for s in state) if isinstance(state, tuple) else state.detach()
             wanted = targets[t : t + model.chunk_length]
-            loss = torch.nn.functional.cross_entropy(logits.reshape(-1, network.V), wanted.reshape(-1))
+            loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), wanted.flatten())
             optimizer.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(network.parameters(), model.clip_norm)
@@ -86,8 +86,8 @@ def held_out_torch(network, ids, eos):
     total, state = 0.0, None
     for t in range(0, len(targets), 2048):
         logits, state = network(inputs[t : t + 2048], state)
-        wanted = targets[t : t + 2048].reshape(-1)
-        total += torch.nn.functional.cross_entropy(logits.reshape(-1, network.V), wanted, reduction="sum").item()
+        wanted = targets[t : t + 2048].flatten()
+        total += torch.nn.functional.cross_entropy(logits.flatten(0, 1), wanted, reduction="sum").item()
     return total / len(ids)
 
 

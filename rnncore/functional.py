@@ -432,6 +432,26 @@ def softmax_cross_entropy_rows(logits, targets, weights):
     return losses.reshape(targets.shape)
 
 
+def stack_room(cells, N, dtype, extra=0):
+    """-> arrays for the packed weights and the scratch of a stack of cells that goes step by step."""
+    packed = scratch = 0
+    for cell, Wx, Wh, *_ in cells:
+        kind, gates, (D, H) = cell[0], cell[1], (Wx.shape[0], Wh.shape[0])
+        packed += _engine.packed_weights(gates, D, H)
+        scratch = max(scratch, _engine.forward_scratch(kind, gates, 1, N, D, H, False))
+    return np.empty(packed, dtype), np.empty(extra + scratch, dtype)
+
+
+def make_stream(cells, N, H, dtype, h, c):
+    """A native stream over copies of ``cells`` that keeps its state in h, c (layers, N, H); see layers.Stream."""
+    cells = [
+        (cell, *(None if a is None else np.array(a, dtype, order="C") for a in weights)) for cell, *weights in cells
+    ]
+    packed, scratch = stack_room(cells, N, dtype)
+    arrays = (None if a is None else a.reshape(-1).view(np.int8) for a in (packed, h, c, scratch))
+    return _engine.Stream(cells, N, H, dtype == _FLOAT64, *arrays)
+
+
 def sample_ids(cells, embedding, Wy, by, h, c, first, uniforms, *, temperature, top_k, top_p, banned, stop):
     """Feed a stack of cells its own draws: one id for each value of ``uniforms``, fewer if ``stop`` is drawn.
 
@@ -472,8 +492,9 @@ def sample_ids(cells, embedding, Wy, by, h, c, first, uniforms, *, temperature, 
     ids = np.empty(len(uniforms), np.int64)
     flags = np.zeros(len(by), np.int8)
     flags[banned] = 1
+    packed, scratch = stack_room(cells, 1, Wy.dtype, extra=Wy.shape[0] + Wy.shape[1])
     drawn = _engine.sample["float" if Wy.dtype == _FLOAT32 else "double"](
-        cells, embedding, Wy, by, h, c, first, uniforms, temperature, top_k, top_p, flags, stop, ids
+        cells, embedding, Wy, by, h, c, first, uniforms, temperature, top_k, top_p, flags, stop, ids, packed, scratch
     )
     if drawn < 0:
         raise ValueError("the output of the model is not finite: it cannot be sampled from")

@@ -12,7 +12,7 @@ import numpy as np
 
 from . import functional
 
-__all__ = ["GRU", "LSTM", "RNN", "Dense", "Embedding"]
+__all__ = ["GRU", "LSTM", "RNN", "Dense", "Embedding", "Stream"]
 
 _INITIALISATIONS = ("orthogonal", "uniform")
 
@@ -268,6 +268,26 @@ class _Recurrent(_Layer):
             for suffix in self._suffixes(layer)
         ]
 
+    def stream(self, batch_size=1):
+        """A copy of the layer for one step at a time: audio, control, games.
+
+        Parameters
+        ----------
+        batch_size : int, default 1
+            N, sequences side by side.
+
+        Returns
+        -------
+        Stream
+            Its weights are those of this moment: what happens to the layer later does not reach it.
+
+        Raises
+        ------
+        ValueError
+            The layer is bidirectional: it needs the whole sequence.
+        """
+        return Stream(self, batch_size)
+
     def __call__(self, x, state=None, lengths=None):
         """Inference: nothing is kept, no dropout.
 
@@ -429,6 +449,99 @@ class _Recurrent(_Layer):
         return {
             name: getattr(self, name) for name in ("bidirectional", "batch_first", "dropout") if getattr(self, name)
         }
+
+
+class Stream:
+    """Recurrent layers one step at a time, made by ``layer.stream(batch_size)``.
+
+    The weights are packed once and kept; a step allocates nothing but its result, or nothing at all with ``out``. The
+    steps have the same bits as the sequence in one call. One thread at a time may use a stream.
+
+    Attributes
+    ----------
+    batch_size, input_size, hidden_size : int
+        N, D and H.
+    state : array (num_layers, N, H), or tuple (h, c) of two for an LSTM
+        A copy; assign to it to go on from another state.
+
+    Examples
+    --------
+    >>> lstm = LSTM(3, 5, num_layers=2, seed=0)
+    >>> stream = lstm.stream()
+    >>> x = np.random.default_rng(0).normal(size=(7, 1, 3)).astype("float32")
+    >>> steps = np.stack([stream.step(x_t) for x_t in x])
+    >>> bool((steps == lstm(x)[0]).all())
+    True
+    """
+
+    def __init__(self, layer, batch_size=1):
+        cells = layer.cells()
+        self.batch_size = _size("batch_size", batch_size)
+        self.input_size, self.hidden_size, self.dtype = layer.input_size, layer.hidden_size, layer.dtype
+        shape = (layer.num_layers, self.batch_size, layer.hidden_size)
+        self._state = tuple(np.zeros(shape, self.dtype) for _ in layer.state_names)
+        h, c = (*self._state, None)[:2]
+        self._native = functional.make_stream(cells, self.batch_size, layer.hidden_size, self.dtype, h, c)
+
+    def step(self, x, out=None):
+        """Advance every sequence by one step.
+
+        Parameters
+        ----------
+        x : array (N, D), or integer ids (N,)
+        out : array (N, H) of the layer's dtype, C-contiguous, optional
+            Where the result goes; must not be ``x``.
+
+        Returns
+        -------
+        ndarray (N, H)
+            State of the top layer: ``out``, or a fresh array.
+
+        Raises
+        ------
+        ValueError, TypeError
+            A shape or dtype is wrong, or an id out of range.
+        """
+        N, D, H, dtype = self.batch_size, self.input_size, self.hidden_size, self.dtype
+        if out is None:
+            out = np.empty((N, H), dtype)
+        elif not (isinstance(out, np.ndarray) and out.shape == (N, H) and out.dtype == dtype):
+            got = f"{out.shape} {out.dtype}" if isinstance(out, np.ndarray) else type(out).__name__
+            raise ValueError(f"out must be an array (N, H) = {(N, H)} of {dtype}; got {got}")
+        elif not (out.flags.carray and not np.may_share_memory(x, out)):
+            raise ValueError("out must be C-contiguous, writable, and apart from x")
+        if type(x) is np.ndarray and x.shape == (N, D) and x.dtype == dtype and x.flags.carray:
+            self._native.step(x, None, out)
+            return out
+        x = np.asarray(x)
+        if x.dtype.kind in "iu":
+            if x.shape != (N,):
+                raise ValueError(f"x of integers holds ids and must be (N,) = ({N},); got {x.shape}")
+            self._native.step(None, functional.clean_ids(x, D), out)
+        else:
+            x = _like("x", x, (N, D), dtype)
+            self._native.step(np.array(x, dtype, order="C"), None, out)
+        return out
+
+    @property
+    def state(self):
+        copies = tuple(s.copy() for s in self._state)
+        return copies if len(copies) > 1 else copies[0]
+
+    @state.setter
+    def state(self, value):
+        values = value if len(self._state) > 1 else (value,)
+        if not isinstance(values, (tuple, list)) or len(values) != len(self._state):
+            raise TypeError(f"state of an LSTM must be a tuple (h, c); got {type(value).__name__}")
+        shape = self._state[0].shape
+        values = [_like(f"state {name}", v, shape, self.dtype) for name, v in zip("hc", values, strict=False)]
+        for own, new in zip(self._state, values, strict=True):
+            own[...] = new
+
+    def reset(self):
+        """Set the state to zero."""
+        for own in self._state:
+            own.fill(0)
 
 
 class RNN(_Recurrent):

@@ -5,6 +5,7 @@ order of falling length, time-major without gaps, so that step t is `rows_at(t)`
 needs a mask. L is the number of tokens, T N where all rows are of one length; then packed and plain are the same array.
 """
 
+from cpython.buffer cimport PyBUF_C_CONTIGUOUS, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cython cimport floating
 from libc.math cimport exp
 from libc.stdint cimport int64_t
@@ -626,6 +627,91 @@ def scatter_add(const int64_t[::1] ids, const floating[:, ::1] rows, floating[:,
         k.scatter_add(rows.shape[0], rows.shape[1], &ids[0], &rows[0, 0], &table[0, 0])
 
 
+# ---- streaming ------------------------------------------------------------------------------------------------------
+
+cdef class Stream:
+    """A stack of cells with packed weights of its own, one step a call. See rnncore.layers.Stream."""
+    cdef Layer *layers
+    cdef Batch batch
+    cdef Py_ssize_t count, H
+    cdef bint is_double
+    cdef list cells                       # hold what the pointers in layers point to
+    cdef char[::1] packed, h, c, scratch
+
+    def __cinit__(self, list cells, Py_ssize_t N, Py_ssize_t H, bint is_double, char[::1] packed, char[::1] h,
+                  char[::1] c, char[::1] scratch):
+        """cells as functional.sample_ids takes them, with arrays that nobody else changes; bytes of the packed weights
+        (packed_weights values a cell), of h and c (cells, N, H), c None where there is none, and of scratch."""
+        self.count = len(cells)
+        self.H = H
+        self.is_double = is_double
+        self.cells, self.packed, self.h, self.c, self.scratch = cells, packed, h, c, scratch
+        self.layers = <Layer *>malloc(self.count * sizeof(Layer))
+        if self.layers == NULL:
+            raise MemoryError
+        if is_double:
+            describe_stack[double](self.layers, &self.batch, cells, N, <double *>&packed[0])
+        else:
+            describe_stack[float](self.layers, &self.batch, cells, N, <float *>&packed[0])
+
+    def __dealloc__(self):
+        free(self.layers)
+
+    def step(self, x, const int64_t[::1] ids, out):
+        """x (N,D), or ids (N,) and x None -> out (N,H), the state of the top layer; all checked before."""
+        cdef Py_buffer source, target
+        source.buf = NULL
+        PyObject_GetBuffer(out, &target, PyBUF_C_CONTIGUOUS | PyBUF_WRITABLE)
+        try:
+            if x is not None:
+                PyObject_GetBuffer(x, &source, PyBUF_C_CONTIGUOUS)
+            try:
+                if self.is_double:
+                    stack_step(self.layers, self.count, &self.batch, <const double *>source.buf, address_ids(ids),
+                               <double *>&self.h[0], <double *>(NULL if self.c is None else &self.c[0]),
+                               <double *>target.buf, <double *>&self.scratch[0])
+                else:
+                    stack_step(self.layers, self.count, &self.batch, <const float *>source.buf, address_ids(ids),
+                               <float *>&self.h[0], <float *>(NULL if self.c is None else &self.c[0]),
+                               <float *>target.buf, <float *>&self.scratch[0])
+            finally:
+                if x is not None:
+                    PyBuffer_Release(&source)
+        finally:
+            PyBuffer_Release(&target)
+
+
+def packed_weights(int gates, Py_ssize_t D, Py_ssize_t H):
+    """Number of values of the packed weights of one cell."""
+    return prepared_size(gates, D, H)
+
+
+cdef describe_stack(Layer *layers, Batch *batch, list cells, Py_ssize_t N, floating *room):
+    """Set the layers of a stack that runs one step at a time; the weights are packed into room, unless it is NULL."""
+    cdef Py_ssize_t l
+    for l in range(len(cells)):
+        cell, Wx, Wh, b, bhn, peephole = cells[l]
+        describe[floating](&layers[l], batch, cell, Wx, Wh, b, bhn, peephole, 1, N, None, None, None, False)
+        prepare_forward(&layers[l], &room)
+
+
+cdef void stack_step(const Layer *layers, Py_ssize_t count, const Batch *batch, const floating *x, const int64_t *ids,
+                     floating *h, floating *c, floating *out, floating *scratch) noexcept nogil:
+    """One step of all layers: states h, c (count,N,H) are replaced; out (N,H) is the state of the top layer."""
+    cdef Py_ssize_t l, NH = batch.N * layers[0].H
+    cdef unsigned long long saved = begin_flush_subnormals()
+    for l in range(count):
+        # The new state is written to out, then over the old one.
+        sequence_forward(&layers[l], batch, x, ids, h, c, <floating *>NULL, <floating *>NULL, <floating *>NULL, out, h, c,
+                         scratch)
+        x = h
+        ids = NULL
+        h += NH
+        if c != NULL:
+            c += NH
+    end_flush_subnormals(saved)
+
+
 # ---- sampling -------------------------------------------------------------------------------------------------------
 
 cdef struct Candidate:
@@ -684,45 +770,32 @@ cdef Py_ssize_t draw(const floating *logits, Py_ssize_t V, double temperature, P
 
 def sample(list cells, const floating[:, ::1] embedding, const floating[:, ::1] Wy, const floating[::1] by,
            floating[:, ::1] h, floating[:, ::1] c, int64_t first, const double[::1] uniforms, double temperature,
-           Py_ssize_t top_k, double top_p, const char[::1] banned, Py_ssize_t stop, int64_t[::1] ids):
+           Py_ssize_t top_k, double top_p, const char[::1] banned, Py_ssize_t stop, int64_t[::1] ids,
+           floating[::1] packed, floating[::1] scratch):
     """See functional.sample_ids. Returns the number of ids drawn, or -1 if the logits are not finite."""
-    cdef Py_ssize_t count = len(cells), H = Wy.shape[0], V = Wy.shape[1], n = uniforms.shape[0], l, drawn = 0
+    cdef Py_ssize_t count = len(cells), H = Wy.shape[0], V = Wy.shape[1], n = uniforms.shape[0], drawn = 0
     cdef Layer *layers = <Layer *>malloc(count * sizeof(Layer))
     cdef Candidate *candidates = <Candidate *>malloc(V * sizeof(Candidate))
-    # h of one step (H), logits (V), and scratch of the widest cell
-    cdef floating *work = <floating *>malloc((H + V + forward_scratch(CELL_LSTM, 4, 1, 1, 1, H, False)) * sizeof(floating))
+    # The state of the top layer (H), the logits (V), then what a step needs.
+    cdef floating *top = &scratch[0]
+    cdef floating *logits = top + H
+    cdef floating *c0 = NULL if c is None else &c[0, 0]
     cdef Batch batch
     cdef int64_t token = first
-    cdef const int64_t *ids_in
-    cdef const floating *x
-    cdef floating *c_l
-    cdef unsigned long long saved
+    cdef const floating *x = NULL
     try:
-        if layers == NULL or candidates == NULL or work == NULL:
+        if layers == NULL or candidates == NULL:
             raise MemoryError
-        for l in range(count):
-            cell, Wx, Wh, b, bhn, peephole = cells[l]
-            describe[floating](&layers[l], &batch, cell, Wx, Wh, b, bhn, peephole, 1, 1, None, None, None, False)
-            prepare_forward[floating](&layers[l], NULL)
+        describe_stack(layers, &batch, cells, 1, &packed[0])
         with nogil:
-            saved = begin_flush_subnormals()
             while drawn < n:
-                ids_in = NULL
-                x = NULL
-                if embedding is None:
-                    ids_in = &token
-                else:
+                if embedding is not None:
                     x = &embedding[token, 0]
-                for l in range(count):
-                    c_l = NULL if c is None else &c[l, 0]
-                    sequence_forward(&layers[l], &batch, x, ids_in, &h[l, 0], c_l, <floating *>NULL, <floating *>NULL,
-                                     <floating *>NULL, work, &h[l, 0], c_l, work + H + V)
-                    x = &h[l, 0]
-                    ids_in = NULL
+                stack_step(layers, count, &batch, x, NULL if x != NULL else &token, &h[0, 0], c0, top, logits + V)
                 # logits (V,) = by + h (H,) Wy (H,V)
-                memcpy(work + H, &by[0], V * sizeof(floating))
-                layers[0].kernels.multiply(1, H, V, x, H, &Wy[0, 0], V, work + H, V)
-                token = draw(work + H, V, temperature, top_k, top_p, &banned[0], uniforms[drawn], candidates)
+                memcpy(logits, &by[0], V * sizeof(floating))
+                layers[0].kernels.multiply(1, H, V, top, H, &Wy[0, 0], V, logits, V)
+                token = draw(logits, V, temperature, top_k, top_p, &banned[0], uniforms[drawn], candidates)
                 if token < 0:
                     drawn = -1
                     break
@@ -730,11 +803,9 @@ def sample(list cells, const floating[:, ::1] embedding, const floating[:, ::1] 
                 drawn += 1
                 if token == stop:
                     break
-            end_flush_subnormals(saved)
     finally:
         free(layers)
         free(candidates)
-        free(work)
     return drawn
 
 

@@ -102,7 +102,7 @@ def test_functions_have_examples(name):
 def test_stub_matches_the_extension():
     """Every public name of the compiled module is in its .pyi, and the other way round."""
     stub = ast.parse((PACKAGE / "_engine.pyi").read_text())
-    written = {node.name for node in stub.body if isinstance(node, ast.FunctionDef)}
+    written = {node.name for node in stub.body if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
     written |= {node.target.id for node in stub.body if isinstance(node, ast.AnnAssign)}
     compiled = {name for name in vars(rc._engine) if not name.startswith("_")}
     assert written == compiled
