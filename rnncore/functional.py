@@ -22,7 +22,7 @@ _FLOAT32, _FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 
 
 def _choice(name, value, choices):
-    if value not in choices:
+    if not isinstance(value, str) or value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}; got {value!r}")
     return choices[value]
 
@@ -55,9 +55,12 @@ def as_real(name, value):
 
 
 def _dense(array, dtype):
-    """The array itself where native code can read it as it is, a copy where it cannot."""
+    """A view of the array where native code can read it as it is, a copy where it cannot.
+
+    A view, because the caller may give its own array another shape.
+    """
     if array.dtype == dtype and array.flags.c_contiguous and array.flags.aligned:
-        return array
+        return array.view()
     return np.array(array, dtype, order="C")
 
 
@@ -88,10 +91,10 @@ def _check_range(name, array, letters, low, high):
 
 
 def clean_ids(ids, size, name="ids in x", letter="D"):
-    """-> int64 ids, all in [0, size)."""
-    _check_range(name, ids, f"[0, {letter}) = [0, {size})", 0, size - 1)
-    # A copy: ids are looked up again in the backward pass, and by then only these have been checked.
-    return np.array(ids, np.int64, order="C")
+    """-> int64 ids, all in [0, size): a copy, made before the check, that nobody else can change after it."""
+    copy = np.array(ids, order="C")
+    _check_range(name, copy, f"[0, {letter}) = [0, {size})", 0, size - 1)
+    return copy.astype(np.int64, copy=False)
 
 
 def clean_lengths(lengths, T, N):
@@ -100,8 +103,9 @@ def clean_lengths(lengths, T, N):
     if array.dtype.kind not in "iu" and array.size:
         raise TypeError(f"lengths must be integers; got dtype {array.dtype}")
     _check_shape("lengths", array, "(N,)", (N,))
+    array = array.copy()
     _check_range("lengths", array, f"[0, T] = [0, {T}]", 0, T)
-    return array.astype(np.int64)
+    return array.astype(np.int64, copy=False)
 
 
 def _clean_resets(resets, T, N):
@@ -109,7 +113,7 @@ def _clean_resets(resets, T, N):
     if array.dtype != np.bool_:
         raise TypeError(f"resets must be bool; got dtype {array.dtype}")
     _check_shape("resets", array, "(T, N)", (T, N))
-    return array if array.any() else None
+    return array.copy() if array.any() else None
 
 
 class _Packing(NamedTuple):
@@ -303,7 +307,7 @@ def _forward(kind, cell, x, Wx, Wh, b, h0, c0, bhn, peephole, lengths, resets, r
     h_n, c_n = h0.copy(), None if c0 is None else c0.copy()
     if h.size:
         batch = cache._batch
-        scratch = np.empty(_engine.forward_scratch(cell[0], G, batch[0], N, D, H, training), dtype)
+        scratch = np.empty(_engine.forward_scratch(cell[0], G, batch[0], N, D, H, x is None, training), dtype)
         _FORWARD[dtype](
             cell, *batch, x, ids, *cache._weights, h0, c0, cache._gates, cache._c, cache._m, h, h_n, c_n, scratch
         )
@@ -389,47 +393,65 @@ def _backward(kind, cache, dh, dh_n, dc_n):
 
 
 def affine_forward(x, W, b):
-    """x (L, D) W (D, K) + b (K,) -> (L, K). Arrays of one dtype, shapes already checked."""
-    L, D, K = *x.shape, W.shape[1]
+    """x (L, D) W (D, K) + b (K,) -> (L, K), in the dtype of W."""
+    (L, D), K = x.shape, W.shape[-1]
+    _check_shape("W", W, "(D, K)", (D, K))
+    _check_shape("b", b, "(K,)", (K,))
+    dtype = W.dtype
     if 0 in (L, D, K):
-        return np.zeros((L, K), W.dtype) + b
-    y = np.empty((L, K), W.dtype)
-    scratch = np.empty(_engine.affine_scratch(L, D, K), W.dtype)
-    _engine.affine_forward(_dense(x, W.dtype), _dense(W, W.dtype), b, y, scratch)
+        return np.zeros((L, K), dtype) + b
+    y = np.empty((L, K), dtype)
+    scratch = np.empty(_engine.affine_scratch(L, D, K), dtype)
+    _engine.affine_forward(_dense(x, dtype), _dense(W, dtype), _dense(b, dtype), y, scratch)
     return y
 
 
 def affine_backward(x, W, dy, dW, db):
-    """-> dx (L, D); adds to dW (D, K), db (K,) in place. Arrays of one dtype, shapes already checked."""
-    L, D, K = *x.shape, W.shape[1]
-    dx = np.zeros((L, D), W.dtype)
+    """-> dx (L, D) of x (L, D), W (D, K), dy (L, K); adds to dW (D, K) and db (K,) in place."""
+    (L, D), K = x.shape, W.shape[-1]
+    _check_shape("W", W, "(D, K)", (D, K))
+    _check_shape("dW", dW, "(D, K)", (D, K))
+    _check_shape("db", db, "(K,)", (K,))
+    dtype = W.dtype
+    dx = np.zeros((L, D), dtype)
     if 0 not in (L, D, K):
-        scratch = np.empty(_engine.affine_scratch(L, D, K), W.dtype)
-        _engine.affine_backward(_dense(x, W.dtype), _dense(W, W.dtype), _dense(dy, W.dtype), dx, dW, db, scratch)
+        scratch = np.empty(_engine.affine_scratch(L, D, K), dtype)
+        _engine.affine_backward(_dense(x, dtype), _dense(W, dtype), _dense(dy, dtype), dx, dW, db, scratch)
     return dx
 
 
 def scatter_add(ids, rows, table):
-    """table (V, D) += rows (L, D) at ids (L,), where an id may come many times; in place. Ids are not checked."""
-    rows = _dense(rows, table.dtype)
+    """table (V, D) += rows (L, D) at ids (L,), where an id may come many times; in place."""
+    ids = clean_ids(ids, len(table), "ids", "V")
+    _check_shape("rows", rows, "(L, D)", (len(ids), table.shape[1]))
     if rows.size:
-        _engine.scatter_add(ids, rows, table)
+        _engine.scatter_add(ids, _dense(rows, table.dtype), table)
 
 
 def softmax_cross_entropy_rows(logits, targets, weights):
     """Losses (...) float64 of logits (..., V), which become ``weights`` times the gradients in place.
 
-    ``logits`` is C-contiguous; targets, weights are (...). Where a weight is 0 nothing is read and all is 0.
+    All are C-contiguous; targets int64 in [0, V) and apart from logits, weights float64, both (...). Where a weight
+    is 0 nothing is read and all is 0.
     """
     losses = np.zeros(targets.size)
     if logits.size:
-        _engine.softmax_cross_entropy(
-            logits.reshape(targets.size, logits.shape[-1]),
-            np.ascontiguousarray(targets, np.int64).reshape(-1),
-            weights.reshape(-1),
-            losses,
-        )
+        rows = logits.reshape(targets.size, logits.shape[-1])
+        _engine.softmax_cross_entropy(rows, targets.reshape(-1), weights.reshape(-1), losses)
     return losses.reshape(targets.shape)
+
+
+def _check_stack(cells, D, H):
+    """Shapes of a stack of cells (cell, Wx, Wh, b, bhn, peephole) that takes D values and has states of H."""
+    for (_, G, *_), Wx, Wh, b, bhn, peephole in cells:
+        _check_shape("Wx", Wx, f"(D, {G}H)", (D, G * H))
+        _check_shape("Wh", Wh, f"(H, {G}H)", (H, G * H))
+        _check_shape("b", b, f"({G}H,)", (G * H,))
+        if bhn is not None:
+            _check_shape("bhn", bhn, "(H,)", (H,))
+        if peephole is not None:
+            _check_shape("peephole", peephole, "(3, H)", (3, H))
+        D = H
 
 
 def stack_room(cells, N, dtype, extra=0):
@@ -438,12 +460,13 @@ def stack_room(cells, N, dtype, extra=0):
     for cell, Wx, Wh, *_ in cells:
         kind, gates, (D, H) = cell[0], cell[1], (Wx.shape[0], Wh.shape[0])
         packed += _engine.packed_weights(gates, D, H)
-        scratch = max(scratch, _engine.forward_scratch(kind, gates, 1, N, D, H, False))
+        scratch = max(scratch, _engine.forward_scratch(kind, gates, 1, N, D, H, False, False))
     return np.empty(packed, dtype), np.empty(extra + scratch, dtype)
 
 
-def make_stream(cells, N, H, dtype, h, c):
+def make_stream(cells, N, D, H, dtype, h, c):
     """A native stream over copies of ``cells`` that keeps its state in h, c (layers, N, H); see layers.Stream."""
+    _check_stack(cells, D, H)
     cells = [
         (cell, *(None if a is None else np.array(a, dtype, order="C") for a in weights)) for cell, *weights in cells
     ]
@@ -489,8 +512,18 @@ def sample_ids(cells, embedding, Wy, by, h, c, first, uniforms, *, temperature, 
     ValueError
         A logit is NaN or infinite.
     """
+    H, V = Wy.shape
+    _check_stack(cells, V if embedding is None else embedding.shape[1], H)
+    _check_shape("by", by, "(V,)", (V,))
+    if embedding is not None:
+        _check_shape("embedding", embedding, "(V, E)", (V, embedding.shape[1]))
+    for name, state in (("h", h), ("c", c)):
+        if state is not None:
+            _check_shape(name, state, "(layers, H)", (len(cells), H))
+    if not 0 <= first < V:
+        raise ValueError(f"first must lie in [0, V) = [0, {V}); got {first}")
     ids = np.empty(len(uniforms), np.int64)
-    flags = np.zeros(len(by), np.int8)
+    flags = np.zeros(V, np.int8)
     flags[banned] = 1
     packed, scratch = stack_room(cells, 1, Wy.dtype, extra=Wy.shape[0] + Wy.shape[1])
     drawn = _engine.sample["float" if Wy.dtype == _FLOAT32 else "double"](

@@ -5,6 +5,7 @@ place. ``forward`` returns a cache for ``backward``, which adds into ``grads``; 
 """
 
 import math
+import numbers
 import operator
 from typing import NamedTuple
 
@@ -170,8 +171,9 @@ def _like(name, value, shape, dtype):
 class LayerCache(NamedTuple):
     """What ``backward`` needs: ``cells[layer][direction]`` are the caches of the functions, with their gates."""
 
+    shape: tuple  # (T, N)
     cells: list
-    masks: list
+    masks: list  # of dropout, between the layers
 
 
 class _Recurrent(_Layer):
@@ -194,18 +196,18 @@ class _Recurrent(_Layer):
         hidden_size,
         num_layers=1,
         *,
-        bidirectional=False,
-        batch_first=False,
-        dropout=0.0,
-        init="orthogonal",
-        dtype="float32",
-        seed=None,
+        bidirectional,
+        batch_first,
+        dropout,
+        init,
+        dtype,
+        seed,
     ):
         super().__init__(dtype)
         self.input_size, self.hidden_size = _size("input_size", input_size), _size("hidden_size", hidden_size)
         self.num_layers = _size("num_layers", num_layers)
         self.bidirectional, self.batch_first = bool(bidirectional), bool(batch_first)
-        if not 0 <= dropout < 1:
+        if not (isinstance(dropout, numbers.Real) and 0 <= dropout < 1):
             raise ValueError(f"dropout must be in [0, 1); got {dropout!r}")
         self.dropout = float(dropout)
         if init not in _INITIALISATIONS:
@@ -334,7 +336,7 @@ class _Recurrent(_Layer):
         elif x.ndim != 2:
             raise ValueError(f"x of integers holds ids and must have two axes; got shape {x.shape}")
         y = x.swapaxes(0, 1) if self.batch_first else x
-        N = y.shape[1]
+        T, N = y.shape[:2]
         states = self._split_state(state, N)
         forward = getattr(self.backend, f"{self.cell_name}_forward")
         finals, cells, masks = [], [], []
@@ -363,7 +365,7 @@ class _Recurrent(_Layer):
                 y = y * mask
         state = tuple(np.stack(values) for values in zip(*finals, strict=True))
         y = y.swapaxes(0, 1) if self.batch_first else y
-        return y, self._join_state(state), LayerCache(cells, masks) if training else None
+        return y, self._join_state(state), LayerCache((T, N), cells, masks) if training else None
 
     def backward(self, dy, cache, dstate=None):
         """Add the gradients of all parameters into ``grads``.
@@ -387,7 +389,9 @@ class _Recurrent(_Layer):
         ValueError, TypeError
             A shape or dtype is wrong.
         """
-        T, N = cache.cells[0][0].h.shape[:2]
+        if not isinstance(cache, LayerCache):
+            raise TypeError(f"cache must come from forward; got {type(cache).__name__}")
+        T, N = cache.shape
         if dy is not None:
             dy = _like("dy", dy, (*((N, T) if self.batch_first else (T, N)), self.output_size), self.dtype)
             dy = dy.swapaxes(0, 1) if self.batch_first else dy
@@ -481,7 +485,8 @@ class Stream:
         shape = (layer.num_layers, self.batch_size, layer.hidden_size)
         self._state = tuple(np.zeros(shape, self.dtype) for _ in layer.state_names)
         h, c = (*self._state, None)[:2]
-        self._native = functional.make_stream(cells, self.batch_size, layer.hidden_size, self.dtype, h, c)
+        sizes = self.batch_size, self.input_size, self.hidden_size
+        self._native = functional.make_stream(cells, *sizes, self.dtype, h, c)
 
     def step(self, x, out=None):
         """Advance every sequence by one step.
@@ -576,10 +581,33 @@ class RNN(_Recurrent):
     ((7, 2, 5), (1, 2, 5))
     """
 
-    def __init__(self, input_size, hidden_size, num_layers=1, *, activation="tanh", **options):
+    def __init__(
+        self,
+        input_size,
+        hidden_size,
+        num_layers=1,
+        *,
+        activation="tanh",
+        bidirectional=False,
+        batch_first=False,
+        dropout=0.0,
+        init="orthogonal",
+        dtype="float32",
+        seed=None,
+    ):
         self.activation = activation
         self._description()
-        super().__init__(input_size, hidden_size, num_layers, **options)
+        super().__init__(
+            input_size,
+            hidden_size,
+            num_layers,
+            bidirectional=bidirectional,
+            batch_first=batch_first,
+            dropout=dropout,
+            init=init,
+            dtype=dtype,
+            seed=seed,
+        )
 
     def _description(self):
         return functional.rnn_cell(self.activation)
@@ -615,10 +643,34 @@ class GRU(_Recurrent):
 
     cell_name = "gru"
 
-    def __init__(self, input_size, hidden_size, num_layers=1, *, form="reset_before", update="new", **options):
+    def __init__(
+        self,
+        input_size,
+        hidden_size,
+        num_layers=1,
+        *,
+        form="reset_before",
+        update="new",
+        bidirectional=False,
+        batch_first=False,
+        dropout=0.0,
+        init="orthogonal",
+        dtype="float32",
+        seed=None,
+    ):
         self.form, self.update = form, update
         self.gates = self._description()[1]
-        super().__init__(input_size, hidden_size, num_layers, **options)
+        super().__init__(
+            input_size,
+            hidden_size,
+            num_layers,
+            bidirectional=bidirectional,
+            batch_first=batch_first,
+            dropout=dropout,
+            init=init,
+            dtype=dtype,
+            seed=seed,
+        )
 
     def _description(self):
         return functional.gru_cell(self.form, self.update)
@@ -673,12 +725,27 @@ class LSTM(_Recurrent):
         peephole_output="current",
         output_activation="tanh",
         forget_bias=1.0,
-        **options,
+        bidirectional=False,
+        batch_first=False,
+        dropout=0.0,
+        init="orthogonal",
+        dtype="float32",
+        seed=None,
     ):
         self.peephole, self.forget_bias = bool(peephole), float(forget_bias)
         self.peephole_output, self.output_activation = peephole_output, output_activation
         self._description()
-        super().__init__(input_size, hidden_size, num_layers, **options)
+        super().__init__(
+            input_size,
+            hidden_size,
+            num_layers,
+            bidirectional=bidirectional,
+            batch_first=batch_first,
+            dropout=dropout,
+            init=init,
+            dtype=dtype,
+            seed=seed,
+        )
 
     def _initial(self, size, init):
         values = super()._initial(size, init)

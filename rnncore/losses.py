@@ -47,6 +47,7 @@ def softmax_cross_entropy(logits, targets, lengths=None, *, reduction="mean", ou
     targets = np.asarray(targets)
     if targets.dtype.kind not in "iu":
         raise TypeError(f"targets must be integer ids; got dtype {targets.dtype}")
+    targets = np.array(targets, order="C")  # a copy, so that what is checked is what is used
     if logits.ndim < 1 or targets.shape != logits.shape[:-1]:
         raise ValueError(f"targets must have the shape of logits without V, {logits.shape[:-1]}; got {targets.shape}")
     weights, scale = _weights(logits.shape[:-1], lengths, reduction)
@@ -61,7 +62,7 @@ def softmax_cross_entropy(logits, targets, lengths=None, *, reduction="mean", ou
         _check_out(out, logits.shape)
     if out is not logits:
         out[...] = logits
-    losses = functional.softmax_cross_entropy_rows(out, targets, weights)
+    losses = functional.softmax_cross_entropy_rows(out, targets.astype(np.int64, copy=False), weights)
     return _reduce(losses, scale, reduction), out
 
 
@@ -120,7 +121,7 @@ def sigmoid_cross_entropy(logits, targets, lengths=None, *, reduction="mean"):
 
 def _check_out(out, shape):
     fits = isinstance(out, np.ndarray) and out.shape == shape and out.dtype in (np.float32, np.float64)
-    if not fits or not out.flags.c_contiguous:
+    if not fits or not (out.flags.c_contiguous and out.flags.aligned):
         got = f"{out.shape} {out.dtype}" if isinstance(out, np.ndarray) else type(out).__name__
         raise ValueError(f"out must be a C-contiguous float array of shape {shape}; got {got}")
 

@@ -223,18 +223,21 @@ cdef inline Py_ssize_t gated_columns(const Layer *w) noexcept nogil:
     return 2 * w.H if w.cell.kind == CELL_GRU and w.cell.variant != FORM_SIMPLIFIED else w.cell.gates * w.H
 
 
-cdef void prepare_forward(Layer *w, floating **room) noexcept nogil:
-    """Set the factors of the forward pass: packed into *room, or as the weights lie where room is NULL."""
+cdef void prepare_forward(Layer *w, bint ids, floating **room) noexcept nogil:
+    """Set the factors of the forward pass: packed into *room, or as the weights lie where room is NULL.
+
+    Wx is left as it lies where the input is ids, which take rows of it.
+    """
     cdef Py_ssize_t GH = w.cell.gates * w.H, columns = gated_columns(w)
     cdef const floating *Wh = <const floating *>w.Wh
     w.gates_factor = factor(w.kernels, False, w.H, columns, Wh, GH, room)
     w.candidate_factor = factor(w.kernels, False, w.H, GH - columns, Wh + columns, GH, room)
-    w.x_factor = factor(w.kernels, False, w.D, GH, <const floating *>w.Wx, GH, room)
+    w.x_factor = factor(w.kernels, False, w.D, GH, <const floating *>w.Wx, GH, NULL if ids else room)
 
 
-cdef inline Py_ssize_t prepared_size(Py_ssize_t gates, Py_ssize_t D, Py_ssize_t H) noexcept nogil:
+cdef inline Py_ssize_t prepared_size(Py_ssize_t gates, Py_ssize_t D, Py_ssize_t H, bint ids) noexcept nogil:
     """Room that prepare_forward needs."""
-    return packed_size(H, gates * H) + packed_size(H, H) + packed_size(D, gates * H)
+    return packed_size(H, gates * H) + packed_size(H, H) + (0 if ids else packed_size(D, gates * H))
 
 
 cdef void prepare_backward(Layer *w, floating **room) noexcept nogil:
@@ -251,24 +254,30 @@ cdef void prepare_backward(Layer *w, floating **room) noexcept nogil:
 cdef enum:
     PROJECTION_ROWS = 128
 
-# From so many steps on, packing the weights costs less than it gains (bench/speed_table.py).
+# Packing costs as much as the products of some thirty rows. It pays from so many steps on, since a step of few rows
+# reads packed weights at twice the speed, or from so many tokens on.
 cdef enum:
     PACK_STEPS = 8
+    PACK_TOKENS = 64
+
+
+cdef inline bint packing_pays(Py_ssize_t T, Py_ssize_t N) noexcept nogil:
+    return T >= PACK_STEPS or T * N >= PACK_TOKENS
 
 
 cdef inline Py_ssize_t steps_per_projection(Py_ssize_t N) noexcept nogil:
     return max(<Py_ssize_t>1, PROJECTION_ROWS // N)
 
 
-def forward_scratch(int kind, int gates, Py_ssize_t T, Py_ssize_t N, Py_ssize_t D, Py_ssize_t H, bint keep):
+def forward_scratch(int kind, int gates, Py_ssize_t T, Py_ssize_t N, Py_ssize_t D, Py_ssize_t H, bint ids, bint keep):
     """Number of values that `forward` needs as scratch."""
     cdef Py_ssize_t size = 3 * N * H
     if not keep:
         size += 2 * N * H
         if kind != CELL_RNN:
             size += min(T, steps_per_projection(N)) * N * gates * H
-    if T >= PACK_STEPS:
-        size += prepared_size(gates, D, H)
+    if packing_pays(T, N):
+        size += prepared_size(gates, D, H, ids)
     return size
 
 
@@ -533,12 +542,12 @@ def forward(tuple cell, Py_ssize_t T, Py_ssize_t N, const int64_t[::1] rows, con
     cdef unsigned long long saved
     describe(&layer, &batch, cell, Wx, Wh, b, bhn, peephole, T, N, rows, offset, resets, reverse)
     cdef floating *room = NULL
-    if T >= PACK_STEPS:
+    if packing_pays(T, N):
         # Behind what sequence_forward itself needs: see forward_scratch.
-        room = &scratch[scratch.shape[0] - prepared_size(layer.cell.gates, layer.D, layer.H)]
+        room = &scratch[scratch.shape[0] - prepared_size(layer.cell.gates, layer.D, layer.H, x is None)]
     with nogil:
         saved = begin_flush_subnormals()
-        prepare_forward[floating](&layer, NULL if room == NULL else &room)
+        prepare_forward[floating](&layer, x is None, NULL if room == NULL else &room)
         sequence_forward(&layer, &batch, <const floating *>address2(x), address_ids(ids), &h0[0, 0],
                          <const floating *>address2(c0), <floating *>address2(gates), <floating *>address2(c),
                          <floating *>address2(m), &h[0, 0], &h_n[0, 0], <floating *>address2(c_n), &scratch[0])
@@ -597,7 +606,7 @@ def affine_forward(const floating[:, ::1] x, const floating[:, ::1] W, const flo
     cdef unsigned long long saved
     with nogil:
         saved = begin_flush_subnormals()
-        f = factor(k, False, D, K, &W[0, 0], K, &room if L >= PACK_STEPS else NULL)
+        f = factor(k, False, D, K, &W[0, 0], K, &room if packing_pays(1, L) else NULL)
         k.fill_rows(L, K, &b[0], NULL, NULL, &y[0, 0])
         product(k, L, &x[0, 0], D, &f, &y[0, 0], K)
         end_flush_subnormals(saved)
@@ -683,7 +692,7 @@ cdef class Stream:
 
 def packed_weights(int gates, Py_ssize_t D, Py_ssize_t H):
     """Number of values of the packed weights of one cell."""
-    return prepared_size(gates, D, H)
+    return prepared_size(gates, D, H, False)
 
 
 cdef describe_stack(Layer *layers, Batch *batch, list cells, Py_ssize_t N, floating *room):
@@ -692,7 +701,7 @@ cdef describe_stack(Layer *layers, Batch *batch, list cells, Py_ssize_t N, float
     for l in range(len(cells)):
         cell, Wx, Wh, b, bhn, peephole = cells[l]
         describe[floating](&layers[l], batch, cell, Wx, Wh, b, bhn, peephole, 1, N, None, None, None, False)
-        prepare_forward(&layers[l], &room)
+        prepare_forward(&layers[l], False, &room)
 
 
 cdef void stack_step(const Layer *layers, Py_ssize_t count, const Batch *batch, const floating *x, const int64_t *ids,
@@ -724,14 +733,41 @@ cdef int by_falling_weight(const void *a, const void *b) noexcept nogil:
     cdef const Candidate *q = <const Candidate *>b
     if p.weight != q.weight:
         return -1 if p.weight > q.weight else 1
-    return -1 if p.id < q.id else 1
+    return (p.id > q.id) - (p.id < q.id)
+
+
+cdef void select_largest(Candidate *candidates, Py_ssize_t count, Py_ssize_t k) noexcept nogil:
+    """Bring the k first of `count` in the order of by_falling_weight to the front, in any order (Hoare's selection)."""
+    cdef Py_ssize_t low = 0, high = count - 1, i, j
+    cdef Candidate pivot, other
+    while low < high:
+        pivot = candidates[(low + high) // 2]
+        i = low
+        j = high
+        while i <= j:
+            while by_falling_weight(&candidates[i], &pivot) < 0:
+                i += 1
+            while by_falling_weight(&pivot, &candidates[j]) < 0:
+                j -= 1
+            if i <= j:
+                other = candidates[i]
+                candidates[i] = candidates[j]
+                candidates[j] = other
+                i += 1
+                j -= 1
+        if k - 1 <= j:
+            high = j
+        elif k - 1 >= i:
+            low = i
+        else:
+            return
 
 
 cdef Py_ssize_t draw(const floating *logits, Py_ssize_t V, double temperature, Py_ssize_t top_k, double top_p,
                      const char *banned, double uniform, Candidate *candidates) noexcept nogil:
     """One id from softmax(logits / temperature), or -1 if that is not defined."""
-    cdef Py_ssize_t j, kept = 0, best = -1
-    cdef double total = 0, reached = 0
+    cdef Py_ssize_t j, kept = 0, best = -1, all_
+    cdef double total = 0, reached = 0, bound
     for j in range(V):
         if not banned[j]:
             if logits[j] != logits[j]:
@@ -748,10 +784,22 @@ cdef Py_ssize_t draw(const floating *logits, Py_ssize_t V, double temperature, P
             candidates[kept].weight = exp((<double>logits[j] - <double>logits[best]) / temperature)
             total += candidates[kept].weight
             kept += 1
+    if not total > 0:
+        return -1
     if 0 < top_k < kept or top_p < 1:
-        qsort(candidates, kept, sizeof(Candidate), by_falling_weight)
         if 0 < top_k < kept:
+            select_largest(candidates, kept, top_k)
             kept = top_k
+        elif top_p < 1:
+            # All those below this bound together weigh less than 1 - top_p: none of them is needed.
+            bound = (1 - top_p) * total / kept
+            all_ = kept
+            kept = 0
+            for j in range(all_):
+                if candidates[j].weight >= bound:
+                    candidates[kept] = candidates[j]
+                    kept += 1
+        qsort(candidates, kept, sizeof(Candidate), by_falling_weight)
         # The shortest run of the likeliest that reaches top_p of all.
         for j in range(kept):
             reached += candidates[j].weight
