@@ -33,9 +33,10 @@ def read_text(path, encoding):
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
     except UnicodeDecodeError as error:
-        raise UserError(
-            f"{path} is not {encoding} text: {error.reason} at byte {error.start}; see --encoding"
-        ) from None
+        where = f"{error.reason} at byte {error.start}"
+        raise UserError(f"{path} is not {encoding} text: {where}; see --encoding") from None
+    except UnicodeError as error:
+        raise UserError(f"{path} is not {encoding} text: {error}; see --encoding") from None
     except LookupError:
         raise UserError(f"--encoding: {encoding!r} is not an encoding that Python knows") from None
     if not text.strip():
@@ -62,35 +63,39 @@ def split(text, share, level):
 # ---- train ------------------------------------------------------------------------------------------------------
 
 
-def step_speedup(model, rounds=3):
-    """Seconds of one training step with the reference over seconds with the engine, measured in turn."""
+def step_speedup(model, steps, rounds=3):
+    """Seconds of one training step with the reference's recurrent layer over seconds with the engine's, in turn.
+
+    steps is the length of the chunk; embedding, output layer and loss are the same in both.
+    """
     model = copy.deepcopy(model)
-    ids = np.random.default_rng(0).integers(len(model.vocabulary), size=(model.chunk_length + 1, model.batch_size))
+    ids = np.random.default_rng(0).integers(len(model.vocabulary), size=(steps + 1, model.batch_size))
     seconds = {reference: [], functional: []}
-    for _ in range(rounds):
+    for _ in range(rounds + 1):
         for backend, times in seconds.items():
             model.layers["recurrent"].backend = backend
             start = time.perf_counter()
             model.loss_and_gradients(ids[:-1], ids[1:])
             times.append(time.perf_counter() - start)
-    return statistics.median(seconds[reference]) / statistics.median(seconds[functional])
+    # The first round only warms up.
+    return statistics.median(seconds[reference][1:]) / statistics.median(seconds[functional][1:])
 
 
 class Report:
     """Follows a training run: progress bar, a line and a sample each epoch, the losses for the curve."""
 
-    def __init__(self, model, arguments, characters_per_token):
+    def __init__(self, model, arguments, training, held_out):
         self.model, self.arguments = model, arguments
-        self.characters_per_token = characters_per_token
+        self.training, self.held_out_text = training, held_out
         self.losses, self.held_out = [], []
         self.start = time.perf_counter()
         self.bar = None
         self.late = False
 
     def __call__(self, progress):
+        self.losses.append(progress.loss)
         if progress.update == 1:
             self.begin(progress)
-        self.losses.append(progress.loss)
         seconds = time.perf_counter() - self.start
         if self.bar is not None:
             self.bar.set_postfix_str(
@@ -111,7 +116,9 @@ class Report:
             f"{len(vocabulary):,} {vocabulary.level}s, {parameters:,} parameters; "
             f"{progress.updates:,} updates of {self.model.batch_size} x {self.model.chunk_length} tokens"
         )
-        self.say(f"one training step takes the NumPy reference {step_speedup(self.model):.1f} times as long\n")
+        tokens = len(vocabulary.encode(self.training))
+        speedup = step_speedup(self.model, max(1, min(self.model.chunk_length, tokens // self.model.batch_size)))
+        self.say(f"with the NumPy reference in the engine's place, a training step takes {speedup:.1f} times as long\n")
         self.start = time.perf_counter()
         if importlib.util.find_spec("tqdm") is not None:
             from tqdm import tqdm
@@ -120,16 +127,19 @@ class Report:
             self.bar = tqdm(total=progress.updates, unit="update", disable=None, mininterval=0.5)
 
     def epoch(self, progress):
-        # held_out of this epoch is not in the history of the one that is running
         record = self.model.history[-1]
         rate = record["tokens"] / record["seconds"]
         self.say(
             f"epoch {progress.epoch}/{self.model.epochs}: training loss {record['loss']:.3f}, "
-            f"held-out {describe_loss(progress.held_out, self.model, self.characters_per_token)}; "
+            f"held-out {self.describe(progress.held_out)}; "
             f"{rate:,.0f} tokens/s"
         )
         text = self.model.sample(self.arguments.sample, temperature=0.8, seed=progress.epoch)
         self.say("    " + text.strip().replace("\n", "\n    ") + "\n")
+
+    def describe(self, nats):
+        tokens = len(self.model.vocabulary.encode(self.held_out_text))
+        return describe_loss(nats, self.model, len(self.held_out_text) / tokens)
 
     def say(self, text):
         if self.bar is not None:
@@ -146,20 +156,26 @@ def describe_loss(nats, model, characters_per_token):
     bits = nats / math.log(2) / characters_per_token
     if model.level == "char":
         return f"{nats:.3f} nats = {bits:.3f} bits a character"
-    return f"{nats:.3f} nats a word (perplexity {math.exp(nats):,.1f}), {bits:.3f} bits a character"
+    return f"{nats:.3f} nats a word (perplexity {math.exp(min(nats, 700)):,.1f}), {bits:.3f} bits a character"
 
 
-def train(arguments):
+def check_output(arguments):
+    """-> where the model and the loss curve go; UserError if that cannot be, before any work is done."""
     output = Path(arguments.output)
+    picture = output.with_suffix(".png")
     if not output.parent.is_dir() or not os.access(output.parent, os.W_OK) or output.is_dir():
         raise UserError(f"cannot write {output}: {output.parent} must be a directory that can be written to")
-    if arguments.file is None:
-        name, text = "Python's help topics", default_text()
-    else:
-        name, text = arguments.file, read_text(arguments.file, arguments.encoding)
-    training, held_out = split(text, arguments.held_out, arguments.level)
+    if picture == output:
+        raise UserError(f"cannot write the model to {output}: the loss curve goes there")
+    for file in (arguments.file, arguments.held_out_file):
+        if file is not None and output.exists() and Path(file).exists() and output.samefile(file):
+            raise UserError(f"cannot write the model to {output}: it is a text that is read")
+    return output, picture
+
+
+def make_model(arguments):
     try:
-        model = rnncore.LanguageModel(
+        return rnncore.LanguageModel(
             arguments.level,
             arguments.cell,
             arguments.hidden,
@@ -175,42 +191,61 @@ def train(arguments):
             dtype=arguments.dtype,
             seed=arguments.seed,
         )
-        held_out_tokens = len(held_out) if arguments.level == "char" else len(held_out.split())
-        training_tokens = len(training) if arguments.level == "char" else len(training.split())
-        if not held_out_tokens or training_tokens < 2 * arguments.batch:
-            raise UserError(
-                f"{name} is too short: {training_tokens} training and {held_out_tokens} held-out tokens; "
-                f"--batch {arguments.batch} needs at least {2 * arguments.batch} and 1"
-            )
-        print(f"{name}: {len(training):,} characters to train on, {len(held_out):,} held out", flush=True)
-        report = Report(model, arguments, len(held_out) / held_out_tokens)
-        try:
-            model.fit(training, held_out, callback=report)
-        finally:
-            report.close()
     except ValueError as error:
         raise UserError(str(error)) from None
-    if model.vocabulary is None:
+
+
+def read_texts(arguments):
+    """-> name of the text, training text, held-out text."""
+    if arguments.file is None:
+        name, text = "Python's help topics", default_text()
+    else:
+        name, text = arguments.file, read_text(arguments.file, arguments.encoding)
+    if arguments.held_out_file is not None:
+        training, held_out = text, read_text(arguments.held_out_file, arguments.encoding)
+    else:
+        training, held_out = split(text, arguments.held_out, arguments.level)
+    counts = [len(part) if arguments.level == "char" else len(part.split()) for part in (training, held_out)]
+    if counts[0] < 2 * arguments.batch or counts[1] < 1:
+        raise UserError(
+            f"{name} is too short: {counts[0]} training and {counts[1]} held-out tokens; "
+            f"--batch {arguments.batch} needs at least {2 * arguments.batch} and 1"
+        )
+    return name, training, held_out
+
+
+def train(arguments):
+    output, picture = check_output(arguments)
+    model = make_model(arguments)
+    name, training, held_out = read_texts(arguments)
+    print(f"{name}: {len(training):,} characters to train on, {len(held_out):,} held out", flush=True)
+    report = Report(model, arguments, training, held_out)
+    try:
+        model.fit(training, held_out, callback=report)
+    finally:
+        # Whatever ends the training, what was learned is kept.
+        report.close()
+        if report.losses:
+            try:
+                model.save(output)
+            except OSError as error:
+                raise UserError(f"cannot write {output}: {error.strerror}") from None
+    if not report.losses:
         raise KeyboardInterrupt
     if model.interrupted:
         print(f"\ninterrupted after {len(report.losses)} updates: keeping the model so far")
     elif report.late:
-        nats = math.log(model.perplexity(held_out))
-        print(
-            f"stopped after {arguments.minutes:g} minutes: held-out "
-            f"{describe_loss(nats, model, report.characters_per_token)}"
-        )
-    try:
-        model.save(output)
-    except OSError as error:
-        raise UserError(f"cannot write {output}: {error.strerror}") from None
+        print(f"stopped after {arguments.minutes:g} minutes; ", end="", flush=True)
+        print(f"held-out {report.describe(math.log(model.perplexity(held_out)))}")
     print(f"model: {output}   (rnncore sample {output})")
-    if report.losses and importlib.util.find_spec("matplotlib") is not None:
+    if importlib.util.find_spec("matplotlib") is not None:
         from .plots import loss_curve
 
-        picture = output.with_suffix(".png")
-        loss_curve(report.losses, report.held_out).figure.savefig(picture, dpi=120)
-        print(f"loss curve: {picture}")
+        try:
+            loss_curve(report.losses, report.held_out).figure.savefig(picture, dpi=120)
+            print(f"loss curve: {picture}")
+        except OSError as error:
+            print(f"rnncore: no loss curve: cannot write {picture}: {error.strerror}", file=sys.stderr)
     return INTERRUPTED if model.interrupted else 0
 
 
@@ -322,6 +357,7 @@ def make_parser():
     p.add_argument("--learning-rate", type=positive, default=2e-3, help="of Adam")
     p.add_argument("--clip", type=positive, default=5.0, help="largest norm of the gradients")
     p.add_argument("--held-out", type=share, default=0.1, help="share of the text, its end, that is held out")
+    p.add_argument("--held-out-file", help="a text file that is held out, instead of a share of the other")
     p.add_argument("--sample", type=whole, default=200, help="tokens of the sample after each epoch")
     p.add_argument("--dtype", choices=["float32", "float64"], default="float32", help="type of all numbers")
     p.add_argument("--seed", type=int, default=0, help="of the initial parameters and dropout")
@@ -352,10 +388,17 @@ def make_parser():
 def main(argv=None):
     """Run the command line; returns the exit code."""
     arguments = make_parser().parse_args(argv)
+    for stream in (sys.stdout, sys.stderr):
+        # A character that the terminal cannot show must not end a training run.
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
     try:
         return arguments.run(arguments)
     except UserError as error:
         print(f"rnncore: error: {error}", file=sys.stderr)
+        return 2
+    except MemoryError as error:
+        print(f"rnncore: error: not enough memory: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("rnncore: interrupted", file=sys.stderr)

@@ -44,7 +44,7 @@ def test_train_reports_and_saves(tmp_path, text_file, capsys):
     assert main(["train", str(text_file), "-o", str(path), "--epochs", "2", *SMALL]) == 0
     out = capsys.readouterr().out
     assert "2,862 characters to train on, 318 held out" in out
-    assert re.search(r"one training step takes the NumPy reference \d+\.\d times as long", out)
+    assert re.search(r"reference in the engine's place, a training step takes \d+\.\d times as long", out)
     for epoch in (1, 2):
         assert re.search(
             rf"epoch {epoch}/2: training loss \d\.\d+, held-out \d\.\d+ nats = \d\.\d+ bits a character; "
@@ -70,15 +70,23 @@ def test_train_words(tmp_path, text_file, capsys):
     path = tmp_path / "model.npz"
     options = ["--level", "word", "--epochs", "1", "--vocabulary", "9", *SMALL]
     assert main(["train", str(text_file), "-o", str(path), *options]) == 0
-    assert re.search(r"nats a word \(perplexity [\d.]+\), \d\.\d+ bits a character", capsys.readouterr().out)
+    assert re.search(r"held-out .* nats a word \(perplexity [\d.]+\), \d\.\d+ bits", capsys.readouterr().out)
     assert len(rc.load(path).vocabulary) == 9
+    # The same held-out text from a file, scored while training and afterwards.
+    held_out = tmp_path / "held_out.txt"
+    held_out.write_text("It was the age of wisdom,\nit was the age of foolishness,\n" * 3)
+    options += ["--held-out-file", str(held_out)]
+    assert main(["train", str(text_file), "-o", str(path), *options]) == 0
+    trained = re.search(r"held-out (.* bits a character)", capsys.readouterr().out)
+    assert main(["score", str(path), str(held_out)]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == trained[1]
 
 
 def test_train_stops_after_minutes(tmp_path, text_file, capsys):
     path = tmp_path / "model.npz"
     options = ["--epochs", "100000", "--minutes", "0.01", *SMALL]
     assert main(["train", str(text_file), "-o", str(path), *options]) == 0
-    assert "stopped after 0.01 minutes: held-out" in capsys.readouterr().out
+    assert "stopped after 0.01 minutes; held-out" in capsys.readouterr().out
     assert path.exists()
 
 
@@ -164,6 +172,7 @@ def test_files_without_text(tmp_path, capsys):
     path.write_bytes("café".encode("latin-1") * 100)
     assert f"{path} is not utf-8" in fails(capsys, "train", path)
     assert "at byte 3; see --encoding" in fails(capsys, "train", path)
+    assert "is not utf-16 text" in fails(capsys, "train", path, "--encoding", "utf-16")
     assert "'latin-99' is not an encoding" in fails(capsys, "train", path, "--encoding", "latin-99")
     arguments = ["train", path, "--encoding", "latin-1", "-o", tmp_path / "m.npz", "--epochs", "1", *SMALL]
     assert main([str(a) for a in arguments]) == 0
@@ -174,6 +183,32 @@ def test_unwritable_output(tmp_path, text_file, capsys):
     missing = tmp_path / "no" / "model.npz"
     assert f"cannot write {missing}" in fails(capsys, "train", text_file, "-o", missing)
     assert "cannot write" in fails(capsys, "train", text_file, "-o", tmp_path)
+    assert "the loss curve goes there" in fails(capsys, "train", text_file, "-o", tmp_path / "model.png")
+    assert "it is a text that is read" in fails(capsys, "train", text_file, "-o", text_file)
+    assert text_file.read_text() == TEXT
+
+
+def test_a_broken_pipe_keeps_the_model(tmp_path, text_file):
+    path = tmp_path / "model.npz"
+    command = [sys.executable, "-m", "rnncore", "train", str(text_file), "-o", str(path), "--epochs", "30", *SMALL]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdout.readline()
+    process.stdout.close()
+    errors = process.stderr.read()
+    process.stderr.close()
+    assert process.wait(timeout=60) == 1
+    assert b"Traceback" not in errors
+    assert len(rc.load(path).sample(10)) == 10
+
+
+def test_text_that_the_terminal_cannot_show(tmp_path):
+    path, text = tmp_path / "model.npz", tmp_path / "text.txt"
+    text.write_text("déjà vu, naïve façade. " * 100, encoding="utf-8")
+    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+    command = [sys.executable, "-m", "rnncore", "train", str(text), "-o", str(path), "--epochs", "1", *SMALL]
+    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert path.exists()
 
 
 def test_wrong_model_files(tmp_path, text_file, capsys):

@@ -1,6 +1,7 @@
 """Vocabulary to text: training, probabilities, sampling and files of the language model."""
 
 import json
+import time
 
 import numpy as np
 import pytest
@@ -272,11 +273,32 @@ def test_fit_refuses():
         ({"epochs": 0}, "epochs must be at least 1; got 0"),
         ({"batch_size": -2}, "batch_size must be at least 1; got -2"),
         ({"embedding_size": -1}, "embedding_size must be at least 0; got -1"),
+        ({"hidden_size": 0}, "hidden_size must be at least 1; got 0"),
+        ({"dropout": 1.0}, r"dropout must be in \[0, 1\); got 1.0"),
+        ({"learning_rate": 0}, "learning_rate must be above 0 and finite; got 0"),
+        ({"clip_norm": -1}, "clip_norm must be above 0 and finite; got -1"),
+        ({"dtype": "int8"}, "dtype must be float32 or float64; got int8"),
+        ({"cell_options": {"batch_first": True}}, "cell_options of 'lstm' may hold .*; got 'batch_first'"),
+        ({"cell": "gru", "cell_options": {"peephole": True}}, "cell_options of 'gru' may hold"),
     ]:
         with pytest.raises(ValueError, match=message):
             rc.LanguageModel(**options)
     with pytest.raises(ValueError, match="at least one token"):
         make_model().perplexity("")
+    with pytest.raises(ValueError, match="validation must hold at least one token"):
+        rc.LanguageModel().fit(TEXT, "")
+
+
+def test_history_counts_training_only():
+    def pause(progress):
+        time.sleep(0.02)
+        return progress.update == 20
+
+    model = rc.LanguageModel(hidden_size=4, batch_size=4, chunk_length=4, epochs=1, seed=0).fit(TEXT, callback=pause)
+    (record,) = model.history
+    assert record["tokens"] == 20 * 16
+    assert 0 < record["seconds"] < 0.4
+    assert record["held_out"] is None
 
 
 # ---- files ----------------------------------------------------------------------------------------------------------
@@ -299,6 +321,13 @@ def test_save_and_load(case, dtype, tmp_path):
         np.testing.assert_array_equal(loaded.params[name], p)
     assert loaded.sample(30, seed=2) == model.sample(30, seed=2)
     assert loaded.log_prob("the fox") == model.log_prob("the fox")
+
+
+def test_settings_of_numpy_types_are_saved(tmp_path):
+    settings = {"hidden_size": np.int64(5), "dtype": np.float64, "learning_rate": np.float32(0.5), "seed": np.int32(1)}
+    model = rc.LanguageModel(**settings).build(rc.Vocabulary("ab"))
+    model.save(tmp_path / "model.npz")
+    assert rc.load(tmp_path / "model.npz").hidden_size == 5
 
 
 def test_save_replaces_whole_or_not_at_all(tmp_path, monkeypatch):

@@ -19,3 +19,7 @@ def test_block_runs(number, tmp_path, monkeypatch, capsys):
 
 def test_every_block_has_its_output():
     assert len(BLOCKS) == len(PRINTED)
+
+
+def test_no_placeholder_is_left():
+    assert not re.search(r"[A-Z]{3,}_[A-Z]{3,}", README.read_text(encoding="utf-8").replace("RNNCORE_", ""))

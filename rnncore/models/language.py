@@ -14,6 +14,11 @@ from ..text import Vocabulary, batches_by_length, pad, streams
 from .storage import write_model
 
 _CELLS = {"rnn": RNN, "gru": GRU, "lstm": LSTM}
+_CELL_OPTIONS = {
+    "rnn": ("activation", "init"),
+    "gru": ("form", "update", "init"),
+    "lstm": ("peephole", "peephole_output", "output_activation", "forget_bias", "init"),
+}
 _OPTIMIZERS = {"sgd": SGD, "rmsprop": RMSProp, "adagrad": Adagrad, "adam": Adam}
 
 
@@ -26,6 +31,16 @@ class Progress(NamedTuple):
     tokens: int  # trained on so far
     loss: float  # of this update, nats a token
     held_out: float | None  # nats a token, after the last update of an epoch with validation text
+
+
+def _at_least(least, name, value):
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be an integer; got {value!r}") from None
+    if number < least:
+        raise ValueError(f"{name} must be at least {least}; got {number}")
+    return number
 
 
 class LanguageModel:
@@ -71,7 +86,8 @@ class LanguageModel:
     params, grads : dict of ndarray
         By name: ``embedding.W``, ``recurrent.Wx_0``, ..., ``output.W``, ``output.b``.
     history : list of dict
-        For every epoch: epoch, loss and held_out (nats a token; None without validation text), tokens, seconds.
+        For every epoch begun: epoch, loss and held_out (nats a token; None without validation text or if it did not
+        end), tokens, seconds of training.
     interrupted : bool
         The last ``fit`` was ended by KeyboardInterrupt.
 
@@ -112,18 +128,34 @@ class LanguageModel:
         ):
             if value not in choices:
                 raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}; got {value!r}")
-        for name, value in (("epochs", epochs), ("batch_size", batch_size), ("chunk_length", chunk_length)):
-            if operator.index(value) < 1:
-                raise ValueError(f"{name} must be at least 1; got {value}")
-        if embedding_size is not None and operator.index(embedding_size) < 0:
-            raise ValueError(f"embedding_size must be at least 0; got {embedding_size}")
-        self.level, self.cell = level, cell
-        self.hidden_size, self.num_layers = hidden_size, num_layers
-        self.embedding_size, self.dropout, self.cell_options = embedding_size, dropout, cell_options
-        self.max_vocabulary = max_vocabulary
-        self.epochs, self.batch_size, self.chunk_length = epochs, batch_size, chunk_length
-        self.optimizer, self.learning_rate, self.clip_norm = optimizer, learning_rate, clip_norm
-        self.dtype, self.seed = dtype, seed
+        if unknown := set(cell_options or {}) - set(_CELL_OPTIONS[cell]):
+            allowed = ", ".join(map(repr, _CELL_OPTIONS[cell]))
+            raise ValueError(f"cell_options of {cell!r} may hold {allowed}; got {min(unknown)!r}")
+        self.level, self.cell, self.optimizer = level, cell, optimizer
+        self.hidden_size = _at_least(1, "hidden_size", hidden_size)
+        self.num_layers = _at_least(1, "num_layers", num_layers)
+        self.embedding_size = (
+            embedding_size if embedding_size is None else _at_least(0, "embedding_size", embedding_size)
+        )
+        if not 0 <= dropout < 1:
+            raise ValueError(f"dropout must be in [0, 1); got {dropout!r}")
+        self.dropout = float(dropout)
+        self.cell_options = None if cell_options is None else dict(cell_options)
+        self.max_vocabulary = (
+            max_vocabulary if max_vocabulary is None else _at_least(3, "max_vocabulary", max_vocabulary)
+        )
+        self.epochs = _at_least(1, "epochs", epochs)
+        self.batch_size = _at_least(1, "batch_size", batch_size)
+        self.chunk_length = _at_least(1, "chunk_length", chunk_length)
+        for name, value in (("learning_rate", learning_rate), ("clip_norm", clip_norm)):
+            if not (value is None and name == "clip_norm") and not 0 < value < np.inf:
+                raise ValueError(f"{name} must be above 0 and finite; got {value!r}")
+        self.learning_rate = float(learning_rate)
+        self.clip_norm = clip_norm if clip_norm is None else float(clip_norm)
+        self.dtype = np.dtype(dtype).name
+        if self.dtype not in ("float32", "float64"):
+            raise ValueError(f"dtype must be float32 or float64; got {self.dtype}")
+        self.seed = seed if seed is None else _at_least(0, "seed", seed)
         self.vocabulary = None
         self.history = []
         self.interrupted = False
@@ -221,45 +253,39 @@ class LanguageModel:
         encoded = self._encode(texts)
         if not sentences and len(encoded[0]) < self.batch_size:
             raise ValueError(f"texts must hold at least batch_size = {self.batch_size} tokens; got {len(encoded[0])}")
+        held_out = None if validation is None else self._scored(validation)
+        if held_out is not None and not sum(map(len, held_out)):
+            raise ValueError("validation must hold at least one token; got none")
         optimizer = _OPTIMIZERS[self.optimizer](self.params, self.learning_rate)
         self.interrupted = False
         try:
-            self._train(encoded, validation, optimizer, callback)
+            self._train(encoded, held_out, optimizer, callback)
         except KeyboardInterrupt:
             self.interrupted = True
         return self
 
-    def _train(self, encoded, validation, optimizer, callback):
+    def _train(self, encoded, held_out, optimizer, callback):
         update = tokens = 0
         for epoch in range(1, self.epochs + 1):
-            start, before, total = time.perf_counter(), tokens, 0.0
             chunks = list(self._chunks(encoded))
-            state, stop = None, False
+            record = {"epoch": epoch, "loss": 0.0, "held_out": None, "tokens": 0, "seconds": 0.0}
+            self.history.append(record)
+            state = None
             for number, (inputs, targets, lengths, first) in enumerate(chunks, 1):
-                state = None if first else state
-                loss, state = self.loss_and_gradients(inputs, targets, lengths, state)
+                start = time.perf_counter()
+                loss, state = self.loss_and_gradients(inputs, targets, lengths, None if first else state)
                 if self.clip_norm:
                     clip_by_global_norm(self.grads, self.clip_norm)
                 optimizer.step(self.grads)
                 count = targets.size if lengths is None else int(lengths.sum())
-                update, tokens, total = update + 1, tokens + count, total + loss * count
-                held_out = None
-                if number == len(chunks):
-                    if validation is not None:
-                        held_out = float(np.log(self.perplexity(validation)))
-                    seconds = time.perf_counter() - start
-                    self.history.append(
-                        {
-                            "epoch": epoch,
-                            "loss": total / (tokens - before),
-                            "held_out": held_out,
-                            "tokens": tokens - before,
-                            "seconds": seconds,
-                        }
-                    )
-                if callback is not None:
-                    stop = callback(Progress(epoch, update, len(chunks) * self.epochs, tokens, loss, held_out))
-                if stop:
+                update, tokens = update + 1, tokens + count
+                record["tokens"] += count
+                record["loss"] += (loss - record["loss"]) * count / max(record["tokens"], 1)
+                record["seconds"] += time.perf_counter() - start
+                if number == len(chunks) and held_out is not None:
+                    record["held_out"] = self._nats(held_out)
+                progress = Progress(epoch, update, len(chunks) * self.epochs, tokens, loss, record["held_out"])
+                if callback is not None and callback(progress):
                     return
 
     def _encode(self, texts):
@@ -303,7 +329,7 @@ class LanguageModel:
         """
         self._check_built()
         if isinstance(texts, str):
-            return float(self._log_probs(self._encode([texts] if self._sentences else texts))[0])
+            return float(self._log_probs(self._scored(texts))[0])
         return self._log_probs(self._scored(texts))
 
     def perplexity(self, texts):
@@ -323,13 +349,18 @@ class LanguageModel:
             There is no token.
         """
         self._check_built()
-        encoded = self._scored([texts] if isinstance(texts, str) else texts)
-        tokens = sum(map(len, encoded))
-        if not tokens:
+        encoded = self._scored(texts)
+        if not sum(map(len, encoded)):
             raise ValueError("texts must hold at least one token; got none")
-        return float(np.exp(-self._log_probs(encoded).sum() / tokens))
+        return float(np.exp(self._nats(encoded)))
+
+    def _nats(self, encoded):
+        """Mean loss of a token."""
+        return float(-self._log_probs(encoded).sum() / sum(map(len, encoded)))
 
     def _scored(self, texts):
+        """-> list of id arrays whose tokens count."""
+        texts = [texts] if isinstance(texts, str) else texts
         return self._encode(texts) if self._sentences else [self.vocabulary.encode(text) for text in texts]
 
     def _log_probs(self, encoded):
@@ -392,10 +423,11 @@ class LanguageModel:
             raise ValueError(f"top_p must be in (0, 1]; got {top_p!r}")
         vocabulary = self.vocabulary
         context = np.concatenate([[vocabulary.eos_id], vocabulary.encode(prompt)])
-        states = np.zeros((len(self._recurrent.state_names), self.num_layers, self.hidden_size), self.dtype)
+        recurrent = self._recurrent
+        states = np.zeros((len(recurrent.state_names), recurrent.num_layers, recurrent.hidden_size), recurrent.dtype)
         if len(context) > 1:
             before = context[:-1, None]
-            _, state = self._recurrent(self._embedding(before) if self._embedding else before)
+            _, state = recurrent(self._embedding(before) if self._embedding else before)
             states[:] = np.reshape(state, states.shape)
         if stop_at_eos is None:
             stop_at_eos = self._sentences
@@ -408,7 +440,7 @@ class LanguageModel:
         # In pieces, so that an interrupt is heard.
         while n > 0 and not (drawn and stop_at_eos and token == vocabulary.eos_id):
             ids = functional.sample_ids(
-                self._recurrent.cells(),
+                recurrent.cells(),
                 self.params.get("embedding.W"),
                 self.params["output.W"],
                 self.params["output.b"],
@@ -417,7 +449,7 @@ class LanguageModel:
                 token,
                 rng.random(min(n, 4096)),
                 temperature=float(temperature),
-                top_k=top_k or 0,
+                top_k=0 if top_k is None else min(top_k, len(vocabulary)),
                 top_p=1.0 if top_p is None else float(top_p),
                 banned=banned,
                 stop=vocabulary.eos_id if stop_at_eos else -1,

@@ -3,8 +3,6 @@
 import json
 import os
 import tempfile
-import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -42,18 +40,19 @@ def write_model(path, name, description, arrays):
 
 def read_model(path):
     """-> name of the model's class, description, arrays; ValueError for anything that is not a whole model file."""
-    try:
-        # The file is opened here because np.load leaves its own open when the contents are bad.
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
-            contents = dict(archive)
-        header = json.loads(str(contents.pop("header")))
-        if header["format"] != FORMAT:
-            raise ValueError(f"its format is {header['format']!r}")
-        version, name, description = header["version"], header["model"], header["description"]
-    except OSError:
-        raise
-    except (EOFError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(f"{path} is not a model file of rnncore, or is damaged: {error}") from error
+    # Opened here, so that only what the file system says comes out as OSError.
+    with open(path, "rb") as file:
+        try:
+            with np.load(file, allow_pickle=False) as archive:
+                contents = dict(archive)
+            header = json.loads(str(contents.pop("header")))
+            found, version = header["format"], header["version"]
+            name, description = header["model"], header["description"]
+        except Exception as error:  # whatever zip, NumPy and JSON raise for bytes that are not theirs
+            kind = type(error).__name__
+            raise ValueError(f"{path} is not a model file of rnncore, or is damaged ({kind})") from error
+    if found != FORMAT:
+        raise ValueError(f"{path} is not a model file of rnncore: its format is {found!r}")
     if version != VERSION:
         raise ValueError(f"{path} has version {version} of the format; this rnncore reads version {VERSION}")
     return name, description, {key.removeprefix("array/"): value for key, value in contents.items()}
