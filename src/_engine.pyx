@@ -559,8 +559,8 @@ def backward(tuple cell, Py_ssize_t T, Py_ssize_t N, const int64_t[::1] rows, co
              const floating[:, ::1] Wx, const floating[:, ::1] Wh, const floating[::1] b, const floating[::1] bhn,
              const floating[:, ::1] peephole, const floating[:, ::1] h0, const floating[:, ::1] c0,
              const floating[:, ::1] gates, const floating[:, ::1] c, const floating[:, ::1] m,
-             const floating[:, ::1] h, const floating[:, ::1] dh, floating[:, ::1] dgates, floating[:, ::1] dm,
-             floating[:, ::1] rh, floating[:, ::1] h_before, floating[:, ::1] dx, floating[:, ::1] dWx,
+             const floating[:, ::1] h, const floating[:, ::1] dh, floating[::1] dgates, floating[::1] dm,
+             floating[::1] rh, floating[::1] h_before, floating[:, ::1] dx, floating[:, ::1] dWx,
              floating[:, ::1] dWh, floating[::1] db, floating[::1] dbhn, floating[:, ::1] dpeephole,
              floating[:, ::1] dh0, floating[:, ::1] dc0, floating[::1] scratch):
     """See sequence_backward. Needs T, N, H > 0 and a token."""
@@ -573,8 +573,8 @@ def backward(tuple cell, Py_ssize_t T, Py_ssize_t N, const int64_t[::1] rows, co
         sequence_backward(&layer, &batch, <const floating *>address2(x), address_ids(ids), &h0[0, 0],
                           <const floating *>address2(c0), <const floating *>address2(gates),
                           <const floating *>address2(c), <const floating *>address2(m), &h[0, 0],
-                          <const floating *>address2(dh), &dgates[0, 0], <floating *>address2(dm),
-                          <floating *>address2(rh), <floating *>address2(h_before), <floating *>address2(dx),
+                          <const floating *>address2(dh), &dgates[0], <floating *>address1(dm),
+                          <floating *>address1(rh), <floating *>address1(h_before), <floating *>address2(dx),
                           <floating *>address2(dWx), &dWh[0, 0], &db[0], <floating *>address1(dbhn),
                           <floating *>address2(dpeephole), &dh0[0, 0], <floating *>address2(dc0), &scratch[0])
         end_flush_subnormals(saved)
