@@ -225,7 +225,7 @@ class Cache:
         return f"<{self.kind} cache: T={T} N={N} D={D} H={H} {self._h.dtype}>"
 
 
-# ---- memory that lives for one native call ----------------------------------------------------------------------------
+# ---- memory that lives for one native call --------------------------------------------------------------------------
 
 
 class _Workspace(threading.local):

@@ -5,13 +5,11 @@ place. ``forward`` returns a cache for ``backward``, which adds into ``grads``; 
 """
 
 import math
-import numbers
-import operator
 from typing import NamedTuple
 
 import numpy as np
 
-from . import functional
+from . import checks, functional
 
 __all__ = ["GRU", "LSTM", "RNN", "Dense", "Embedding", "Stream"]
 
@@ -34,16 +32,6 @@ def orthogonal(rng, size):
 
 
 # ---- what all layers share --------------------------------------------------------------------------------------
-
-
-def _size(name, value):
-    try:
-        size = operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name} must be an integer; got {value!r}") from None
-    if size < 1:
-        raise ValueError(f"{name} must be at least 1; got {size}")
-    return size
 
 
 def _dtype(value):
@@ -92,7 +80,10 @@ class Embedding(_Layer):
 
     def __init__(self, size, dimension, *, dtype="float32", seed=None):
         super().__init__(dtype)
-        self.size, self.dimension = _size("size", size), _size("dimension", dimension)
+        self.size, self.dimension = (
+            checks.integer("size", size, least=1),
+            checks.integer("dimension", dimension, least=1),
+        )
         self._add("W", np.random.default_rng(seed).normal(size=(self.size, self.dimension)))
 
     def __call__(self, ids):
@@ -132,7 +123,10 @@ class Dense(_Layer):
 
     def __init__(self, input_size, output_size, *, dtype="float32", seed=None):
         super().__init__(dtype)
-        self.input_size, self.output_size = _size("input_size", input_size), _size("output_size", output_size)
+        self.input_size, self.output_size = (
+            checks.integer("input_size", input_size, least=1),
+            checks.integer("output_size", output_size, least=1),
+        )
         self._add("W", glorot_uniform(np.random.default_rng(seed), self.input_size, self.output_size))
         self._add("b", np.zeros(self.output_size))
 
@@ -204,12 +198,13 @@ class _Recurrent(_Layer):
         seed,
     ):
         super().__init__(dtype)
-        self.input_size, self.hidden_size = _size("input_size", input_size), _size("hidden_size", hidden_size)
-        self.num_layers = _size("num_layers", num_layers)
+        self.input_size, self.hidden_size = (
+            checks.integer("input_size", input_size, least=1),
+            checks.integer("hidden_size", hidden_size, least=1),
+        )
+        self.num_layers = checks.integer("num_layers", num_layers, least=1)
         self.bidirectional, self.batch_first = bool(bidirectional), bool(batch_first)
-        if not (isinstance(dropout, numbers.Real) and 0 <= dropout < 1):
-            raise ValueError(f"dropout must be in [0, 1); got {dropout!r}")
-        self.dropout = float(dropout)
+        self.dropout = checks.share("dropout", dropout)
         if init not in _INITIALISATIONS:
             raise ValueError(f"init must be one of {', '.join(map(repr, _INITIALISATIONS))}; got {init!r}")
         self._rng = np.random.default_rng(seed)
@@ -480,7 +475,7 @@ class Stream:
 
     def __init__(self, layer, batch_size=1):
         cells = layer.cells()
-        self.batch_size = _size("batch_size", batch_size)
+        self.batch_size = checks.integer("batch_size", batch_size, least=1)
         self.input_size, self.hidden_size, self.dtype = layer.input_size, layer.hidden_size, layer.dtype
         shape = (layer.num_layers, self.batch_size, layer.hidden_size)
         self._state = tuple(np.zeros(shape, self.dtype) for _ in layer.state_names)

@@ -3,12 +3,13 @@
 Letters: T time, N batch, D features, V vocabulary size, L length of one text.
 """
 
-import operator
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from itertools import repeat
 
 import numpy as np
+
+from .checks import integer
 
 __all__ = ["Vocabulary", "batches_by_length", "pad", "streams"]
 
@@ -116,8 +117,8 @@ class Vocabulary:
         if max_size is None:
             limit = None if level == "char" else 10_000 - len(SPECIALS)
         else:
-            limit = _integer("max_size", max_size, 3) - len(SPECIALS)
-        min_count = _integer("min_count", min_count, 1)
+            limit = integer("max_size", max_size, 3) - len(SPECIALS)
+        min_count = integer("min_count", min_count, 1)
         if isinstance(text, (bytes, bytearray)) or not isinstance(text, Iterable):
             raise TypeError(f"text must be str or an iterable of str; got {type(text).__name__}")
 
@@ -392,7 +393,7 @@ def batches_by_length(lengths, batch_size, rng=None):
     [array([1, 3]), array([2, 0])]
     """
     lengths = _integers("lengths", lengths, "(N,)")
-    batch_size = _integer("batch_size", batch_size, 1)
+    batch_size = integer("batch_size", batch_size, 1)
     if rng is not None and not isinstance(rng, np.random.Generator):
         raise TypeError(f"rng must be a numpy.random.Generator or None; got {type(rng).__name__}")
     if (lengths < 0).any():
@@ -440,7 +441,7 @@ def streams(ids, batch_size):
            [2, 5]])
     """
     ids = _integers("ids", ids, "(L,)")
-    batch_size = _integer("batch_size", batch_size, 1)
+    batch_size = integer("batch_size", batch_size, 1)
     if len(ids) < batch_size:
         raise ValueError(f"ids must hold at least batch_size = {batch_size} ids; got {len(ids)}")
     steps = len(ids) // batch_size
@@ -461,16 +462,6 @@ def _check_token(token, name, level):
         raise ValueError(f"{name} must be one character at level 'char'; got {token!r}")
     if level == "word" and token.split() != [token]:
         raise ValueError(f"{name} must be a word without white space at level 'word'; got {token!r}")
-
-
-def _integer(name, value, smallest):
-    try:
-        number = operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name} must be an integer; got {type(value).__name__}") from None
-    if number < smallest:
-        raise ValueError(f"{name} must be at least {smallest}; got {number}")
-    return number
 
 
 def _integers(name, values, shape):

@@ -18,13 +18,14 @@ PACKAGE = Path(rc.__file__).parent
 # What each module may import of the package; reference nothing, and nothing imports it but for its result types.
 MAY_IMPORT = {
     "reference": set(),
-    "text": set(),
+    "checks": set(),
+    "text": {"checks"},
     "optim": set(),
     "plots": set(),
     "functional": {"_engine", "reference"},
-    "layers": {"functional"},
+    "layers": {"checks", "functional"},
     "losses": {"functional"},
-    "models": {"functional", "layers", "losses", "optim", "text"},
+    "models": {"checks", "functional", "layers", "losses", "optim", "text"},
     "cli": {"_engine", "functional", "reference", "plots"},
 }
 

@@ -94,7 +94,7 @@ def test_constructor_refuses(error, match, args):
         (ValueError, r"text must hold at least one token \(level 'char'\); got none", ([],)),
         (ValueError, r"text must hold at least one token \(level 'word'\); got none", (" \n", "word")),
         (ValueError, r"max_size must be at least 3; got 2", ("ab", "char", 2)),
-        (TypeError, r"max_size must be an integer; got float", ("ab", "char", 5.0)),
+        (TypeError, r"max_size must be an integer; got 5.0", ("ab", "char", 5.0)),
         (ValueError, r"min_count must be at least 1; got 0", ("ab", "char", None, 0)),
     ],
 )
@@ -328,7 +328,7 @@ def test_random_order_keeps_clearly_different_lengths_apart():
     ("error", "match", "args"),
     [
         (ValueError, r"batch_size must be at least 1; got 0", ([1, 2], 0)),
-        (TypeError, r"batch_size must be an integer; got float", ([1, 2], 2.0)),
+        (TypeError, r"batch_size must be an integer; got 2.0", ([1, 2], 2.0)),
         (ValueError, r"lengths must be \(N,\); got shape \(1, 2\)", ([[1, 2]], 1)),
         (TypeError, r"lengths must be integers; got dtype float64", ([1.0, 2.0], 1)),
         (ValueError, r"lengths must not be negative; got -3", ([1, -3], 1)),

@@ -1,12 +1,11 @@
 """Language models: the probability of the next character or word, trained by teacher forcing."""
 
-import operator
 import time
 from typing import NamedTuple
 
 import numpy as np
 
-from .. import functional
+from .. import checks, functional
 from ..layers import GRU, LSTM, RNN, Dense, Embedding
 from ..losses import softmax_cross_entropy
 from ..optim import SGD, Adagrad, Adam, RMSProp, clip_by_global_norm
@@ -31,16 +30,6 @@ class Progress(NamedTuple):
     tokens: int  # trained on so far
     loss: float  # of this update, nats a token
     held_out: float | None  # nats a token, after the last update of an epoch with validation text
-
-
-def _at_least(least, name, value):
-    try:
-        number = operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name} must be an integer; got {value!r}") from None
-    if number < least:
-        raise ValueError(f"{name} must be at least {least}; got {number}")
-    return number
 
 
 class LanguageModel:
@@ -132,30 +121,25 @@ class LanguageModel:
             allowed = ", ".join(map(repr, _CELL_OPTIONS[cell]))
             raise ValueError(f"cell_options of {cell!r} may hold {allowed}; got {min(unknown)!r}")
         self.level, self.cell, self.optimizer = level, cell, optimizer
-        self.hidden_size = _at_least(1, "hidden_size", hidden_size)
-        self.num_layers = _at_least(1, "num_layers", num_layers)
+        self.hidden_size = checks.integer("hidden_size", hidden_size, least=1)
+        self.num_layers = checks.integer("num_layers", num_layers, least=1)
         self.embedding_size = (
-            embedding_size if embedding_size is None else _at_least(0, "embedding_size", embedding_size)
+            embedding_size if embedding_size is None else checks.integer("embedding_size", embedding_size, least=0)
         )
-        if not 0 <= dropout < 1:
-            raise ValueError(f"dropout must be in [0, 1); got {dropout!r}")
-        self.dropout = float(dropout)
+        self.dropout = checks.share("dropout", dropout)
         self.cell_options = None if cell_options is None else dict(cell_options)
         self.max_vocabulary = (
-            max_vocabulary if max_vocabulary is None else _at_least(3, "max_vocabulary", max_vocabulary)
+            max_vocabulary if max_vocabulary is None else checks.integer("max_vocabulary", max_vocabulary, least=3)
         )
-        self.epochs = _at_least(1, "epochs", epochs)
-        self.batch_size = _at_least(1, "batch_size", batch_size)
-        self.chunk_length = _at_least(1, "chunk_length", chunk_length)
-        for name, value in (("learning_rate", learning_rate), ("clip_norm", clip_norm)):
-            if not (value is None and name == "clip_norm") and not 0 < value < np.inf:
-                raise ValueError(f"{name} must be above 0 and finite; got {value!r}")
-        self.learning_rate = float(learning_rate)
-        self.clip_norm = clip_norm if clip_norm is None else float(clip_norm)
+        self.epochs = checks.integer("epochs", epochs, least=1)
+        self.batch_size = checks.integer("batch_size", batch_size, least=1)
+        self.chunk_length = checks.integer("chunk_length", chunk_length, least=1)
+        self.learning_rate = checks.positive("learning_rate", learning_rate)
+        self.clip_norm = clip_norm if clip_norm is None else checks.positive("clip_norm", clip_norm)
         self.dtype = np.dtype(dtype).name
         if self.dtype not in ("float32", "float64"):
             raise ValueError(f"dtype must be float32 or float64; got {self.dtype}")
-        self.seed = seed if seed is None else _at_least(0, "seed", seed)
+        self.seed = seed if seed is None else checks.integer("seed", seed, least=0)
         self.vocabulary = None
         self.history = []
         self.interrupted = False
@@ -412,13 +396,11 @@ class LanguageModel:
         The loop runs in native code. Top-p after Holtzman et al. 2020, "The curious case of neural text degeneration".
         """
         self._check_built()
-        n = operator.index(n)
-        if n < 0:
-            raise ValueError(f"n must be at least 0; got {n}")
+        n = checks.integer("n", n, least=0)
         if not 0 <= temperature < np.inf:
             raise ValueError(f"temperature must be at least 0 and finite; got {temperature!r}")
-        if top_k is not None and operator.index(top_k) < 1:
-            raise ValueError(f"top_k must be at least 1; got {top_k}")
+        if top_k is not None:
+            top_k = checks.integer("top_k", top_k, least=1)
         if top_p is not None and not 0 < top_p <= 1:
             raise ValueError(f"top_p must be in (0, 1]; got {top_p!r}")
         vocabulary = self.vocabulary
