@@ -8,38 +8,13 @@ Each figure is the ratio of medians over interleaved rounds, reference over engi
 import argparse
 import datetime
 import os
-import platform
-import statistics
-import time
-from pathlib import Path
 
-from workloads import CELLS, SHAPES, flops, make_call  # first: it pins the BLAS threads  # isort: skip
+from workloads import CELLS, SHAPES, flops, interleaved_medians, make_call, processor  # first: it pins the BLAS threads  # isort: skip
 
 import numpy as np
 
 import rnncore as rc
 from rnncore import reference
-
-
-def interleaved_medians(calls, seconds):
-    """Median seconds of each call, all called in turn until `seconds` have passed for each, at least five times."""
-    times = [[] for _ in calls]
-    for call in calls:
-        call()
-    begin = time.perf_counter()
-    while len(times[0]) < 5 or time.perf_counter() - begin < seconds * len(calls):
-        for call, seen in zip(calls, times, strict=True):
-            start = time.perf_counter()
-            call()
-            seen.append(time.perf_counter() - start)
-    return [statistics.median(seen) for seen in times]
-
-
-def processor():
-    for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else ():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor()
 
 
 def main():

@@ -1,6 +1,10 @@
 """The shapes that every bench uses, why each matters, and the arguments of a call."""
 
 import os
+import platform
+import statistics
+import time
+from pathlib import Path
 
 # BLAS reads these when it is loaded: benches import this module before NumPy. One thread unless the caller says else.
 for variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
@@ -35,21 +39,19 @@ def flops(cell, shape, backward):
     return 2 * T * N * (D + H) * CELLS[cell][0] * H * (3 if backward else 1)
 
 
-def make_call(module, cell, shape, dtype, backward):
-    """-> a function without arguments: one forward (inference), or one forward and backward call."""
+def make_arrays(cell, shape, dtype):
+    """-> x (T,N,D), Wx (D,GH), Wh (H,GH), b (GH,), dh (T,N,H), the same for every call."""
     T, N, D, H = shape
-    G, options = CELLS[cell]
+    G = CELLS[cell][0]
     rng = np.random.default_rng(0)
-    x, Wx, Wh, b, dh = (
-        (scale * rng.normal(size=size)).astype(dtype)
-        for size, scale in [
-            ((T, N, D), 1),
-            ((D, G * H), D**-0.5),
-            ((H, G * H), H**-0.5),
-            ((G * H,), 0.1),
-            ((T, N, H), 1),
-        ]
-    )
+    sizes = [((T, N, D), 1), ((D, G * H), D**-0.5), ((H, G * H), H**-0.5), ((G * H,), 0.1), ((T, N, H), 1)]
+    return [(scale * rng.normal(size=size)).astype(dtype) for size, scale in sizes]
+
+
+def make_call(module, cell, shape, dtype, backward):
+    """-> a function without arguments: one forward call (inference), or one forward and one backward call."""
+    x, Wx, Wh, b, dh = make_arrays(cell, shape, dtype)
+    options = CELLS[cell][1]
     name = cell.partition("-")[0]
     forward = getattr(module, f"{name}_forward")
     backward_function = getattr(module, f"{name}_backward")
@@ -62,3 +64,24 @@ def make_call(module, cell, shape, dtype, backward):
         return backward_function(dh, cache)
 
     return train if backward else infer
+
+
+def interleaved_medians(calls, seconds):
+    """Median seconds of each call, all called in turn until `seconds` have passed for each, at least five times."""
+    times = [[] for _ in calls]
+    for call in calls:
+        call()
+    begin = time.perf_counter()
+    while len(times[0]) < 5 or time.perf_counter() - begin < seconds * len(calls):
+        for call, seen in zip(calls, times, strict=True):
+            start = time.perf_counter()
+            call()
+            seen.append(time.perf_counter() - start)
+    return [statistics.median(seen) for seen in times]
+
+
+def processor():
+    for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else ():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor()
