@@ -107,3 +107,32 @@ def test_stub_matches_the_extension():
     written |= {node.target.id for node in stub.body if isinstance(node, ast.AnnAssign)}
     compiled = {name for name in vars(rc._engine) if not name.startswith("_")}
     assert written == compiled
+
+
+@pytest.mark.parametrize("file", sorted(PACKAGE.rglob("*.pyi")), ids=lambda file: file.stem)
+def test_stubs_have_the_signatures_of_the_code(file):
+    """Names, order, kinds and defaults of the parameters of all public functions and methods."""
+    module = importlib.import_module(".".join(["rnncore", *file.relative_to(PACKAGE).with_suffix("").parts]))
+    if module is rc._engine:
+        return
+    for owner, nodes in [(module, ast.parse(file.read_text()).body)] + [
+        (getattr(module, node.name), node.body)
+        for node in ast.parse(file.read_text()).body
+        if isinstance(node, ast.ClassDef)
+    ]:
+        for node in nodes:
+            if not isinstance(node, ast.FunctionDef) or any(
+                getattr(d, "id", "") in ("overload", "property") for d in node.decorator_list
+            ):
+                continue
+            thing = inspect.getattr_static(owner, node.name)
+            thing = thing.__func__ if isinstance(thing, classmethod) else thing
+            real = inspect.signature(thing).parameters.values()
+            positional = [p for p in real if p.kind is p.POSITIONAL_OR_KEYWORD]
+            keywords = [p for p in real if p.kind is p.KEYWORD_ONLY]
+            where = f"{file.stem}.{getattr(owner, '__name__', '')}.{node.name}"
+            assert [a.arg for a in node.args.args] == [p.name for p in positional], where
+            assert [a.arg for a in node.args.kwonlyargs] == [p.name for p in keywords], where
+            written = [ast.literal_eval(d) for d in node.args.defaults + node.args.kw_defaults if d is not None]
+            given = [p.default for p in [*positional, *keywords] if p.default is not p.empty]
+            assert written == given, where

@@ -1,0 +1,96 @@
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from .reference import GRUGradients, LSTMGradients, RNNGradients
+
+Array = NDArray[Any]
+
+class Cache:
+    kind: str
+    @property
+    def h(self) -> Array: ...
+    @property
+    def gates(self) -> Array: ...
+    @property
+    def c(self) -> Array | None: ...
+
+def rnn_forward(
+    x: ArrayLike,
+    Wx: ArrayLike,
+    Wh: ArrayLike,
+    b: ArrayLike,
+    h0: ArrayLike | None = None,
+    *,
+    activation: Literal["tanh", "relu", "identity"] = "tanh",
+    lengths: ArrayLike | None = None,
+    resets: ArrayLike | None = None,
+    reverse: bool = False,
+    training: bool = True,
+) -> tuple[Array, Array, Cache | None]: ...
+def rnn_backward(dh: ArrayLike | None, cache: Cache | None, dh_n: ArrayLike | None = None) -> RNNGradients: ...
+def gru_forward(
+    x: ArrayLike,
+    Wx: ArrayLike,
+    Wh: ArrayLike,
+    b: ArrayLike,
+    h0: ArrayLike | None = None,
+    *,
+    form: Literal["reset_before", "reset_after", "simplified"] = "reset_before",
+    update: Literal["new", "old"] = "new",
+    bhn: ArrayLike | None = None,
+    lengths: ArrayLike | None = None,
+    resets: ArrayLike | None = None,
+    reverse: bool = False,
+    training: bool = True,
+) -> tuple[Array, Array, Cache | None]: ...
+def gru_backward(dh: ArrayLike | None, cache: Cache | None, dh_n: ArrayLike | None = None) -> GRUGradients: ...
+def lstm_forward(
+    x: ArrayLike,
+    Wx: ArrayLike,
+    Wh: ArrayLike,
+    b: ArrayLike,
+    h0: ArrayLike | None = None,
+    c0: ArrayLike | None = None,
+    *,
+    peephole: ArrayLike | None = None,
+    peephole_output: Literal["current", "previous"] = "current",
+    output_activation: Literal["tanh", "identity"] = "tanh",
+    lengths: ArrayLike | None = None,
+    resets: ArrayLike | None = None,
+    reverse: bool = False,
+    training: bool = True,
+) -> tuple[Array, tuple[Array, Array], Cache | None]: ...
+def lstm_backward(
+    dh: ArrayLike | None, cache: Cache | None, dh_n: ArrayLike | None = None, dc_n: ArrayLike | None = None
+) -> LSTMGradients: ...
+
+# For the other modules of the package.
+def as_real(name: str, value: ArrayLike) -> Array: ...
+def clean_ids(ids: Array, size: int, name: str = "ids in x", letter: str = "D") -> NDArray[np.int64]: ...
+def clean_lengths(lengths: ArrayLike, T: int, N: int) -> NDArray[np.int64]: ...
+def rnn_cell(activation: str) -> tuple[int, int, int, int, int]: ...
+def gru_cell(form: str, update: str) -> tuple[int, int, int, int, int]: ...
+def lstm_cell(has_peephole: bool, peephole_output: str, output_activation: str) -> tuple[int, int, int, int, int]: ...
+def affine_forward(x: Array, W: Array, b: Array) -> Array: ...
+def affine_backward(x: Array, W: Array, dy: Array, dW: Array, db: Array) -> Array: ...
+def scatter_add(ids: Array, rows: Array, table: Array) -> None: ...
+def softmax_cross_entropy_rows(logits: Array, targets: Array, weights: Array) -> Array: ...
+def make_stream(cells: list[Any], N: int, D: int, H: int, dtype: Any, h: Array, c: Array | None) -> Any: ...
+def sample_ids(
+    cells: list[Any],
+    embedding: Array | None,
+    Wy: Array,
+    by: Array,
+    h: Array,
+    c: Array | None,
+    first: int,
+    uniforms: Array,
+    *,
+    temperature: float,
+    top_k: int,
+    top_p: float,
+    banned: list[int],
+    stop: int,
+) -> NDArray[np.int64]: ...

@@ -1,0 +1,18 @@
+from typing import Any, Literal
+
+from numpy.typing import ArrayLike, NDArray
+
+Array = NDArray[Any]
+Reduction = Literal["mean", "sum", "none"]
+
+def softmax_cross_entropy(
+    logits: ArrayLike,
+    targets: ArrayLike,
+    lengths: ArrayLike | None = None,
+    *,
+    reduction: Reduction = "mean",
+    out: Array | None = None,
+) -> tuple[Any, Array]: ...
+def sigmoid_cross_entropy(
+    logits: ArrayLike, targets: ArrayLike, lengths: ArrayLike | None = None, *, reduction: Reduction = "mean"
+) -> tuple[Any, Array]: ...
