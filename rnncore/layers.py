@@ -80,10 +80,8 @@ class Embedding(_Layer):
 
     def __init__(self, size, dimension, *, dtype="float32", seed=None):
         super().__init__(dtype)
-        self.size, self.dimension = (
-            checks.integer("size", size, least=1),
-            checks.integer("dimension", dimension, least=1),
-        )
+        self.size = checks.integer("size", size, least=1)
+        self.dimension = checks.integer("dimension", dimension, least=1)
         self._add("W", np.random.default_rng(seed).normal(size=(self.size, self.dimension)))
 
     def __call__(self, ids):
@@ -123,10 +121,8 @@ class Dense(_Layer):
 
     def __init__(self, input_size, output_size, *, dtype="float32", seed=None):
         super().__init__(dtype)
-        self.input_size, self.output_size = (
-            checks.integer("input_size", input_size, least=1),
-            checks.integer("output_size", output_size, least=1),
-        )
+        self.input_size = checks.integer("input_size", input_size, least=1)
+        self.output_size = checks.integer("output_size", output_size, least=1)
         self._add("W", glorot_uniform(np.random.default_rng(seed), self.input_size, self.output_size))
         self._add("b", np.zeros(self.output_size))
 
@@ -198,10 +194,8 @@ class _Recurrent(_Layer):
         seed,
     ):
         super().__init__(dtype)
-        self.input_size, self.hidden_size = (
-            checks.integer("input_size", input_size, least=1),
-            checks.integer("hidden_size", hidden_size, least=1),
-        )
+        self.input_size = checks.integer("input_size", input_size, least=1)
+        self.hidden_size = checks.integer("hidden_size", hidden_size, least=1)
         self.num_layers = checks.integer("num_layers", num_layers, least=1)
         self.bidirectional, self.batch_first = bool(bidirectional), bool(batch_first)
         self.dropout = checks.share("dropout", dropout)
