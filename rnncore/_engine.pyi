@@ -16,6 +16,9 @@ sample: Any
 affine_forward: Any
 affine_backward: Any
 
+class Block:
+    def __init__(self, size: int) -> None: ...
+
 class Stream:
     def __init__(
         self,

@@ -3,7 +3,7 @@
 All argument checks of the engine stand here and nowhere else; native code trusts what it gets.
 """
 
-import threading
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -225,40 +225,21 @@ class Cache:
         return f"<{self.kind} cache: T={T} N={N} D={D} H={H} {self._h.dtype}>"
 
 
-# ---- memory that lives for one native call --------------------------------------------------------------------------
+# ---- memory ---------------------------------------------------------------------------------------------------------
 
 
-class _Workspace(threading.local):
-    """Scratch memory that each thread keeps for its next call, the largest it has needed so far.
-
-    Fresh memory costs a page fault every 4 KB, a tenth of a training step at T=64 N=32 H=256.
-    """
-
-    LARGEST_KEPT = 1 << 28  # bytes; more than that is given back to the system
-    _memory = None
-
-    def take(self, dtype, *sizes):
-        """-> the memory, for :meth:`give`, and an array of each size; None for size None."""
-        counts = [0 if size is None else -(-size // 16) * 16 for size in sizes]  # ends on whole cache lines
-        needed = sum(counts) * dtype.itemsize
-        # Taken out while in use: a finaliser that runs meanwhile and calls us gets its own.
-        memory, self._memory = self._memory, None
-        if memory is None or memory.nbytes < needed:
-            memory = np.empty(needed, np.int8)
-        values = memory[:needed].view(dtype)
-        ends = np.cumsum(counts).tolist()
-        arrays = [
-            None if size is None else values[end - count : end - count + size]
-            for size, count, end in zip(sizes, counts, ends, strict=True)
-        ]
-        return memory, arrays
-
-    def give(self, memory):
-        if memory.nbytes <= self.LARGEST_KEPT:
-            self._memory = memory
+def _empty(shape, dtype):
+    """np.empty, from memory that goes round where the array is large."""
+    size = math.prod(shape) * dtype.itemsize
+    if size < 1 << 16:
+        return np.empty(shape, dtype)
+    return np.frombuffer(_engine.Block(size), dtype, math.prod(shape)).reshape(shape)
 
 
-_workspace = _Workspace()
+def _zeros(shape, dtype):
+    array = _empty(shape, dtype)
+    array.fill(0)
+    return array
 
 
 # ---- the two native calls -----------------------------------------------------------------------------------------
@@ -323,7 +304,7 @@ def _forward(kind, cell, x, Wx, Wh, b, h0, c0, bhn, peephole, lengths, resets, r
 
     L = T * N if packing is None else len(packing.index)
     keep_gates = training and kind != "rnn"
-    h = np.empty((L, H), dtype)
+    h = _empty((L, H), dtype)
     cache = Cache(
         kind,
         cell,
@@ -336,26 +317,28 @@ def _forward(kind, cell, x, Wx, Wh, b, h0, c0, bhn, peephole, lengths, resets, r
         (Wx, Wh, b, bhn, peephole),
         h0,
         c0,
-        np.empty((L, G * H), dtype) if keep_gates else None,
-        np.empty((L, H), dtype) if keep_gates and kind == "lstm" else None,
-        np.empty((L, H), dtype) if keep_gates and reset_after else None,
+        _empty((L, G * H), dtype) if keep_gates else None,
+        _empty((L, H), dtype) if keep_gates and kind == "lstm" else None,
+        _empty((L, H), dtype) if keep_gates and reset_after else None,
         h,
     )
     h_n, c_n = h0.copy(), None if c0 is None else c0.copy()
     if h.size:
         batch = cache._batch
         size = _engine.forward_scratch(cell[0], G, batch[0], N, D, H, x is None, training)
-        memory, (scratch,) = _workspace.take(dtype, size)
+        scratch = _empty((size,), dtype)
         _FORWARD[dtype](
             cell, *batch, x, ids, *cache._weights, h0, c0, cache._gates, cache._c, cache._m, h, h_n, c_n, scratch
         )
-        _workspace.give(memory)
     if packing is not None:
         h = packing.unpack(h, T, N)
         h_n, c_n = packing.unsort(h_n), None if c_n is None else packing.unsort(c_n)
     else:
         # The caller may write into its result; the cache keeps its own.
-        h = (h.copy() if training else h).reshape(T, N, H)
+        if training:
+            h, kept = _empty((L, H), dtype), h
+            h[...] = kept
+        h = h.reshape(T, N, H)
     return h, h_n, c_n, cache if training else None
 
 
@@ -388,7 +371,7 @@ def _backward(kind, cache, dh, dh_n, dc_n):
     L = len(cache._h)
     dh0 = carried(dh_n)
     dc0 = carried(dc_n) if kind == "lstm" else None
-    dx = np.zeros((L, D), dtype) if cache._ids is None else None
+    dx = _zeros((L, D), dtype) if cache._ids is None else None
     dWx, dWh, db = np.zeros((D, G * H), dtype), np.zeros((H, G * H), dtype), np.zeros(G * H, dtype)
     dpeephole = None if peephole is None else np.zeros((3, H), dtype)
     dbhn = None if bhn is None else np.zeros(H, dtype)
@@ -396,14 +379,6 @@ def _backward(kind, cache, dh, dh_n, dc_n):
         # Only where the states before each step are not the states shifted by one do they need an array.
         irregular = packing is not None or cache._resets is not None
         reset_before = kind == "gru" and cache._cell[3] == _engine.FORMS["reset_before"]
-        memory, (dgates, dm, rh, h_before, scratch) = _workspace.take(
-            dtype,
-            L * G * H,
-            None if bhn is None else L * H,
-            L * H if reset_before else None,
-            L * H if irregular else None,
-            _engine.backward_scratch(G, L, N, D, H),
-        )
         _BACKWARD[dtype](
             cache._cell,
             *cache._batch,
@@ -417,10 +392,10 @@ def _backward(kind, cache, dh, dh_n, dc_n):
             cache._m,
             cache._h,
             dh,
-            dgates,
-            dm,
-            rh,
-            h_before,
+            _empty((L, G * H), dtype),
+            None if bhn is None else _empty((L, H), dtype),
+            _empty((L, H), dtype) if reset_before else None,
+            _empty((L, H), dtype) if irregular else None,
             dx,
             dWx,
             dWh,
@@ -429,9 +404,8 @@ def _backward(kind, cache, dh, dh_n, dc_n):
             dpeephole,
             dh0,
             dc0,
-            scratch,
+            _empty((_engine.backward_scratch(G, L, N, D, H),), dtype),
         )
-        _workspace.give(memory)
     if packing is not None:
         dx = None if dx is None else packing.unpack(dx, T, N)
         dh0, dc0 = packing.unsort(dh0), None if dc0 is None else packing.unsort(dc0)
@@ -448,10 +422,9 @@ def affine_forward(x, W, b):
     dtype = W.dtype
     if 0 in (L, D, K):
         return np.zeros((L, K), dtype) + b
-    y = np.empty((L, K), dtype)
-    memory, (scratch,) = _workspace.take(dtype, _engine.affine_scratch(L, D, K))
+    y = _empty((L, K), dtype)
+    scratch = _empty((_engine.affine_scratch(L, D, K),), dtype)
     _engine.affine_forward(_dense(x, dtype), _dense(W, dtype), _dense(b, dtype), y, scratch)
-    _workspace.give(memory)
     return y
 
 
@@ -462,11 +435,10 @@ def affine_backward(x, W, dy, dW, db):
     _check_shape("dW", dW, "(D, K)", (D, K))
     _check_shape("db", db, "(K,)", (K,))
     dtype = W.dtype
-    dx = np.zeros((L, D), dtype)
+    dx = _zeros((L, D), dtype)
     if 0 not in (L, D, K):
-        memory, (scratch,) = _workspace.take(dtype, _engine.affine_scratch(L, D, K))
+        scratch = _empty((_engine.affine_scratch(L, D, K),), dtype)
         _engine.affine_backward(_dense(x, dtype), _dense(W, dtype), _dense(dy, dtype), dx, dW, db, scratch)
-        _workspace.give(memory)
     return dx
 
 
