@@ -229,9 +229,9 @@ class Cache:
 
 
 def _empty(shape, dtype):
-    """np.empty, from memory that goes round where the array is large."""
+    """np.empty, from memory that goes round where the array is large: see _engine.Block."""
     size = math.prod(shape) * dtype.itemsize
-    if size < 1 << 16:
+    if size < 1 << 16:  # the allocator keeps small ones itself
         return np.empty(shape, dtype)
     return np.frombuffer(_engine.Block(size), dtype, math.prod(shape)).reshape(shape)
 

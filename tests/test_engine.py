@@ -24,6 +24,19 @@ def test_engine_and_reference_have_one_signature(name):
     assert inspect.signature(getattr(rc, name)) == inspect.signature(getattr(reference, name))
 
 
+def check(rng, variant, T, N, D, H, dtype, options):
+    """One problem on every instruction set, all outputs and gradients, against the reference in float64."""
+    cell, arguments = make_problem(rng, variant, T, N, D, H, dtype, **options)
+    cotangents = make_cotangents(rng, cell, T, N, H, dtype)
+    exact = {k: np.asarray(v, "f8") if np.asarray(v).dtype.kind == "f" else v for k, v in arguments.items()}
+    expected = run(reference, cell, exact, {k: v.astype("f8") for k, v in cotangents.items()})
+    for isa in rc.available_isas():
+        rc.use_isa(isa)
+        actual = run(rc, cell, arguments, cotangents)
+        assert_same(actual, expected, TOLERANCE[dtype], f"{T=} {N=} {D=} {H=} {options} {isa}")
+        assert all(a is None or a.dtype == dtype for a in actual.values())
+
+
 @pytest.mark.parametrize("dtype", TOLERANCE)
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_engine_equals_reference(variant, dtype, restore_isa):
@@ -33,12 +46,14 @@ def test_engine_equals_reference(variant, dtype, restore_isa):
     for T, N, D, H in sizes:
         lengths, resets, reverse, ids = rng.random(4) < [0.5, 0.3, 0.5, 0.25]
         options = {"lengths": lengths, "resets": resets, "reverse": reverse, "ids": ids}
-        cell, arguments = make_problem(rng, variant, T, N, D, H, dtype, **options)
-        cotangents = make_cotangents(rng, cell, T, N, H, dtype)
-        exact = {k: np.asarray(v, "f8") if np.asarray(v).dtype.kind == "f" else v for k, v in arguments.items()}
-        expected = run(reference, cell, exact, {k: v.astype("f8") for k, v in cotangents.items()})
-        for isa in rc.available_isas():
-            rc.use_isa(isa)
-            actual = run(rc, cell, arguments, cotangents)
-            assert_same(actual, expected, TOLERANCE[dtype], f"{T=} {N=} {D=} {H=} {options} {isa}")
-            assert all(a is None or a.dtype == dtype for a in actual.values())
+        check(rng, variant, T, N, D, H, dtype, options)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_combination_of_options(variant, dtype, restore_isa):
+    rng = np.random.default_rng(100 + list(VARIANTS).index(variant))
+    names = ("lengths", "resets", "reverse", "ids")
+    for chosen in itertools.product([False, True], repeat=4):
+        for T, N, D, H in [(7, 3, 5, 4), (20, 9, 6, 17)]:
+            check(rng, variant, T, N, D, H, dtype, dict(zip(names, chosen, strict=True)))

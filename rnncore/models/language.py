@@ -423,9 +423,9 @@ class LanguageModel:
         while n > 0 and not (drawn and stop_at_eos and token == vocabulary.eos_id):
             ids = functional.sample_ids(
                 recurrent.cells(),
-                self.params.get("embedding.W"),
-                self.params["output.W"],
-                self.params["output.b"],
+                self._embedding.params["W"] if self._embedding else None,
+                self._output.params["W"],
+                self._output.params["b"],
                 states[0],
                 states[1] if len(states) > 1 else None,
                 token,
