@@ -3,6 +3,7 @@
 import os
 from glob import glob
 
+import numpy
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 
@@ -22,11 +23,12 @@ CFLAGS = [
 
 engine = Extension(
     "rnncore._engine",
-    ["src/_engine.pyx", *sorted(glob("src/kernels/*.c"))],
-    include_dirs=["src/kernels"],
+    ["src/_engine.pyx", "src/threads.c", *sorted(glob("src/kernels/*.c"))],
+    include_dirs=["src", "src/kernels", numpy.get_include()],
+    define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")],
     extra_compile_args=CFLAGS + os.environ.get("RNNCORE_CFLAGS", "").split(),
     # In the sdist, and a rebuild when one of them changes.
-    depends=sorted(glob("src/**/*.p[yx]*", recursive=True) + glob("src/kernels/*.h")),
+    depends=sorted(glob("src/**/*.p[yx]*", recursive=True) + glob("src/**/*.h", recursive=True)),
 )
 
 setup(

@@ -3,7 +3,7 @@
 from . import reference
 
 try:
-    from ._engine import available_isas, use_isa
+    from ._engine import available_isas, get_num_threads, set_num_threads, use_isa
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
         "rnncore's compiled module is not here: this looks like its source checkout, not the installed package. "
@@ -34,6 +34,7 @@ __all__ = [
     "batches_by_length",
     "clip_by_global_norm",
     "clip_by_value",
+    "get_num_threads",
     "gru_backward",
     "gru_forward",
     "load",
@@ -43,6 +44,7 @@ __all__ = [
     "reference",
     "rnn_backward",
     "rnn_forward",
+    "set_num_threads",
     "sigmoid_cross_entropy",
     "softmax_cross_entropy",
     "streams",

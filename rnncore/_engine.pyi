@@ -9,36 +9,46 @@ FORMS: dict[str, int]
 UPDATES: dict[str, int]
 PEEPHOLES: dict[str, int]
 
-# Specialised by element type: forward["float"], forward["double"]; see src/_engine.pyx for the arguments.
-forward: Any
-backward: Any
+# Specialised by element type: sample["float"], sample["double"]; see src/_engine.pyx for the arguments.
 sample: Any
-affine_forward: Any
-affine_backward: Any
 
 class Block:
     def __init__(self, size: int) -> None: ...
 
 class Stream:
-    def __init__(
-        self,
-        cells: list[tuple],
-        N: int,
-        H: int,
-        is_double: bool,
-        packed: np.ndarray,
-        h: np.ndarray,
-        c: np.ndarray | None,
-        scratch: np.ndarray,
-    ) -> None: ...
+    def __init__(self, cells: list[tuple], N: int, h: np.ndarray, c: np.ndarray | None) -> None: ...
     def step(self, x: np.ndarray | None, ids: np.ndarray | None, out: np.ndarray) -> None: ...
 
 def available_isas() -> list[str]: ...
 def use_isa(name: str) -> None: ...
 def current_isa() -> str: ...
-def forward_scratch(kind: int, gates: int, T: int, N: int, D: int, H: int, ids: bool, keep: bool) -> int: ...
-def backward_scratch(gates: int, L: int, N: int, D: int, H: int) -> int: ...
-def packed_weights(gates: int, D: int, H: int) -> int: ...
-def affine_scratch(L: int, D: int, K: int) -> int: ...
+def set_num_threads(n: int) -> None: ...
+def get_num_threads() -> int: ...
+def set_cost_rule(flops: float = 8e6, rows: int = 4, products: int = 100_000, units: int = 32) -> None: ...
+def fits(
+    G: int,
+    x: object,
+    Wx: object,
+    Wh: object,
+    b: object,
+    h0: object,
+    c0: object,
+    bhn: object,
+    peephole: object,
+) -> bool: ...
+def forward(*calls: tuple) -> None: ...
+def backward(*calls: tuple) -> None: ...
+def affine(
+    x: np.ndarray,
+    W: np.ndarray,
+    b: np.ndarray | None,
+    y: np.ndarray | None,
+    targets: np.ndarray | None,
+    weights: np.ndarray | None,
+    losses: np.ndarray | None,
+    dx: np.ndarray | None,
+    dW: np.ndarray | None,
+    db: np.ndarray | None,
+) -> None: ...
 def softmax_cross_entropy(logits: np.ndarray, targets: np.ndarray, weights: np.ndarray, losses: np.ndarray) -> None: ...
 def scatter_add(ids: np.ndarray, rows: np.ndarray, table: np.ndarray) -> None: ...

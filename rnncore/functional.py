@@ -5,17 +5,17 @@ All argument checks of the engine stand here and nowhere else; native code trust
 
 import math
 from dataclasses import dataclass
+from functools import wraps
+from itertools import pairwise, zip_longest
 from typing import NamedTuple
 
 import numpy as np
 
-from . import _engine
+from . import _engine, checks
 from .reference import GRUGradients, LSTMGradients, RNNGradients
 
 __all__ = ["gru_backward", "gru_forward", "lstm_backward", "lstm_forward", "rnn_backward", "rnn_forward"]
 
-_FORWARD = {np.dtype(t): _engine.forward[c] for t, c in ((np.float32, "float"), (np.float64, "double"))}
-_BACKWARD = {np.dtype(t): _engine.backward[c] for t, c in ((np.float32, "float"), (np.float64, "double"))}
 _FLOAT32, _FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 
 
@@ -55,12 +55,17 @@ def as_real(name, value):
     return array
 
 
+def _is_dense(array, dtype):
+    """Whether native code can read the array as it is."""
+    return array.dtype == dtype and array.flags.c_contiguous and array.flags.aligned
+
+
 def _dense(array, dtype):
     """A view of the array where native code can read it as it is, a copy where it cannot.
 
     A view, because the caller may give its own array another shape.
     """
-    if array.dtype == dtype and array.flags.c_contiguous and array.flags.aligned:
+    if _is_dense(array, dtype):
         return array.view()
     return np.array(array, dtype, order="C")
 
@@ -167,9 +172,9 @@ class Cache:
 
     Attributes
     ----------
-    h : ndarray (T, N, H)
-        States, zero at padded steps; read-only.
-    gates : ndarray (T, N, G*H)
+    h : ndarray (T, N, H) or None
+        States, zero at padded steps; read-only. None with ``checkpoint``, as the others.
+    gates : ndarray (T, N, G*H) or None
         Activated gates, blocks as in the weights (LSTM i f g o, GRU r z n, simplified z n; RNN: the state);
         read-only.
     c : ndarray (T, N, H) or None
@@ -178,51 +183,94 @@ class Cache:
 
     kind: str
     _cell: tuple
-    _shape: tuple
+    _shape: tuple  # T, N, D, H
+    _dtype: np.dtype
     _packing: _Packing | None
     _resets: np.ndarray | None
     _reverse: bool
     _x: np.ndarray | None
     _ids: np.ndarray | None
-    _weights: tuple
-    _h0: np.ndarray
-    _c0: np.ndarray | None
-    _gates: np.ndarray | None
-    _c: np.ndarray | None
-    _m: np.ndarray | None
-    _h: np.ndarray
+    _weights: tuple  # Wx, Wh, b, bhn, peephole
+    _segments: list  # (first step, last step + 1) in order of computation
+    # With one segment all it computed, with several the states h0, c0 that each of them starts from.
+    _kept: tuple | None = None
+    _states: list | None = None
 
-    def _view(self, tokens):
+    def _view(self, index):
+        tokens = None if self._kept is None else self._kept[index]
         if tokens is None:
             return None
         T, N = self._shape[:2]
-        view = self._packing.unpack(tokens, T, N) if self._packing else tokens.reshape(T, N, tokens.shape[1])
+        view = self._packing.unpack(tokens, T, N) if self._packing else tokens.reshape(T, N, tokens.shape[-1])
         view.flags.writeable = False
         return view
 
     @property
     def h(self):
-        return self._view(self._h)
+        return self._view(_H)
 
     @property
     def gates(self):
-        return self._view(self._h if self._gates is None else self._gates)
+        return self._view(_H if self.kind == "rnn" else _GATES)
 
     @property
     def c(self):
-        return self._view(self._c)
+        return self._view(_C)
 
     @property
-    def _batch(self):
-        """The arguments that describe the batch to native code."""
-        T, N = self._shape[:2]
+    def _irregular(self):
+        """Whether the state before a step is anything but the state of the step before it."""
+        return self._packing is not None or self._resets is not None
+
+    @property
+    def _reset_form(self):
+        return self._cell[3] if self.kind == "gru" else None
+
+    def _tokens(self, begin, end):
+        """The tokens of steps begin .. end - 1, as a slice."""
         if self._packing is None:
-            return T, N, None, None, self._resets, self._reverse
-        return len(self._packing.rows), N, self._packing.rows, self._packing.offset, self._resets, self._reverse
+            return slice(begin * self._shape[1], end * self._shape[1])
+        offset, L = self._packing.offset, len(self._packing.index)
+        return slice(*(int(offset[step]) if step < len(offset) else L for step in (begin, end)))
+
+    def _piece(self, array, begin, end):
+        """The tokens of some steps of an array (T, N, K), dense: (steps, N, K), or (tokens, K) where it is ragged."""
+        if array is None:
+            return None
+        if self._packing is None:
+            return _dense(array if end - begin == len(array) else array[begin:end], self._dtype)
+        T, N = array.shape[:2]
+        index = self._packing.index[self._tokens(begin, end)]
+        return np.asarray(array[index // N, index % N], self._dtype, order="C")
+
+    def _arguments(self, x, begin, end):
+        """What native code needs to know of some steps, up to the input; x are their tokens."""
+        tokens, N = self._tokens(begin, end), self._shape[1]
+        rows = offset = None
+        if self._packing is not None:
+            rows = self._packing.rows[begin:end]
+            offset = self._packing.offset[begin:end] - self._packing.offset[begin]
+        resets = None if self._resets is None else self._resets[tokens]
+        ids = None if self._ids is None else self._ids[tokens]
+        return self._cell, (end - begin, N, rows, offset, resets, self._reverse), self._weights, x, ids
+
+    def _keepsakes(self, L):
+        """Arrays for what the backward pass needs of L tokens: gates, c, m."""
+        H, G, dtype = self._shape[3], self._cell[1], self._dtype
+        return (
+            None if self.kind == "rnn" else _empty((L, G * H), dtype),
+            _empty((L, H), dtype) if self.kind == "lstm" else None,
+            _empty((L, H), dtype) if self._reset_form == _RESET_AFTER else None,
+        )
 
     def __repr__(self):
         T, N, D, H = self._shape
-        return f"<{self.kind} cache: T={T} N={N} D={D} H={H} {self._h.dtype}>"
+        return f"<{self.kind} cache: T={T} N={N} D={D} H={H} {self._dtype}>"
+
+
+# ``Cache._kept``: x, h0, c0, gates, c, m, h of all tokens, in the order in which native code takes them.
+_GATES, _C, _H = 3, 4, 6
+_RESET_BEFORE, _RESET_AFTER = _engine.FORMS["reset_before"], _engine.FORMS["reset_after"]
 
 
 # ---- memory ---------------------------------------------------------------------------------------------------------
@@ -244,15 +292,144 @@ def _zeros(shape, dtype):
 
 # ---- the two native calls -----------------------------------------------------------------------------------------
 
+# An input that must be copied for native code is copied so many tokens at a time where nothing is kept.
+_PIECE_TOKENS = 4096
 
-def _forward(kind, cell, x, Wx, Wh, b, h0, c0, bhn, peephole, lengths, resets, reverse, training):
-    """-> h (T,N,H), h_n (N,H), c_n (N,H) or None, Cache or None."""
+
+def _cut(steps, count, reverse):
+    """Steps in ``count`` nearly equal segments, in order of computation."""
+    bounds = [steps * k // count for k in range(count + 1)]
+    segments = list(pairwise(bounds))
+    return segments[::-1] if reverse else segments
+
+
+class _Forward:
+    """One forward call: cleans its arguments, says what native code has to do, gives the results."""
+
+    def __init__(
+        self,
+        kind,
+        cell,
+        x,
+        Wx,
+        Wh,
+        b,
+        h0,
+        c0=None,
+        bhn=None,
+        peephole=None,
+        *,
+        lengths,
+        resets,
+        reverse,
+        training,
+        checkpoint,
+    ):
+        G, packing, ids = cell[1], None, None
+        reset_after = kind == "gru" and cell[3] == _RESET_AFTER
+        # All checks below, at the speed of C; they are made one by one where this one fails.
+        if lengths is None and resets is None and _engine.fits(G, x, Wx, Wh, b, h0, c0, bhn, peephole):
+            (T, N, D), H, dtype = x.shape, Wx.shape[1] // G, x.dtype
+            if training:
+                x, Wx, Wh, b = x.view(), Wx.view(), Wh.view(), b.view()
+        else:
+            x, ids, arrays, dtype, (T, N, D, H) = _clean(G, x, Wx, Wh, b, h0, c0, bhn, peephole)
+            if lengths is not None:
+                lengths = clean_lengths(lengths, T, N)
+                if (lengths != T).any():
+                    packing = _Packing.of(lengths, N)
+            if resets is not None:
+                resets = _clean_resets(resets, T, N)
+            if resets is not None:
+                resets = np.ascontiguousarray(resets if packing is None else packing.pack(resets))
+                resets = resets.reshape(-1).view(np.int8)
+            if ids is not None:
+                ids = clean_ids(ids if packing is None else packing.pack(ids), D).reshape(-1)
+            h0, c0 = arrays.get("h0"), arrays.get("c0")
+            Wx, Wh, b = (_dense(arrays[name], dtype) for name in ("Wx", "Wh", "b"))
+            bhn, peephole = (_dense(arrays[name], dtype) if name in arrays else None for name in ("bhn", "peephole"))
+        if reset_after and bhn is None:
+            bhn = np.zeros(H, dtype)
+
+        self.training, self.packing, self.dtype = training, packing, dtype
+        steps = T if packing is None else len(packing.rows)
+        tokens = T * N if packing is None else len(packing.index)
+        self.empty = not tokens * H
+        count = 1
+        if checkpoint is not None:
+            count = checkpoint_segments(checkpoint, steps)
+        elif not training and ids is None and (packing is not None or not _is_dense(x, dtype)):
+            count = -(-tokens // _PIECE_TOKENS)
+        weights = Wx, Wh, b, bhn, peephole
+        segments = [(0, steps)] if count == 1 else _cut(steps, min(count, max(steps, 1)), reverse)
+        self.cache = Cache(kind, cell, (T, N, D, H), dtype, packing, resets, bool(reverse), x, ids, weights, segments)
+        self.h0 = self.initial(h0)
+        self.c0 = self.initial(c0) if kind == "lstm" else None
+        self.h_n, self.c_n = self.h0.copy(), None if self.c0 is None else self.c0.copy()
+        self.h = _empty((T, N, H), dtype) if packing is None else _zeros((T, N, H), dtype)
+
+    def initial(self, state):
+        """A copy: callers carry the state on in place."""
+        if state is None:
+            return np.zeros((self.cache._shape[1], self.cache._shape[3]), self.dtype)
+        return np.array(state if self.packing is None else state[self.packing.order], self.dtype, order="C")
+
+    def jobs(self):
+        """Pairs of a native function and its arguments; the results are there when the last one is done."""
+        cache, packing = self.cache, self.packing
+        T, N, _, H = cache._shape
+        checkpointed = self.training and len(cache._segments) > 1
+        if checkpointed:
+            cache._states = []
+        keeps = self.training and not checkpointed
+        for begin, end in cache._segments:
+            h0, c0 = self.h0, self.c0
+            if len(cache._segments) > 1:
+                # What the segment before this one left.
+                h0, c0 = self.h_n.copy(), None if c0 is None else self.c_n.copy()
+            if checkpointed:
+                cache._states.append((h0, c0))
+            x = cache._piece(cache._x, begin, end)
+            tokens = cache._tokens(begin, end)
+            L = tokens.stop - tokens.start
+            # What the cache keeps is its own: the caller may write into the result.
+            h = _empty((L, H), self.dtype) if keeps or packing is not None else self.h[begin:end]
+            kept = cache._keepsakes(L) if keeps else (None, None, None)
+            if not self.empty:
+                yield (
+                    _engine.forward,
+                    (*cache._arguments(x, begin, end), h0, c0, *kept, h, self.h_n, self.c_n),
+                )
+            if keeps:
+                cache._x, cache._kept = None, (x, h0, c0, *kept, h)
+            if packing is not None:
+                self.h.reshape(T * N, H)[packing.index[tokens]] = h
+            elif keeps:
+                self.h.reshape(L, H)[...] = h
+
+    def result(self):
+        h_n, c_n = self.h_n, self.c_n
+        if self.packing is not None:
+            h_n, c_n = self.packing.unsort(h_n), None if c_n is None else self.packing.unsort(c_n)
+        return self.h, h_n if c_n is None else (h_n, c_n), self.cache if self.training else None
+
+
+def checkpoint_segments(checkpoint, steps):
+    """-> number of segments, at most one a step."""
+    if checkpoint is True:
+        return max(1, math.isqrt(steps))
+    if checkpoint is False:
+        raise TypeError("checkpoint must be None, True or a number of segments; got False")
+    return max(1, min(checks.integer("checkpoint", checkpoint, least=1), steps))
+
+
+def _clean(G, x, Wx, Wh, b, h0, c0, bhn, peephole):
+    """-> x (T,N,D) or None, ids (T,N) or None, dict of the other arrays that are there, dtype, (T, N, D, H)."""
     x, ids = _clean_input(x)
     arrays = {"Wx": as_real("Wx", Wx), "Wh": as_real("Wh", Wh), "b": as_real("b", b)}
     optional = {"h0": h0, "c0": c0, "bhn": bhn, "peephole": peephole}
     arrays |= {name: as_real(name, value) for name, value in optional.items() if value is not None}
 
-    G = cell[1]
     blocks = f"{G}H" if G > 1 else "H"
     T, N = (ids if x is None else x).shape[:2]
     Wx = arrays["Wx"]
@@ -270,76 +447,8 @@ def _forward(kind, cell, x, Wx, Wh, b, h0, c0, bhn, peephole, lengths, resets, r
     ):
         if name in arrays:
             _check_shape(name, arrays[name], letters, wanted)
-
     wide = any(a.dtype.itemsize == 8 for a in arrays.values()) or (x is not None and x.dtype.itemsize == 8)
-    dtype = _FLOAT64 if wide else _FLOAT32
-    packing = None
-    if lengths is not None:
-        lengths = clean_lengths(lengths, T, N)
-        if (lengths != T).any():
-            packing = _Packing.of(lengths, N)
-    if resets is not None:
-        resets = _clean_resets(resets, T, N)
-    if ids is not None:
-        ids = clean_ids(ids if packing is None else packing.pack(ids), D).reshape(-1)
-    else:
-        x = _dense(x if packing is None else packing.pack(x), dtype)
-        x = x.reshape(T * N if packing is None else len(x), D)
-    if resets is not None:
-        resets = np.ascontiguousarray(resets if packing is None else packing.pack(resets)).reshape(-1).view(np.int8)
-
-    def initial(name):
-        if name not in arrays:
-            return np.zeros((N, H), dtype)
-        # A copy: callers carry the state on in place.
-        return np.array(arrays[name] if packing is None else arrays[name][packing.order], dtype, order="C")
-
-    h0 = initial("h0")
-    c0 = initial("c0") if kind == "lstm" else None
-    Wx, Wh, b = (_dense(arrays[name], dtype) for name in ("Wx", "Wh", "b"))
-    peephole = _dense(arrays["peephole"], dtype) if "peephole" in arrays else None
-    reset_after = cell[3] == _engine.FORMS["reset_after"] if kind == "gru" else False
-    if reset_after:
-        bhn = _dense(arrays["bhn"], dtype) if "bhn" in arrays else np.zeros(H, dtype)
-
-    L = T * N if packing is None else len(packing.index)
-    keep_gates = training and kind != "rnn"
-    h = _empty((L, H), dtype)
-    cache = Cache(
-        kind,
-        cell,
-        (T, N, D, H),
-        packing,
-        resets,
-        bool(reverse),
-        x,
-        ids,
-        (Wx, Wh, b, bhn, peephole),
-        h0,
-        c0,
-        _empty((L, G * H), dtype) if keep_gates else None,
-        _empty((L, H), dtype) if keep_gates and kind == "lstm" else None,
-        _empty((L, H), dtype) if keep_gates and reset_after else None,
-        h,
-    )
-    h_n, c_n = h0.copy(), None if c0 is None else c0.copy()
-    if h.size:
-        batch = cache._batch
-        size = _engine.forward_scratch(cell[0], G, batch[0], N, D, H, x is None, training)
-        scratch = _empty((size,), dtype)
-        _FORWARD[dtype](
-            cell, *batch, x, ids, *cache._weights, h0, c0, cache._gates, cache._c, cache._m, h, h_n, c_n, scratch
-        )
-    if packing is not None:
-        h = packing.unpack(h, T, N)
-        h_n, c_n = packing.unsort(h_n), None if c_n is None else packing.unsort(c_n)
-    else:
-        # The caller may write into its result; the cache keeps its own.
-        if training:
-            h, kept = _empty((L, H), dtype), h
-            h[...] = kept
-        h = h.reshape(T, N, H)
-    return h, h_n, c_n, cache if training else None
+    return x, ids, arrays, _FLOAT64 if wide else _FLOAT32, (T, N, D, H)
 
 
 def _clean_cotangent(name, value, letters, wanted, dtype):
@@ -350,68 +459,115 @@ def _clean_cotangent(name, value, letters, wanted, dtype):
     return array.astype(dtype, copy=False)
 
 
-def _backward(kind, cache, dh, dh_n, dc_n):
-    """-> dx, dWx, dWh, db, dh0, dc0, dbhn, dpeephole; None where the cell has no such thing."""
-    if not isinstance(cache, Cache) or cache.kind != kind:
-        raise TypeError(f"cache must come from {kind}_forward with training=True; got {cache!r}")
-    T, N, D, H = cache._shape
-    Wx, Wh, _, bhn, peephole = cache._weights
-    packing, dtype, G = cache._packing, cache._h.dtype, cache._cell[1]
-    dh = _clean_cotangent("dh", dh, "(T, N, H)", (T, N, H), dtype)
-    dh_n = _clean_cotangent("dh_n", dh_n, "(N, H)", (N, H), dtype)
-    dc_n = _clean_cotangent("dc_n", dc_n, "(N, H)", (N, H), dtype)
-    if dh is not None:
-        dh = _dense(dh if packing is None else packing.pack(dh), dtype).reshape(len(cache._h), H)
+class _Backward:
+    """One backward call, as _Forward."""
 
-    def carried(d_n):
-        if d_n is None:
-            return np.zeros((N, H), dtype)
-        return np.array(d_n if packing is None else d_n[packing.order], order="C")
-
-    L = len(cache._h)
-    dh0 = carried(dh_n)
-    dc0 = carried(dc_n) if kind == "lstm" else None
-    dx = _zeros((L, D), dtype) if cache._ids is None else None
-    dWx, dWh, db = np.zeros((D, G * H), dtype), np.zeros((H, G * H), dtype), np.zeros(G * H, dtype)
-    dpeephole = None if peephole is None else np.zeros((3, H), dtype)
-    dbhn = None if bhn is None else np.zeros(H, dtype)
-    if cache._h.size:
-        # Only where the states before each step are not the states shifted by one do they need an array.
-        irregular = packing is not None or cache._resets is not None
-        reset_before = kind == "gru" and cache._cell[3] == _engine.FORMS["reset_before"]
-        _BACKWARD[dtype](
-            cache._cell,
-            *cache._batch,
-            cache._x,
-            cache._ids,
-            *cache._weights,
-            cache._h0,
-            cache._c0,
-            cache._gates,
-            cache._c,
-            cache._m,
-            cache._h,
-            dh,
-            _empty((L, G * H), dtype),
-            None if bhn is None else _empty((L, H), dtype),
-            _empty((L, H), dtype) if reset_before else None,
-            _empty((L, H), dtype) if irregular else None,
-            dx,
-            dWx,
-            dWh,
-            db,
-            dbhn,
-            dpeephole,
-            dh0,
-            dc0,
-            _empty((_engine.backward_scratch(G, L, N, D, H),), dtype),
+    def __init__(self, kind, cache, dh, dh_n, dc_n=None):
+        if not isinstance(cache, Cache) or cache.kind != kind:
+            raise TypeError(f"cache must come from {kind}_forward with training=True; got {cache!r}")
+        T, N, D, H = cache._shape
+        dtype, packing, GH = cache._dtype, cache._packing, cache._cell[1] * H
+        self.cache = cache
+        self.dh = _clean_cotangent("dh", dh, "(T, N, H)", (T, N, H), dtype)
+        self.dh0 = self.carried("dh_n", dh_n)
+        self.dc0 = self.carried("dc_n", dc_n) if kind == "lstm" else None
+        _, _, _, bhn, peephole = cache._weights
+        self.empty = not H * (T * N if packing is None else len(packing.index))
+        self.dx = None
+        if cache._ids is None:
+            self.dx = _zeros((T, N, D), dtype) if self.empty or packing is not None else _empty((T, N, D), dtype)
+        self.dweights = (
+            _zeros((D, GH), dtype),
+            _zeros((H, GH), dtype),
+            np.zeros(GH, dtype),
+            None if bhn is None else np.zeros(H, dtype),
+            None if peephole is None else np.zeros((3, H), dtype),
         )
-    if packing is not None:
-        dx = None if dx is None else packing.unpack(dx, T, N)
-        dh0, dc0 = packing.unsort(dh0), None if dc0 is None else packing.unsort(dc0)
-    elif dx is not None:
-        dx = dx.reshape(T, N, D)
-    return dx, dWx, dWh, db, dh0, dc0, dbhn, dpeephole
+
+    def carried(self, name, d_n):
+        _, N, _, H = self.cache._shape
+        d_n = _clean_cotangent(name, d_n, "(N, H)", (N, H), self.cache._dtype)
+        if d_n is None:
+            return np.zeros((N, H), self.cache._dtype)
+        return np.array(d_n if self.cache._packing is None else d_n[self.cache._packing.order], order="C")
+
+    def jobs(self):
+        if self.empty:
+            return
+        cache, packing, dtype = self.cache, self.cache._packing, self.cache._dtype
+        T, N, D, H = cache._shape
+        for index in reversed(range(len(cache._segments))):
+            begin, end = cache._segments[index]
+            tokens = cache._tokens(begin, end)
+            L = tokens.stop - tokens.start
+            kept = cache._kept
+            if kept is None:
+                h0, c0 = cache._states[index]
+                x = cache._piece(cache._x, begin, end)
+                kept = (x, h0, c0, *cache._keepsakes(L), _empty((L, H), dtype))
+                final = h0.copy(), None if c0 is None else c0.copy()
+                yield _engine.forward, (*cache._arguments(x, begin, end), *kept[1:], *final)
+            dx = self.dx
+            if dx is not None:
+                dx = _empty((L, D), dtype) if packing is not None else dx[begin:end]
+            yield (
+                _engine.backward,
+                (
+                    *cache._arguments(kept[0], begin, end),
+                    *kept[1:],
+                    cache._piece(self.dh, begin, end),
+                    _empty((L, cache._cell[1] * H), dtype),  # dgates
+                    _empty((L, H), dtype) if cache._reset_form == _RESET_AFTER else None,  # dm
+                    _empty((L, H), dtype) if cache._reset_form == _RESET_BEFORE else None,  # r h'
+                    _empty((L, H), dtype) if cache._irregular else None,  # h before each step
+                    _empty((L, H), dtype) if cache._irregular and self.dweights[4] is not None else None,  # c before
+                    dx,
+                    *self.dweights,
+                    self.dh0,
+                    self.dc0,
+                ),
+            )
+            if packing is not None and dx is not None:
+                self.dx.reshape(T * N, D)[packing.index[tokens]] = dx
+
+    def result(self):
+        packing, dh0, dc0 = self.cache._packing, self.dh0, self.dc0
+        if packing is not None:
+            dh0, dc0 = packing.unsort(dh0), None if dc0 is None else packing.unsort(dc0)
+        dWx, dWh, db, dbhn, dpeephole = self.dweights
+        if self.cache.kind == "lstm":
+            return LSTMGradients(self.dx, dWx, dWh, db, dh0, dc0, dpeephole)
+        if self.cache.kind == "gru":
+            return GRUGradients(self.dx, dWx, dWh, db, dh0, dbhn)
+        return RNNGradients(self.dx, dWx, dWh, db, dh0)
+
+
+def _run(*calls):
+    """One call, or two side by side. -> list of their results"""
+    for jobs in zip_longest(*(call.jobs() for call in calls)):
+        jobs[0][0](*(arguments for _, arguments in jobs))
+    return [call.result() for call in calls]
+
+
+def _native(prepare):
+    """The public function that runs the call which ``prepare`` describes."""
+
+    @wraps(prepare)
+    def function(*args, **kwargs):
+        return _run(prepare(*args, **kwargs))[0]
+
+    return function
+
+
+def side_by_side(function, *arguments):
+    """Call one of the public functions with each of one or two dicts of arguments, at the same time where cores allow.
+
+    -> list of the results. Two calls must be of one shape, dtype and number of segments; one may run in reverse.
+    """
+    return _run(*(function.__wrapped__(**keywords) for keywords in arguments))
+
+
+# ---- other native functions ---------------------------------------------------------------------------------------
 
 
 def affine_forward(x, W, b):
@@ -423,23 +579,36 @@ def affine_forward(x, W, b):
     if 0 in (L, D, K):
         return np.zeros((L, K), dtype) + b
     y = _empty((L, K), dtype)
-    scratch = _empty((_engine.affine_scratch(L, D, K),), dtype)
-    _engine.affine_forward(_dense(x, dtype), _dense(W, dtype), _dense(b, dtype), y, scratch)
+    x, W, b = (_dense(a, dtype) for a in (x, W, b))
+    _engine.affine(x, W, b, y, None, None, None, None, None, None)
     return y
 
 
 def affine_backward(x, W, dy, dW, db):
-    """-> dx (L, D) of x (L, D), W (D, K), dy (L, K); adds to dW (D, K) and db (K,) in place."""
+    """-> dx (L, D) of x (L, D), W (D, K), dy (L, K); adds to dW (D, K) and db (K,), dense, in place."""
     (L, D), K = x.shape, W.shape[-1]
     _check_shape("W", W, "(D, K)", (D, K))
     _check_shape("dW", dW, "(D, K)", (D, K))
     _check_shape("db", db, "(K,)", (K,))
     dtype = W.dtype
-    dx = _zeros((L, D), dtype)
-    if 0 not in (L, D, K):
-        scratch = _empty((_engine.affine_scratch(L, D, K),), dtype)
-        _engine.affine_backward(_dense(x, dtype), _dense(W, dtype), _dense(dy, dtype), dx, dW, db, scratch)
+    if 0 in (L, D, K):
+        return np.zeros((L, D), dtype)
+    dx = _empty((L, D), dtype)
+    x, W, dy = (_dense(a, dtype) for a in (x, W, dy))
+    _engine.affine(x, W, None, dy, None, None, None, dx, dW, db)
     return dx
+
+
+def softmax_head(x, W, b, targets, weights, dW, db):
+    """Cross-entropy of softmax(x W + b), and its gradients, without an array of all logits.
+
+    x (L, D); W (D, K), b (K,), dense; targets (L,) int64 in [0, K); weights (L,) float64 scale the gradients only, and
+    where one is 0 the row counts for nothing. -> losses (L,) float64, dx (L, D); adds to dW and db in place.
+    """
+    losses, dx = np.zeros(len(x)), _empty(x.shape, W.dtype)
+    if len(x):
+        _engine.affine(_dense(x, W.dtype), W, b, None, targets, weights, losses, dx, dW, db)
+    return losses, dx
 
 
 def scatter_add(ids, rows, table):
@@ -476,25 +645,13 @@ def _check_stack(cells, D, H):
         D = H
 
 
-def stack_room(cells, N, dtype, extra=0):
-    """-> arrays for the packed weights and the scratch of a stack of cells that goes step by step."""
-    packed = scratch = 0
-    for cell, Wx, Wh, *_ in cells:
-        kind, gates, (D, H) = cell[0], cell[1], (Wx.shape[0], Wh.shape[0])
-        packed += _engine.packed_weights(gates, D, H)
-        scratch = max(scratch, _engine.forward_scratch(kind, gates, 1, N, D, H, False, False))
-    return np.empty(packed, dtype), np.empty(extra + scratch, dtype)
-
-
-def make_stream(cells, N, D, H, dtype, h, c):
+def make_stream(cells, D, dtype, h, c):
     """A native stream over copies of ``cells`` that keeps its state in h, c (layers, N, H); see layers.Stream."""
-    _check_stack(cells, D, H)
+    _check_stack(cells, D, h.shape[2])
     cells = [
         (cell, *(None if a is None else np.array(a, dtype, order="C") for a in weights)) for cell, *weights in cells
     ]
-    packed, scratch = stack_room(cells, N, dtype)
-    arrays = (None if a is None else a.reshape(-1).view(np.int8) for a in (packed, h, c, scratch))
-    return _engine.Stream(cells, N, H, dtype == _FLOAT64, *arrays)
+    return _engine.Stream(cells, h.shape[1], h, c)
 
 
 def sample_ids(cells, embedding, Wy, by, h, c, first, uniforms, *, temperature, top_k, top_p, banned, stop):
@@ -547,9 +704,21 @@ def sample_ids(cells, embedding, Wy, by, h, c, first, uniforms, *, temperature, 
     ids = np.empty(len(uniforms), np.int64)
     flags = np.zeros(V, np.int8)
     flags[banned] = 1
-    packed, scratch = stack_room(cells, 1, Wy.dtype, extra=Wy.shape[0] + Wy.shape[1])
+    stack = _engine.Stream(cells, 1, *(None if state is None else state[:, None] for state in (h, c)))
     drawn = _engine.sample["float" if Wy.dtype == _FLOAT32 else "double"](
-        cells, embedding, Wy, by, h, c, first, uniforms, temperature, top_k, top_p, flags, stop, ids, packed, scratch
+        stack,
+        embedding,
+        Wy,
+        by,
+        first,
+        uniforms,
+        temperature,
+        top_k,
+        top_p,
+        flags,
+        stop,
+        ids,
+        np.empty(H + V, Wy.dtype),
     )
     if drawn < 0:
         raise ValueError("the output of the model is not finite: it cannot be sampled from")
@@ -579,7 +748,11 @@ _OPTIONS = """
     reverse : bool, default False
         Run from the last valid step to the first; outputs stay at their own time index.
     training : bool, default True
-        Keep what the backward pass needs. With False nothing is kept and ``cache`` is None."""
+        Keep what the backward pass needs. With False nothing is kept and ``cache`` is None.
+    checkpoint : True or int, optional
+        Keep only the states at the start of so many segments of the sequence, and let the backward pass compute each
+        segment again (Chen et al. 2016, "Training deep nets with sublinear memory cost"). True takes the square root
+        of T: memory grows with it, time by about a third, and all results are the same bits."""
 
 _RAISES = """
     Raises
@@ -601,7 +774,21 @@ def _document(function, **values):
     function.__doc__ = text
 
 
-def rnn_forward(x, Wx, Wh, b, h0=None, *, activation="tanh", lengths=None, resets=None, reverse=False, training=True):
+@_native
+def rnn_forward(
+    x,
+    Wx,
+    Wh,
+    b,
+    h0=None,
+    *,
+    activation="tanh",
+    lengths=None,
+    resets=None,
+    reverse=False,
+    training=True,
+    checkpoint=None,
+):
     """Simple recurrent network over a sequence: ``h = act(x Wx + h' Wh + b)``.
 
     Equations, in the notation of the course too: :func:`rnncore.reference.rnn_forward`. Dtype: all float32 or all
@@ -634,10 +821,11 @@ def rnn_forward(x, Wx, Wh, b, h0=None, *, activation="tanh", lengths=None, reset
     ((7, 2, 5), True)
     """
     cell = rnn_cell(activation)
-    h, h_n, _, cache = _forward("rnn", cell, x, Wx, Wh, b, h0, None, None, None, lengths, resets, reverse, training)
-    return h, h_n, cache
+    options = {"lengths": lengths, "resets": resets, "reverse": reverse, "training": training}
+    return _Forward("rnn", cell, x, Wx, Wh, b, h0, **options, checkpoint=checkpoint)
 
 
+@_native
 def rnn_backward(dh, cache, dh_n=None):
     """Gradients of :func:`rnn_forward` by back-propagation through time.
 
@@ -667,10 +855,10 @@ def rnn_backward(dh, cache, dh_n=None):
     >>> rc.rnn_backward(np.ones_like(h), cache).dWh.shape
     (3, 3)
     """
-    dx, dWx, dWh, db, dh0, *_ = _backward("rnn", cache, dh, dh_n, None)
-    return RNNGradients(dx, dWx, dWh, db, dh0)
+    return _Backward("rnn", cache, dh, dh_n)
 
 
+@_native
 def gru_forward(
     x,
     Wx,
@@ -685,6 +873,7 @@ def gru_forward(
     resets=None,
     reverse=False,
     training=True,
+    checkpoint=None,
 ):
     """Gated recurrent unit over a sequence; gate blocks r z n (simplified: z n).
 
@@ -730,10 +919,11 @@ def gru_forward(
     cell = gru_cell(form, update)
     if bhn is not None and form != "reset_after":
         raise ValueError(f"bhn belongs to form='reset_after'; got form={form!r}")
-    h, h_n, _, cache = _forward("gru", cell, x, Wx, Wh, b, h0, None, bhn, None, lengths, resets, reverse, training)
-    return h, h_n, cache
+    options = {"lengths": lengths, "resets": resets, "reverse": reverse, "training": training}
+    return _Forward("gru", cell, x, Wx, Wh, b, h0, bhn=bhn, **options, checkpoint=checkpoint)
 
 
+@_native
 def gru_backward(dh, cache, dh_n=None):
     """Gradients of :func:`gru_forward` by back-propagation through time.
 
@@ -764,10 +954,10 @@ def gru_backward(dh, cache, dh_n=None):
     >>> rc.gru_backward(np.ones_like(h), cache).dWx.shape
     (2, 9)
     """
-    dx, dWx, dWh, db, dh0, _, dbhn, _ = _backward("gru", cache, dh, dh_n, None)
-    return GRUGradients(dx, dWx, dWh, db, dh0, dbhn)
+    return _Backward("gru", cache, dh, dh_n)
 
 
+@_native
 def lstm_forward(
     x,
     Wx,
@@ -783,6 +973,7 @@ def lstm_forward(
     resets=None,
     reverse=False,
     training=True,
+    checkpoint=None,
 ):
     """Long short-term memory over a sequence; gate blocks i f g o.
 
@@ -824,12 +1015,11 @@ def lstm_forward(
     ((7, 2, 5), dtype('float32'), (7, 2, 5))
     """
     cell = lstm_cell(peephole is not None, peephole_output, output_activation)
-    h, h_n, c_n, cache = _forward(
-        "lstm", cell, x, Wx, Wh, b, h0, c0, None, peephole, lengths, resets, reverse, training
-    )
-    return h, (h_n, c_n), cache
+    options = {"lengths": lengths, "resets": resets, "reverse": reverse, "training": training}
+    return _Forward("lstm", cell, x, Wx, Wh, b, h0, c0, peephole=peephole, **options, checkpoint=checkpoint)
 
 
+@_native
 def lstm_backward(dh, cache, dh_n=None, dc_n=None):
     """Gradients of :func:`lstm_forward` by back-propagation through time.
 
@@ -860,8 +1050,7 @@ def lstm_backward(dh, cache, dh_n=None, dc_n=None):
     >>> rc.lstm_backward(np.ones_like(h), cache).dc0.shape
     (1, 3)
     """
-    dx, dWx, dWh, db, dh0, dc0, _, dpeephole = _backward("lstm", cache, dh, dh_n, dc_n)
-    return LSTMGradients(dx, dWx, dWh, db, dh0, dc0, dpeephole)
+    return _Backward("lstm", cache, dh, dh_n, dc_n)
 
 
 _document(rnn_forward, G="")

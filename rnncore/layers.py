@@ -189,6 +189,7 @@ class _Recurrent(_Layer):
         bidirectional,
         batch_first,
         dropout,
+        checkpoint,
         init,
         dtype,
         seed,
@@ -199,6 +200,9 @@ class _Recurrent(_Layer):
         self.num_layers = checks.integer("num_layers", num_layers, least=1)
         self.bidirectional, self.batch_first = bool(bidirectional), bool(batch_first)
         self.dropout = checks.share("dropout", dropout)
+        self.checkpoint = checkpoint
+        if checkpoint is not None:
+            functional.checkpoint_segments(checkpoint, 1)
         if init not in _INITIALISATIONS:
             raise ValueError(f"init must be one of {', '.join(map(repr, _INITIALISATIONS))}; got {init!r}")
         self._rng = np.random.default_rng(seed)
@@ -327,24 +331,26 @@ class _Recurrent(_Layer):
         y = x.swapaxes(0, 1) if self.batch_first else x
         T, N = y.shape[:2]
         states = self._split_state(state, N)
-        forward = getattr(self.backend, f"{self.cell_name}_forward")
         finals, cells, masks = [], [], []
         for layer in range(self.num_layers):
-            outputs, caches = [], []
-            for direction, suffix in enumerate(self._suffixes(layer)):
-                parameters = {name: self.params[name + suffix] for name in self._names()}
-                h, final, cache = forward(
-                    y,
-                    **parameters,
-                    **{name + "0": s[layer * self.directions + direction] for name, s in states.items()},
-                    **self._options(),
-                    lengths=lengths,
-                    reverse=bool(direction),
-                    training=training,
-                )
-                outputs.append(h)
-                finals.append(final if isinstance(final, tuple) else (final,))
-                caches.append(cache)
+            results = self._call(
+                "forward",
+                [
+                    {
+                        "x": y,
+                        **{name: self.params[name + suffix] for name in self._names()},
+                        **{name + "0": s[layer * self.directions + direction] for name, s in states.items()},
+                        **self._options(),
+                        "lengths": lengths,
+                        "reverse": bool(direction),
+                        "training": training,
+                        "checkpoint": self.checkpoint if training else None,
+                    }
+                    for direction, suffix in enumerate(self._suffixes(layer))
+                ],
+            )
+            outputs, layer_finals, caches = zip(*results, strict=True)
+            finals += [final if isinstance(final, tuple) else (final,) for final in layer_finals]
             y = outputs[0] if len(outputs) == 1 else np.concatenate(outputs, axis=2)
             cells.append(caches)
             if training and self.dropout and layer < self.num_layers - 1:
@@ -355,6 +361,13 @@ class _Recurrent(_Layer):
         state = tuple(np.stack(values) for values in zip(*finals, strict=True))
         y = y.swapaxes(0, 1) if self.batch_first else y
         return y, self._join_state(state), LayerCache((T, N), cells, masks) if training else None
+
+    def _call(self, direction, arguments):
+        """The cell's forward or backward function for each direction: at the same time, where the backend can."""
+        function = getattr(self.backend, f"{self.cell_name}_{direction}")
+        if self.backend is functional:
+            return functional.side_by_side(function, *arguments)
+        return [function(**keywords) for keywords in arguments]
 
     def backward(self, dy, cache, dstate=None):
         """Add the gradients of all parameters into ``grads``.
@@ -385,20 +398,26 @@ class _Recurrent(_Layer):
             dy = _like("dy", dy, (*((N, T) if self.batch_first else (T, N)), self.output_size), self.dtype)
             dy = dy.swapaxes(0, 1) if self.batch_first else dy
         dfinals = self._split_state(dstate, N, "dstate")
-        backward = getattr(self.backend, f"{self.cell_name}_backward")
         H = self.hidden_size
         dinitials = [None] * (self.num_layers * self.directions)
         for layer in reversed(range(self.num_layers)):
             if cache.masks and layer < self.num_layers - 1:
                 dy = dy * cache.masks[layer]
             dx = None
+            results = self._call(
+                "backward",
+                [
+                    {
+                        "dh": None if dy is None else dy[:, :, direction * H : (direction + 1) * H],
+                        "cache": cache.cells[layer][direction],
+                        **{f"d{name}_n": d[layer * self.directions + direction] for name, d in dfinals.items()},
+                    }
+                    for direction in range(self.directions)
+                ],
+            )
             for direction, suffix in enumerate(self._suffixes(layer)):
                 index = layer * self.directions + direction
-                gradients = backward(
-                    None if dy is None else dy[:, :, direction * H : (direction + 1) * H],
-                    cache.cells[layer][direction],
-                    **{f"d{name}_n": d[index] for name, d in dfinals.items()},
-                )._asdict()
+                gradients = results[direction]._asdict()
                 for name in self._names():
                     self.grads[name + suffix] += gradients["d" + name]
                 dinitials[index] = tuple(gradients[f"d{name}0"] for name in self.state_names)
@@ -440,7 +459,9 @@ class _Recurrent(_Layer):
 
     def _described(self):
         return {
-            name: getattr(self, name) for name in ("bidirectional", "batch_first", "dropout") if getattr(self, name)
+            name: getattr(self, name)
+            for name in ("bidirectional", "batch_first", "dropout", "checkpoint")
+            if getattr(self, name)
         }
 
 
@@ -474,8 +495,7 @@ class Stream:
         shape = (layer.num_layers, self.batch_size, layer.hidden_size)
         self._state = tuple(np.zeros(shape, self.dtype) for _ in layer.state_names)
         h, c = (*self._state, None)[:2]
-        sizes = self.batch_size, self.input_size, self.hidden_size
-        self._native = functional.make_stream(cells, *sizes, self.dtype, h, c)
+        self._native = functional.make_stream(cells, self.input_size, self.dtype, h, c)
 
     def step(self, x, out=None):
         """Advance every sequence by one step.
@@ -556,6 +576,9 @@ class RNN(_Recurrent):
         Sequences come and go as (N, T, .).
     dropout : float, default 0
         Share of the values between layers that ``forward`` sets to zero.
+    checkpoint : True or int, optional
+        Segments of the sequence that ``backward`` computes again instead of ``forward`` keeping them: long sequences
+        in little memory, with the same bits; see :func:`rnncore.rnn_forward`.
     init : {"orthogonal", "uniform"}
         Recurrent weights orthogonal and input weights Glorot-uniform, biases zero; or all uniform in +-1/sqrt(H).
     dtype : {"float32", "float64"}
@@ -580,6 +603,7 @@ class RNN(_Recurrent):
         bidirectional=False,
         batch_first=False,
         dropout=0.0,
+        checkpoint=None,
         init="orthogonal",
         dtype="float32",
         seed=None,
@@ -593,6 +617,7 @@ class RNN(_Recurrent):
             bidirectional=bidirectional,
             batch_first=batch_first,
             dropout=dropout,
+            checkpoint=checkpoint,
             init=init,
             dtype=dtype,
             seed=seed,
@@ -619,7 +644,7 @@ class GRU(_Recurrent):
     form : {"reset_before", "reset_after", "simplified"}
     update : {"new", "old"}
         "new": h = z n + (1-z) h' (the course); "old": h = (1-z) n + z h' (PyTorch).
-    bidirectional, batch_first, dropout, init, dtype, seed
+    bidirectional, batch_first, dropout, checkpoint, init, dtype, seed
         As in :class:`RNN`.
 
     Examples
@@ -643,6 +668,7 @@ class GRU(_Recurrent):
         bidirectional=False,
         batch_first=False,
         dropout=0.0,
+        checkpoint=None,
         init="orthogonal",
         dtype="float32",
         seed=None,
@@ -656,6 +682,7 @@ class GRU(_Recurrent):
             bidirectional=bidirectional,
             batch_first=batch_first,
             dropout=dropout,
+            checkpoint=checkpoint,
             init=init,
             dtype=dtype,
             seed=seed,
@@ -688,7 +715,7 @@ class LSTM(_Recurrent):
     output_activation : {"tanh", "identity"}
     forget_bias : float, default 1
         Added to the f block of ``b`` at the start (Jozefowicz, Zaremba and Sutskever 2015).
-    bidirectional, batch_first, dropout, init, dtype, seed
+    bidirectional, batch_first, dropout, checkpoint, init, dtype, seed
         As in :class:`RNN`.
 
     Examples
@@ -717,6 +744,7 @@ class LSTM(_Recurrent):
         bidirectional=False,
         batch_first=False,
         dropout=0.0,
+        checkpoint=None,
         init="orthogonal",
         dtype="float32",
         seed=None,
@@ -731,6 +759,7 @@ class LSTM(_Recurrent):
             bidirectional=bidirectional,
             batch_first=batch_first,
             dropout=dropout,
+            checkpoint=checkpoint,
             init=init,
             dtype=dtype,
             seed=seed,

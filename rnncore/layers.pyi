@@ -45,6 +45,7 @@ class _Recurrent(_Layer):
     bidirectional: bool
     batch_first: bool
     dropout: float
+    checkpoint: Literal[True] | int | None
     backend: Any
     gates: int
     state_names: tuple[str, ...]
@@ -84,6 +85,7 @@ class RNN(_Recurrent):
         bidirectional: bool = False,
         batch_first: bool = False,
         dropout: float = 0.0,
+        checkpoint: Literal[True] | int | None = None,
         init: Init = "orthogonal",
         dtype: DTypeLike = "float32",
         seed: Seed = None,
@@ -101,6 +103,7 @@ class GRU(_Recurrent):
         bidirectional: bool = False,
         batch_first: bool = False,
         dropout: float = 0.0,
+        checkpoint: Literal[True] | int | None = None,
         init: Init = "orthogonal",
         dtype: DTypeLike = "float32",
         seed: Seed = None,
@@ -120,6 +123,7 @@ class LSTM(_Recurrent):
         bidirectional: bool = False,
         batch_first: bool = False,
         dropout: float = 0.0,
+        checkpoint: Literal[True] | int | None = None,
         init: Init = "orthogonal",
         dtype: DTypeLike = "float32",
         seed: Seed = None,

@@ -5,13 +5,10 @@ order of falling length, time-major without gaps, so that step t is `rows_at(t)`
 needs a mask. L is the number of tokens, T N where all rows are of one length; then packed and plain are the same array.
 """
 
-from cpython.buffer cimport (
-    PyBUF_C_CONTIGUOUS,
-    PyBUF_WRITABLE,
-    PyBuffer_FillInfo,
-    PyBuffer_Release,
-    PyObject_GetBuffer,
-)
+from operator import index as _index
+
+cimport numpy as cnp
+from cpython.buffer cimport PyBuffer_FillInfo
 from cython cimport floating
 from libc.math cimport exp
 from libc.stdint cimport int64_t
@@ -19,6 +16,9 @@ from libc.stdlib cimport free, malloc, qsort
 from libc.string cimport memcpy, memmove, memset
 
 from kernels cimport *
+from threads cimport *
+
+cnp.import_array()
 
 
 cdef extern from "stdlib.h" nogil:
@@ -86,7 +86,166 @@ UPDATES = {"new": UPDATE_NEW, "old": UPDATE_OLD}
 PEEPHOLES = {"current": PEEPHOLE_CURRENT, "previous": PEEPHOLE_PREVIOUS}
 
 
-# ---- what describes a layer and a batch -----------------------------------------------------------------------------
+# ---- threads --------------------------------------------------------------------------------------------------------
+
+cdef int threads = 1
+
+# What a thread must have to do to be worth having; set_num_threads says it in words.
+cdef double flops_per_thread
+cdef Py_ssize_t rows_per_group, products_per_member, units_per_member
+
+
+def set_cost_rule(double flops=8e6, Py_ssize_t rows=4, Py_ssize_t products=100_000, Py_ssize_t units=32):
+    """The least of a call, of the rows of a batch, of a step between two barriers and of the hidden units that a thread
+    joins for. The tests set small ones; no result depends on them."""
+    global flops_per_thread, rows_per_group, products_per_member, units_per_member
+    flops_per_thread, rows_per_group, products_per_member, units_per_member = flops, rows, products, units
+
+
+def set_num_threads(n):
+    """Use at most n threads in a call, from now on; never more than 64.
+
+    At the start it is the number of cores that the process may use, or the environment variable
+    ``RNNCORE_NUM_THREADS``. A call takes one thread for each 8 million floating-point operations it has to do. It
+    gives every thread rows of the batch, at least four; threads that are left over share the hidden units where a
+    step has 200,000 multiplications or more; the two directions of a layer are computed side by side. Threads sleep
+    between calls. No result depends on their number, not in one bit.
+
+    Parameters
+    ----------
+    n : int
+
+    Raises
+    ------
+    TypeError, ValueError
+        n is no integer, or below 1.
+
+    Examples
+    --------
+    >>> before = get_num_threads()
+    >>> set_num_threads(1)
+    >>> get_num_threads()
+    1
+    >>> set_num_threads(before)
+    """
+    global threads
+    try:
+        number = _index(n)
+    except TypeError:
+        raise TypeError(f"n must be an integer; got {n!r}") from None
+    if number < 1:
+        raise ValueError(f"n must be at least 1; got {number}")
+    threads = min(number, MOST_THREADS)
+
+
+def get_num_threads():
+    """The number of threads that a call may use: see :func:`set_num_threads`.
+
+    Returns
+    -------
+    int
+
+    Examples
+    --------
+    >>> get_num_threads() >= 1
+    True
+    """
+    return threads
+
+
+cdef inline int threads_for(double flops) noexcept nogil:
+    return <int>max(1., min(<double>threads, flops / flops_per_thread))
+
+
+cdef inline Py_ssize_t share_begin(Py_ssize_t total, Py_ssize_t part, Py_ssize_t parts, Py_ssize_t unit) noexcept nogil:
+    """Where a part begins if `total` is cut into `parts` nearly equal ones, at multiples of `unit`."""
+    return min(total, (total * part // parts + unit - 1) // unit * unit)
+
+
+cdef inline Py_ssize_t largest_share(Py_ssize_t total, Py_ssize_t parts, Py_ssize_t unit) noexcept nogil:
+    """No part that share_begin begins is larger."""
+    return min(total, ((total + parts - 1) // parts + unit - 1) // unit * unit)
+
+
+# ---- memory ---------------------------------------------------------------------------------------------------------
+
+cdef struct Memory:
+    void *start
+    size_t size
+
+
+# Freed blocks that wait for the next call, oldest first; guarded by the GIL.
+cdef enum:
+    MOST_KEPT = 16
+    SMALLEST_KEPT = 1 << 16  # the allocator keeps smaller ones itself
+cdef size_t LARGEST_KEPT = 1 << 28
+cdef Memory[MOST_KEPT] kept
+cdef int kept_count = 0
+cdef size_t kept_size = 0
+
+
+cdef Memory take_kept(int index) noexcept:
+    global kept_count, kept_size
+    cdef Memory taken = kept[index]
+    kept_count -= 1
+    kept_size -= taken.size
+    memmove(&kept[index], &kept[index + 1], (kept_count - index) * sizeof(Memory))
+    return taken
+
+
+cdef int take_memory(size_t size, Memory *memory) except -1:
+    """Memory of at least `size` bytes, aligned to 64, that an earlier call used: fresh memory costs a page fault every
+    4 KB, a fifth of a training step at T=64 N=32 H=256. At most 256 MB are kept."""
+    cdef int i, best = -1
+    size = (size + 63) // 64 * 64
+    if size >= SMALLEST_KEPT:
+        for i in range(kept_count):
+            if size <= kept[i].size <= 2 * size and (best < 0 or kept[i].size < kept[best].size):
+                best = i
+    if best >= 0:
+        memory[0] = take_kept(best)
+        return 0
+    memory.size = size
+    memory.start = aligned_alloc(64, max(size, 64))
+    if memory.start == NULL:
+        raise MemoryError(f"cannot allocate {size} bytes")
+    return 0
+
+
+cdef void give_memory(Memory memory) noexcept:
+    global kept_count, kept_size
+    if memory.start == NULL:
+        return
+    if not SMALLEST_KEPT <= memory.size <= LARGEST_KEPT:
+        free(memory.start)
+        return
+    while kept_count == MOST_KEPT or kept_size + memory.size > LARGEST_KEPT:
+        free(take_kept(0).start)
+    kept[kept_count] = memory
+    kept_count += 1
+    kept_size += memory.size
+
+
+cdef class Block:
+    """Memory with the buffer protocol that outlives its arrays: see take_memory."""
+    cdef Memory memory
+
+    def __cinit__(self, size_t size):
+        take_memory(size, &self.memory)
+
+    def __getbuffer__(self, Py_buffer *buffer, int flags):
+        PyBuffer_FillInfo(buffer, self, self.memory.start, self.memory.size, 0, flags)
+
+    def __dealloc__(self):
+        give_memory(self.memory)
+
+
+cdef inline Py_ssize_t padded(Py_ssize_t count) noexcept nogil:
+    """Values of a scratch array: no two of them share a cache line."""
+    return (count + 15) // 16 * 16
+
+
+# ---- what describes a call ------------------------------------------------------------------------------------------
 
 cdef struct Cell:
     int kind               # CELL_*
@@ -94,13 +253,6 @@ cdef struct Cell:
     int activation         # ACTIVATION_*: of the state (RNN) or of the cell state (LSTM)
     int variant            # FORM_* (GRU), PEEPHOLE_* (LSTM)
     int update             # UPDATE_* (GRU)
-
-
-# A right-hand factor (K, M) of many products: packed, or as it lies.
-cdef struct Factor:
-    Py_ssize_t K, M
-    const void *values
-    Py_ssize_t ld          # distance between rows where it is not packed, 0 where it is
 
 
 cdef struct Layer:
@@ -112,29 +264,92 @@ cdef struct Layer:
     const void *b          # (G H,)
     const void *bhn        # (H,), GRU with FORM_RESET_AFTER
     const void *peephole   # (3, H), LSTM with a peephole
-    # The same weights as factors, set by prepare_forward or, transposed, by prepare_backward. Wh is in two parts: the
-    # columns that multiply h' itself, and a GRU's candidate, which sees r h' or stands alone in m.
-    Factor x_factor, gates_factor, candidate_factor
 
 
+# Some rows of a batch.
 cdef struct Batch:
     Py_ssize_t T, N
-    const int64_t *rows    # (T,) falling, or NULL: N rows at every step
-    const int64_t *offset  # (T,) first token of each step
-    const char *resets     # (L,) state zeroed before this token, or NULL
+    Py_ssize_t first, count  # rows first .. first + count - 1 of the N
+    const int64_t *rows      # (T,) falling: rows of the whole batch at each step, or NULL: N at every step
+    const int64_t *offset    # (T,) first token of each step
+    const char *resets       # (L,) state zeroed before this token, or NULL
     bint reverse
 
 
+# How the work is cut: the rows of the batch into `groups`, the hidden units of each into `members` of it.
+cdef struct Plan:
+    int groups, members
+    Py_ssize_t units                         # of a member; the last one may have fewer
+    Py_ssize_t[MOST_THREADS + 1] first_row   # of each group
+
+
+# One sequence call of one layer; L tokens. What a cell or call does not have is NULL.
+cdef struct Call:
+    Layer layer
+    Batch batch
+    Plan plan
+    bint packs                   # weights are packed, or read as they lie
+    barrier *barriers            # of all threads, then of each group
+    void *x                      # (L, D), or
+    const int64_t *ids           # (L,)
+    void *h0                     # (N, H); c0 as well
+    void *c0
+    void *gates                  # (L, G H) activated gates, kept for the backward pass; so are c, m (L, H)
+    void *c
+    void *m
+    void *h                      # (L, H)
+    void *h_n                    # (N, H), h0 on entry; c_n as well
+    void *c_n
+    void *dh                     # (L, H)
+    void *dgates                 # (L, G H), filled for the products after the loop, as are the next four (L, H)
+    void *dm
+    void *rh
+    void *h_before
+    void *c_before
+    void *dx                     # (L, D)
+    void *dWx                    # as the weights; added to
+    void *dWh
+    void *db
+    void *dbhn
+    void *dpeephole
+    void *dh0                    # (N, H): dL/dh_n on entry, dL/dh0 on return; dc0 as well
+    void *dc0
+    void *scratch
+    Py_ssize_t packed_size, member_size, work_size   # of its parts: see set_forward_scratch, set_backward_scratch
+
+
+# A right-hand factor (K, blocks M) of many products: packed, or as it lies.
+cdef struct Factor:
+    Py_ssize_t K, M
+    int blocks
+    Py_ssize_t step        # distance between the columns of two blocks in the product
+    const void *values
+    Py_ssize_t values_step # distance between blocks
+    Py_ssize_t ld          # distance between rows where it is not packed, 0 where it is
+
+
+# What one thread does of a call. Wh is in two factors: the columns that multiply h' itself, and a GRU's candidate,
+# which sees r h' or stands alone in m.
+cdef struct Part:
+    Batch batch
+    Py_ssize_t first, units      # hidden units first .. first + units - 1
+    bint leads                   # the first of its group
+    int group_size
+    barrier *group
+    Factor x, gates, candidate
+
+
 cdef inline Py_ssize_t rows_at(const Batch *s, Py_ssize_t t) noexcept nogil:
-    return s.N if s.rows == NULL else s.rows[t]
+    return s.count if s.rows == NULL else max(<Py_ssize_t>0, min(s.count, s.rows[t] - s.first))
 
 
 cdef inline Py_ssize_t offset_at(const Batch *s, Py_ssize_t t) noexcept nogil:
-    return t * s.N if s.rows == NULL else s.offset[t]
+    return (t * s.N if s.rows == NULL else s.offset[t]) + s.first
 
 
 cdef inline Py_ssize_t token_count(const Batch *s) noexcept nogil:
-    return offset_at(s, s.T - 1) + rows_at(s, s.T - 1)
+    """Of all rows."""
+    return s.T * s.N if s.rows == NULL else s.offset[s.T - 1] + s.rows[s.T - 1]
 
 
 cdef inline Py_ssize_t time_of(const Batch *s, Py_ssize_t step) noexcept nogil:
@@ -152,24 +367,32 @@ cdef inline const char *resets_at(const Batch *s, Py_ssize_t t) noexcept nogil:
     return NULL
 
 
-cdef inline floating *at(const floating *block, Py_ssize_t offset) noexcept nogil:
-    """block + offset, where an array that the cell does not have stays NULL."""
-    return NULL if block == NULL else <floating *>block + offset
+cdef inline floating *at(const void *array, Py_ssize_t offset, floating *type_) noexcept nogil:
+    """array + offset, where an array that a cell does not have stays NULL."""
+    return NULL if array == NULL else <floating *>array + offset
 
 
-cdef inline void zero_rows(const char *flags, Py_ssize_t n, Py_ssize_t H, floating *rows) noexcept nogil:
+cdef inline void zero_rows(const char *flags, Py_ssize_t n, Py_ssize_t M, floating *rows, Py_ssize_t ld) noexcept nogil:
+    """Zero the first M values of each row, or of those that are flagged."""
     cdef Py_ssize_t row
     for row in range(n):
-        if flags[row]:
-            memset(rows + row * H, 0, H * sizeof(floating))
+        if flags == NULL or flags[row]:
+            memset(rows + row * ld, 0, M * sizeof(floating))
+
+
+cdef inline void copy_rows(Py_ssize_t n, Py_ssize_t M, const floating *source, floating *target,
+                           Py_ssize_t ld) noexcept nogil:
+    cdef Py_ssize_t row
+    for row in range(n):
+        memcpy(target + row * ld, source + row * ld, M * sizeof(floating))
 
 
 cdef inline const floating *state_before(const Batch *s, Py_ssize_t step, Py_ssize_t H, const floating *states,
                                          const floating *initial, floating *scratch) noexcept nogil:
     """The state (n, H) that a step starts from, n = rows_at(its time).
 
-    `states` is the block that the step before it wrote, `initial` (N, H) the state at the start. Rows that were not yet
-    running (reverse, ragged) start from `initial`; reset rows start from zero; both are put together in `scratch`.
+    `states` is the block that the step before it wrote, `initial` (count, H) the state at the start. Rows that were not
+    yet running (reverse, ragged) start from `initial`; reset rows start from zero; both are put together in `scratch`.
     """
     cdef Py_ssize_t t = time_of(s, step), n = rows_at(s, t)
     cdef Py_ssize_t running = rows_at(s, time_of(s, step - 1)) if step > 0 else 0
@@ -183,7 +406,7 @@ cdef inline const floating *state_before(const Batch *s, Py_ssize_t step, Py_ssi
         memcpy(scratch, states, running * H * sizeof(floating))
     memcpy(scratch + running * H, initial + running * H, (n - running) * H * sizeof(floating))
     if resets != NULL:
-        zero_rows(resets, n, H, scratch)
+        zero_rows(resets, n, H, scratch, H)
     return scratch
 
 
@@ -193,29 +416,49 @@ cdef inline Py_ssize_t packed_size(Py_ssize_t K, Py_ssize_t M) noexcept nogil:
     return K * ((M + LARGEST_PANEL - 1) // LARGEST_PANEL * LARGEST_PANEL)
 
 
-cdef inline Factor factor(const kernel_table *k, bint transposed, Py_ssize_t K, Py_ssize_t M, const floating *B,
-                          Py_ssize_t ldb, floating **room) noexcept nogil:
-    """B (K,M), or the transpose of B (M,K), packed into *room, which moves on; or as it lies where room is NULL."""
+cdef inline Factor factor(const kernel_table *k, bint transposed, Py_ssize_t K, Py_ssize_t M, int blocks,
+                          Py_ssize_t step, const floating *B, Py_ssize_t ldb, floating **room, int part,
+                          int parts) noexcept nogil:
+    """Blocks of M columns, `step` apart, of B, or of the transpose of B; as they lie where room is NULL.
+
+    Otherwise they stand packed in *room, which moves on; `parts` threads pack a part of the columns each.
+    """
     cdef Factor f
+    cdef Py_ssize_t begin = share_begin(M, part, parts, LARGEST_PANEL)
+    cdef Py_ssize_t end = share_begin(M, part + 1, parts, LARGEST_PANEL)
+    cdef Py_ssize_t row_stride = 1 if transposed else ldb, column_stride = ldb if transposed else 1
+    cdef int block
     f.K = K
     f.M = M
+    f.blocks = blocks
+    f.step = step
     f.values = B
+    f.values_step = step * column_stride
     f.ld = ldb
     if room != NULL:
-        k.pack(K, M, B, 1 if transposed else ldb, ldb if transposed else 1, room[0])
         f.values = room[0]
+        f.values_step = packed_size(K, M)
         f.ld = 0
-        room[0] += packed_size(K, M)
+        for block in range(blocks):
+            if begin < end:
+                k.pack(K, end - begin, B + (block * step + begin) * column_stride, row_stride, column_stride,
+                       room[0] + begin * K)
+            room[0] += f.values_step
     return f
 
 
 cdef inline void product(const kernel_table *k, Py_ssize_t m, const floating *A, Py_ssize_t lda, const Factor *f,
                          floating *C, Py_ssize_t ldc) noexcept nogil:
-    """C (m,M) += A (m,K) B (K,M)"""
-    if f.ld == 0:
-        k.multiply_packed(m, f.K, f.M, A, lda, f.values, C, ldc)
-    else:
-        k.multiply(m, f.K, f.M, A, lda, f.values, f.ld, C, ldc)
+    """C (m, M) += A (m, K) B (K, M), in each block of columns"""
+    cdef int block
+    cdef const floating *values = <const floating *>f.values
+    for block in range(f.blocks):
+        if f.ld == 0:
+            k.multiply_packed(m, f.K, f.M, A, lda, values, C, ldc)
+        else:
+            k.multiply(m, f.K, f.M, A, lda, values, f.ld, C, ldc)
+        values += f.values_step
+        C += f.step
 
 
 cdef Py_ssize_t transposed_work(Py_ssize_t m, Py_ssize_t K, Py_ssize_t M) noexcept nogil:
@@ -225,44 +468,10 @@ cdef Py_ssize_t transposed_work(Py_ssize_t m, Py_ssize_t K, Py_ssize_t M) noexce
     for i in range(instruction_set_count):
         work = max(work, instruction_sets[i].f32.multiply_transposed_work(m, K, M),
                    instruction_sets[i].f64.multiply_transposed_work(m, K, M))
-    return work
+    return padded(work)
 
 
-cdef inline Py_ssize_t gated_columns(const Layer *w) noexcept nogil:
-    """Columns of gates_factor."""
-    return 2 * w.H if w.cell.kind == CELL_GRU and w.cell.variant != FORM_SIMPLIFIED else w.cell.gates * w.H
-
-
-cdef void prepare_forward(Layer *w, bint ids, floating **room) noexcept nogil:
-    """Set the factors of the forward pass: packed into *room, or as the weights lie where room is NULL.
-
-    Wx is left as it lies where the input is ids, which take rows of it.
-    """
-    cdef Py_ssize_t GH = w.cell.gates * w.H, columns = gated_columns(w)
-    cdef const floating *Wh = <const floating *>w.Wh
-    w.gates_factor = factor(w.kernels, False, w.H, columns, Wh, GH, room)
-    w.candidate_factor = factor(w.kernels, False, w.H, GH - columns, Wh + columns, GH, room)
-    w.x_factor = factor(w.kernels, False, w.D, GH, <const floating *>w.Wx, GH, NULL if ids else room)
-
-
-cdef inline Py_ssize_t prepared_size(Py_ssize_t gates, Py_ssize_t D, Py_ssize_t H, bint ids) noexcept nogil:
-    """Room that prepare_forward needs."""
-    return packed_size(H, gates * H) + packed_size(H, H) + (0 if ids else packed_size(D, gates * H))
-
-
-cdef void prepare_backward(Layer *w, floating **room) noexcept nogil:
-    """Set the recurrent factors of the backward pass, transposed, packed into *room."""
-    cdef Py_ssize_t GH = w.cell.gates * w.H, columns = gated_columns(w)
-    cdef const floating *Wh = <const floating *>w.Wh
-    w.gates_factor = factor(w.kernels, True, columns, w.H, Wh, GH, room)
-    w.candidate_factor = factor(w.kernels, True, GH - columns, w.H, Wh + columns, GH, room)
-
-
-# ---- forward --------------------------------------------------------------------------------------------------------
-
-# The input projection of so many rows at a time is one product whose result is still in cache when its steps come.
-cdef enum:
-    PROJECTION_ROWS = 128
+# ---- how a call is cut into parts -----------------------------------------------------------------------------------
 
 # Packing costs as much as the products of some thirty rows. It pays from so many steps on, since a step of few rows
 # reads packed weights at twice the speed, or from so many tokens on.
@@ -275,382 +484,685 @@ cdef inline bint packing_pays(Py_ssize_t T, Py_ssize_t N) noexcept nogil:
     return T >= PACK_STEPS or T * N >= PACK_TOKENS
 
 
-cdef inline Py_ssize_t steps_per_projection(Py_ssize_t N) noexcept nogil:
-    return max(<Py_ssize_t>1, PROJECTION_ROWS // N)
+cdef inline Py_ssize_t gated_columns(const Layer *w) noexcept nogil:
+    """Columns of Wh that multiply h' itself."""
+    return 2 * w.H if w.cell.kind == CELL_GRU and w.cell.variant != FORM_SIMPLIFIED else w.cell.gates * w.H
 
 
-def forward_scratch(int kind, int gates, Py_ssize_t T, Py_ssize_t N, Py_ssize_t D, Py_ssize_t H, bint ids, bint keep):
-    """Number of values that `forward` needs as scratch."""
-    cdef Py_ssize_t size = 3 * N * H
-    if not keep:
-        size += 2 * N * H
-        if kind != CELL_RNN:
-            size += min(T, steps_per_projection(N)) * N * gates * H
-    if packing_pays(T, N):
-        size += prepared_size(gates, D, H, ids)
-    return size
+cdef inline double flops_of(const Layer *w, const Batch *s, bint ids) noexcept nogil:
+    return 2. * token_count(s) * ((0 if ids else w.D) + w.H) * w.cell.gates * w.H
 
 
-cdef void step_forward(const Layer *w, Py_ssize_t n, const floating *h_prev, const floating *c_prev, floating *gates,
-                       floating *c, floating *m, floating *rh, floating *h) noexcept nogil:
+cdef Py_ssize_t tokens_before_row(const Batch *s, Py_ssize_t row) noexcept nogil:
+    cdef Py_ssize_t t, tokens = 0
+    if s.rows == NULL:
+        return s.T * row
+    for t in range(s.T):
+        tokens += min(s.rows[t], row)
+    return tokens
+
+
+cdef void make_plan(Plan *plan, const Layer *w, const Batch *s, int size) noexcept nogil:
+    """For a team of that size."""
+    cdef Py_ssize_t L = token_count(s), low, high, middle
+    cdef Py_ssize_t step = s.N * w.cell.gates * w.H * w.H
+    cdef int group
+    plan.groups = <int>max(<Py_ssize_t>1, min(size, s.N // rows_per_group))
+    plan.members = <int>max(<Py_ssize_t>1, min(size // plan.groups, min(step // plan.groups // products_per_member,
+                                                                       w.H // units_per_member)))
+    plan.units = w.H
+    if plan.members > 1:
+        plan.units = ((w.H + plan.members - 1) // plan.members + units_per_member - 1) // units_per_member
+        plan.units *= units_per_member
+        plan.members = <int>((w.H + plan.units - 1) // plan.units)
+    # Groups of nearly equal numbers of tokens.
+    plan.first_row[0] = 0
+    for group in range(1, plan.groups):
+        low = plan.first_row[group - 1]
+        high = s.N
+        while low < high:
+            middle = (low + high) // 2
+            if tokens_before_row(s, middle) < L * group // plan.groups:
+                low = middle + 1
+            else:
+                high = middle
+        plan.first_row[group] = low
+    plan.first_row[plan.groups] = s.N
+
+
+cdef inline int plan_size(const Plan *plan) noexcept nogil:
+    return plan.groups * plan.members
+
+
+cdef inline Py_ssize_t most_rows(const Plan *plan) noexcept nogil:
+    """Of a group."""
+    cdef Py_ssize_t most = 0
+    cdef int group
+    for group in range(plan.groups):
+        most = max(most, plan.first_row[group + 1] - plan.first_row[group])
+    return most
+
+
+cdef void begin_part(Part *p, const Call *f, int member) noexcept nogil:
+    """All of a part but its factors."""
+    cdef int group = member // f.plan.members
+    p.leads = member % f.plan.members == 0
+    p.group_size = f.plan.members
+    p.group = f.barriers + 1 + group
+    p.first = member % f.plan.members * f.plan.units
+    p.units = min(f.plan.units, f.layer.H - p.first)
+    p.batch = f.batch
+    p.batch.first = f.plan.first_row[group]
+    p.batch.count = f.plan.first_row[group + 1] - p.batch.first
+    while p.batch.T > 0 and rows_at(&p.batch, p.batch.T - 1) == 0:
+        p.batch.T -= 1
+
+
+cdef inline void meet(const Part *p) noexcept nogil:
+    wait_for_all(p.group, p.group_size)
+
+
+# ---- forward --------------------------------------------------------------------------------------------------------
+
+# The input projection of so many rows at a time is one product whose result is still in cache when its steps come.
+cdef enum:
+    PROJECTION_ROWS = 128
+
+
+cdef inline Py_ssize_t steps_per_projection(const Batch *s) noexcept nogil:
+    # The tokens of several steps are one piece only if it is all rows.
+    return max(<Py_ssize_t>1, PROJECTION_ROWS // s.N) if s.count == s.N else 1
+
+
+cdef inline Py_ssize_t prepared_size(int gates, Py_ssize_t D, Py_ssize_t H, Py_ssize_t units, bint ids) noexcept nogil:
+    """Room that prepare_forward needs for each member of a group."""
+    if units == H:
+        return packed_size(H, gates * H) + packed_size(H, H) + (0 if ids else packed_size(D, gates * H))
+    return gates * (packed_size(H, units) + (0 if ids else packed_size(D, units)))
+
+
+cdef Py_ssize_t set_forward_scratch(Call *f) noexcept nogil:
+    """-> number of values of the scratch: the packed weights of each member, then of each thread four states and more.
+    """
+    cdef Py_ssize_t H = f.layer.H, rows = most_rows(&f.plan)
+    f.packed_size = 0
+    if f.packs:
+        f.packed_size = padded(prepared_size(f.layer.cell.gates, f.layer.D, H, f.plan.units, f.ids != NULL))
+    f.member_size = 3 * padded(rows * H)
+    if f.gates == NULL:
+        f.member_size += 2 * padded(rows * H)
+        if f.layer.cell.kind != CELL_RNN:
+            f.member_size += padded(max(rows, min(f.batch.T * f.batch.N, <Py_ssize_t>PROJECTION_ROWS))
+                                    * f.layer.cell.gates * H)
+    return f.plan.members * f.packed_size + plan_size(&f.plan) * f.member_size
+
+
+cdef void prepare_forward(Part *p, const Call *f, floating *packed, int part, int parts) noexcept nogil:
+    """Set the factors. Wx is left as it lies where the input is ids, which take rows of it."""
+    cdef const Layer *w = &f.layer
+    cdef Py_ssize_t H = w.H, GH = w.cell.gates * H, columns = gated_columns(w), width = p.units
+    cdef const floating *Wh = <const floating *>w.Wh + p.first
+    cdef const floating *Wx = <const floating *>w.Wx + p.first
+    cdef floating **room = &packed if f.packs else NULL
+    if p.units == H:
+        p.gates = factor(w.kernels, False, H, columns, 1, 0, Wh, GH, room, part, parts)
+        p.candidate = factor(w.kernels, False, H, GH - columns, 1, 0, Wh + columns, GH, room, part, parts)
+        p.x = factor(w.kernels, False, w.D, GH, 1, 0, Wx, GH, NULL if f.ids != NULL else room, part, parts)
+    else:
+        p.gates = factor(w.kernels, False, H, p.units, columns // H, H, Wh, GH, room, part, parts)
+        p.candidate = factor(w.kernels, False, H, p.units, (GH - columns) // H, H, Wh + columns, GH, room, part, parts)
+        p.x = factor(w.kernels, False, w.D, p.units, w.cell.gates, H, Wx, GH, NULL if f.ids != NULL else room, part,
+                     parts)
+
+
+cdef void project(const Call *f, const Part *p, Py_ssize_t begin, Py_ssize_t n, floating *gates) noexcept nogil:
+    """gates (n, GH) = x Wx + b of the tokens from `begin` on"""
+    cdef const Layer *w = &f.layer
+    cdef Py_ssize_t GH = w.cell.gates * w.H
+    cdef int block
+    for block in range(p.x.blocks):
+        w.kernels.fill_rows(n, p.x.M, at(w.b, p.first + block * p.x.step, gates),
+                            at(w.Wx, p.first + block * p.x.step, gates), GH, NULL if f.ids == NULL else f.ids + begin,
+                            gates + p.first + block * p.x.step, GH)
+    if f.ids == NULL:
+        product(w.kernels, n, <const floating *>f.x + begin * w.D, w.D, &p.x, gates + p.first, GH)
+
+
+cdef void step_forward(const Layer *w, const Part *p, Py_ssize_t n, const floating *h_prev, const floating *c_prev,
+                       floating *gates, floating *c, floating *m, floating *rh, floating *h) noexcept nogil:
     """One step: gates (n, G H) hold x Wx + b and become the activated gates (RNN: gates is h)."""
-    cdef Py_ssize_t H = w.H, GH = w.cell.gates * w.H
+    cdef Py_ssize_t H = w.H, GH = w.cell.gates * w.H, units = p.units
+    cdef int G = w.cell.gates
     cdef const kernel_table *k = w.kernels
+    gates += p.first
+    h += p.first
     # gates (n,GH) += h' (n,H) Wh (H,GH), of a GRU with reset gate only r, z (n,2H)
-    product(k, n, h_prev, H, &w.gates_factor, gates, GH)
+    product(k, n, h_prev, H, &p.gates, gates, GH)
     if w.cell.kind == CELL_RNN:
-        k.rnn_forward(n * H, w.cell.activation, h)
+        k.rnn_forward(n, units, H, w.cell.activation, h)
     elif w.cell.kind == CELL_LSTM:
-        k.lstm_forward(n, H, w.cell.variant, w.cell.activation, gates, c_prev, w.peephole, c, h)
+        k.lstm_forward(n, units, H, w.cell.variant, w.cell.activation, gates, c_prev + p.first,
+                       at(w.peephole, p.first, h), c + p.first, h)
     elif w.cell.variant == FORM_RESET_BEFORE:
         # n (n,H) += (r h') (n,H) Wh[:, 2H:]
-        k.gru_gates(n, H, w.cell.gates, gates, h_prev, rh)
-        product(k, n, rh, H, &w.candidate_factor, gates + 2 * H, GH)
-        k.gru_update(n, H, w.cell.gates, w.cell.update, gates, NULL, h_prev, h)
+        k.gru_gates(n, units, H, G, gates, h_prev + p.first, rh + p.first)
+        meet(p)
+        product(k, n, <const floating *>rh, H, &p.candidate, gates + 2 * H, GH)
+        k.gru_update(n, units, H, G, w.cell.update, gates, NULL, h_prev + p.first, h)
     elif w.cell.variant == FORM_RESET_AFTER:
         # m (n,H) = bhn + h' (n,H) Wh[:, 2H:]
-        k.fill_rows(n, H, w.bhn, NULL, NULL, m)
-        product(k, n, h_prev, H, &w.candidate_factor, m, H)
-        k.gru_gates(n, H, w.cell.gates, gates, h_prev, NULL)
-        k.gru_update(n, H, w.cell.gates, w.cell.update, gates, m, h_prev, h)
+        m += p.first
+        k.fill_rows(n, units, at(w.bhn, p.first, h), NULL, 0, NULL, m, H)
+        product(k, n, h_prev, H, &p.candidate, m, H)
+        k.gru_gates(n, units, H, G, gates, h_prev + p.first, NULL)
+        k.gru_update(n, units, H, G, w.cell.update, gates, m, h_prev + p.first, h)
     else:
-        k.gru_gates(n, H, w.cell.gates, gates, h_prev, NULL)
-        k.gru_update(n, H, w.cell.gates, w.cell.update, gates, NULL, h_prev, h)
+        k.gru_gates(n, units, H, G, gates, h_prev + p.first, NULL)
+        k.gru_update(n, units, H, G, w.cell.update, gates, NULL, h_prev + p.first, h)
 
 
-cdef void sequence_forward(const Layer *w, const Batch *s, const floating *x, const int64_t *ids, const floating *h0,
-                           const floating *c0, floating *gates, floating *c, floating *m, floating *h, floating *h_n,
-                           floating *c_n, floating *scratch) noexcept nogil:
-    """h (L,H) and final states h_n, c_n (N,H), which hold h0, c0 on entry; after prepare_forward.
+cdef void forward_steps(const Call *f, const Part *p, floating *own, floating *shared) noexcept nogil:
+    """h and the final states of the part's rows and units, after prepare_forward.
 
-    gates (L,GH), c (L,H), m (L,H) are kept for the backward pass, or NULL: then nothing is kept.
+    own, shared: scratch of the thread and of its group, f.member_size values each; they may be the same.
     """
-    cdef Py_ssize_t H = w.H, GH = w.cell.gates * w.H, NH = s.N * w.H
-    cdef Py_ssize_t step, t, n, low, high, begin = 0, chunk_end = 0, first_token = 0, running
-    cdef const kernel_table *k = w.kernels
-    cdef bint keep = gates != NULL
-    cdef floating *h_scratch = scratch
-    cdef floating *c_scratch = scratch + NH
-    cdef floating *rh = scratch + 2 * NH
-    cdef floating *spare = scratch + 3 * NH
+    cdef const Layer *w = &f.layer
+    cdef const Batch *s = &p.batch
+    cdef Py_ssize_t H = w.H, GH = w.cell.gates * w.H, state = padded(s.count * H)
+    cdef Py_ssize_t step, t, n, low, high, begin, chunk_end = 0, first_token = 0, running
+    cdef bint keep = f.gates != NULL or w.cell.kind == CELL_RNN, is_lstm = w.cell.kind == CELL_LSTM
+    cdef floating *h_scratch = own
+    cdef floating *c_scratch = own + state
+    cdef floating *rh = shared + 2 * state
+    cdef floating *spare = shared + 3 * state
+    cdef floating *projected = at(f.h if w.cell.kind == CELL_RNN else f.gates, 0, own) if keep else spare + 2 * state
+    cdef floating *h = <floating *>f.h
+    cdef floating *h_n = <floating *>f.h_n + s.first * H
+    cdef floating *c_n = at(f.c_n, s.first * H, own)
+    cdef const floating *h0 = <const floating *>f.h0 + s.first * H
+    cdef const floating *c0 = at(f.c0, s.first * H, own)
     cdef const floating *h_prev = h0
     cdef const floating *c_prev = c0
-    cdef floating *gates_t = NULL
     cdef floating *c_t = NULL
     cdef floating *m_t = NULL
-    cdef floating *projected = gates if keep else spare + 2 * NH
-    if w.cell.kind == CELL_RNN:
-        projected = h
-        keep = True
     for step in range(s.T):
         if step == chunk_end:
             # gates (rows of several steps, GH) = x Wx + b
-            chunk_end = min(s.T, step + steps_per_projection(s.N))
+            chunk_end = min(s.T, step + steps_per_projection(s))
             low = time_of(s, chunk_end - 1 if s.reverse else step)
             high = time_of(s, step if s.reverse else chunk_end - 1)
             begin = offset_at(s, low)
-            n = offset_at(s, high) + rows_at(s, high) - begin
             first_token = 0 if keep else begin
-            gates_t = projected + (begin - first_token) * GH
-            if ids != NULL:
-                k.fill_rows(n, GH, w.b, w.Wx, ids + begin, gates_t)
-            else:
-                k.fill_rows(n, GH, w.b, NULL, NULL, gates_t)
-                product(k, n, x + begin * w.D, w.D, &w.x_factor, gates_t, GH)
+            project(f, p, begin, offset_at(s, high) + rows_at(s, high) - begin, projected + (begin - first_token) * GH)
         t = time_of(s, step)
         n = rows_at(s, t)
         begin = offset_at(s, t)
         h_prev = state_before(s, step, H, h_prev, h0, h_scratch)
-        if w.cell.kind == CELL_LSTM:
+        if is_lstm:
             c_prev = state_before(s, step, H, c_prev, c0, c_scratch)
-            c_t = c + begin * H if keep else spare + (step & 1) * NH
+            c_t = <floating *>f.c + begin * H if keep else spare + (step & 1) * state
         elif w.cell.variant == FORM_RESET_AFTER:
-            m_t = m + begin * H if keep else spare
-        gates_t = projected + (begin - first_token) * GH
-        step_forward(w, n, h_prev, c_prev, gates_t, c_t, m_t, rh, h + begin * H)
+            m_t = <floating *>f.m + begin * H if keep else spare
+        step_forward(w, p, n, h_prev, c_prev, projected + (begin - first_token) * GH, c_t, m_t, rh, h + begin * H)
+        meet(p)
         h_prev = h + begin * H
         c_prev = c_t
         # Rows that end with this step leave their state behind.
         running = 0 if step == s.T - 1 else rows_at(s, time_of(s, step + 1))
-        if running < n:
+        if running < n and p.leads:
             memcpy(h_n + running * H, h_prev + running * H, (n - running) * H * sizeof(floating))
-            if w.cell.kind == CELL_LSTM:
+            if is_lstm:
                 memcpy(c_n + running * H, c_prev + running * H, (n - running) * H * sizeof(floating))
+
+
+cdef void forward_part(const Call *f, int member, floating *scratch) noexcept nogil:
+    cdef Part p
+    cdef const Plan *plan = &f.plan
+    cdef floating *own = scratch + plan.members * f.packed_size
+    begin_part(&p, f, member)
+    prepare_forward(&p, f, scratch + member % plan.members * f.packed_size, member // plan.members, plan.groups)
+    if plan.groups > 1:
+        wait_for_all(f.barriers, plan_size(plan))
+    forward_steps(f, &p, own + member * f.member_size, own + (member - member % plan.members) * f.member_size)
 
 
 # ---- backward -------------------------------------------------------------------------------------------------------
 
-def backward_scratch(int gates, Py_ssize_t L, Py_ssize_t N, Py_ssize_t D, Py_ssize_t H):
-    """Number of values that `backward` needs as scratch."""
-    cdef Py_ssize_t GH = gates * H
-    return 3 * N * H + max(transposed_work(max(D, H), L, GH), packed_size(GH, H) + packed_size(H, H), packed_size(GH, D))
+cdef Py_ssize_t set_backward_scratch(Call *f) noexcept nogil:
+    """-> number of values of the scratch: the packed transposes of Wx and, for each member, Wh; then of each thread
+    three states, or what multiply_transposed needs."""
+    cdef const Layer *w = &f.layer
+    cdef Py_ssize_t L = token_count(&f.batch), GH = w.cell.gates * w.H, state = padded(most_rows(&f.plan) * w.H)
+    cdef Py_ssize_t columns = largest_share(GH, plan_size(&f.plan), LARGEST_PANEL)
+    f.packed_size = padded(packed_size(GH, f.plan.units))
+    f.member_size = max(3 * state, transposed_work(max(w.D, w.H), L, columns))
+    return ((0 if f.ids != NULL else padded(packed_size(GH, w.D))) + f.plan.members * f.packed_size
+            + plan_size(&f.plan) * f.member_size)
 
 
-cdef void step_backward(const Layer *w, Py_ssize_t n, const floating *h_prev, const floating *c_prev,
+cdef void prepare_backward(Part *p, const Call *f, floating *packed, int part, int parts) noexcept nogil:
+    """Set the recurrent factors, transposed."""
+    cdef const Layer *w = &f.layer
+    cdef Py_ssize_t GH = w.cell.gates * w.H, columns = gated_columns(w)
+    cdef const floating *Wh = <const floating *>w.Wh + p.first * GH
+    cdef floating *room = packed
+    p.gates = factor(w.kernels, True, columns, p.units, 1, 0, Wh, GH, &room, part, parts)
+    p.candidate = factor(w.kernels, True, GH - columns, p.units, 1, 0, Wh + columns, GH, &room, part, parts)
+
+
+cdef void step_backward(const Layer *w, const Part *p, Py_ssize_t n, const floating *h_prev, const floating *c_prev,
                         const floating *gates, const floating *c, const floating *m, const floating *h, floating *dh,
-                        floating *dc, floating *dgates, floating *dm, floating *drh, floating *rh,
-                        floating *dpeephole) noexcept nogil:
+                        floating *dc, floating *dgates, floating *dm, floating *drh, floating *rh) noexcept nogil:
     """The step of step_forward in reverse: dh (n,H) and dc hold dL/dh, dL/dc, and become dL/dh', dL/dc'."""
-    cdef Py_ssize_t H = w.H, GH = w.cell.gates * w.H
+    cdef Py_ssize_t H = w.H, GH = w.cell.gates * w.H, u = p.first, units = p.units
+    cdef int G = w.cell.gates
     cdef const kernel_table *k = w.kernels
+    dh += u
     if w.cell.kind == CELL_RNN:
-        k.rnn_backward(n * H, w.cell.activation, h, dh, dgates)
-        memset(dh, 0, n * H * sizeof(floating))
+        k.rnn_backward(n, units, H, w.cell.activation, h + u, dh, dgates + u)
+        zero_rows(NULL, n, units, dh, H)
     elif w.cell.kind == CELL_LSTM:
-        k.lstm_backward(n, H, w.cell.variant, w.cell.activation, gates, c_prev, c, w.peephole, dh, dc, dgates,
-                        dpeephole)
-        memset(dh, 0, n * H * sizeof(floating))
+        k.lstm_backward(n, units, H, w.cell.variant, w.cell.activation, gates + u, c_prev + u, c + u,
+                        at(w.peephole, u, dh), dh, dc + u, dgates + u)
+        zero_rows(NULL, n, units, dh, H)
     elif w.cell.variant == FORM_RESET_BEFORE:
-        k.gru_update_backward(n, H, w.cell.gates, w.cell.update, gates, NULL, h_prev, dh, dgates, NULL)
+        k.gru_update_backward(n, units, H, G, w.cell.update, gates + u, NULL, h_prev + u, dh, dgates + u, NULL)
         # d(r h') (n,H) = dn (n,H) Wh[:, 2H:]'
-        memset(drh, 0, n * H * sizeof(floating))
-        product(k, n, <const floating *>dgates + 2 * H, GH, &w.candidate_factor, drh, H)
-        k.gru_reset_backward(n, H, gates, h_prev, drh, dh, dgates, rh)
-    elif w.cell.variant == FORM_RESET_AFTER:
-        k.gru_update_backward(n, H, w.cell.gates, w.cell.update, gates, m, h_prev, dh, dgates, dm)
-        # dh' (n,H) += dm (n,H) Wh[:, 2H:]'
-        product(k, n, <const floating *>dm, H, &w.candidate_factor, dh, H)
+        zero_rows(NULL, n, units, drh + u, H)
+        meet(p)
+        product(k, n, <const floating *>dgates + 2 * H, GH, &p.candidate, drh + u, H)
+        k.gru_reset_backward(n, units, H, gates + u, h_prev + u, drh + u, dh, dgates + u, rh + u)
     else:
-        k.gru_update_backward(n, H, w.cell.gates, w.cell.update, gates, NULL, h_prev, dh, dgates, NULL)
+        k.gru_update_backward(n, units, H, G, w.cell.update, gates + u, at(m, u, dh), h_prev + u, dh, dgates + u,
+                              at(dm, u, dh))
+    meet(p)
+    if w.cell.kind == CELL_GRU and w.cell.variant == FORM_RESET_AFTER:
+        # dh' (n,H) += dm (n,H) Wh[:, 2H:]'
+        product(k, n, <const floating *>dm, H, &p.candidate, dh, H)
     # dh' (n,H) += dgates (n,GH) Wh' (GH,H), of a GRU with reset gate only dr, dz (n,2H)
-    product(k, n, <const floating *>dgates, GH, &w.gates_factor, dh, H)
+    product(k, n, <const floating *>dgates, GH, &p.gates, dh, H)
 
 
-cdef void product_with_states_before(const kernel_table *k, const Batch *s, Py_ssize_t H, Py_ssize_t columns,
-                                     const floating *h0, const floating *h, const floating *h_before,
-                                     const floating *a, Py_ssize_t lda, floating *out, Py_ssize_t ldout,
-                                     floating *work) noexcept nogil:
-    """out (H, columns) += sum over all tokens of h_before (H,) a (columns,).
-
-    h_before (L,H) is NULL where it is h shifted by one step: h0 for the first step, h for all others.
-    """
-    cdef Py_ssize_t first, rest, shifted, L = token_count(s)
-    if h_before != NULL:
-        k.multiply_transposed(H, L, columns, h_before, H, a, lda, out, ldout, work)
-        return
-    first = L - s.N if s.reverse else 0
-    rest = 0 if s.reverse else s.N
-    shifted = s.N if s.reverse else 0
-    k.multiply_transposed(H, s.N, columns, h0, H, a + first * lda, lda, out, ldout, work)
-    k.multiply_transposed(H, L - s.N, columns, h + shifted * H, H, a + rest * lda, lda, out, ldout, work)
-
-
-cdef void sequence_backward(Layer *w, const Batch *s, const floating *x, const int64_t *ids, const floating *h0,
-                            const floating *c0, const floating *gates, const floating *c, const floating *m,
-                            const floating *h, const floating *dh, floating *dgates, floating *dm, floating *rh,
-                            floating *h_before, floating *dx, floating *dWx, floating *dWh, floating *db,
-                            floating *dbhn, floating *dpeephole, floating *dh0, floating *dc0,
-                            floating *scratch) noexcept nogil:
-    """All gradients of one layer. dh0, dc0 (N,H) hold dL/dh_n, dL/dc_n on entry, all other gradients zeros.
-
-    dgates (L,GH), dm, rh and h_before (L,H) are filled for the products after the loop.
-    """
-    cdef Py_ssize_t H = w.H, GH = w.cell.gates * w.H, NH = s.N * w.H, L = token_count(s)
-    cdef Py_ssize_t step, t, n, begin, before, columns = gated_columns(w)
+cdef void backward_steps(const Call *f, const Part *p, floating *own, floating *shared) noexcept nogil:
+    """dh0, dc0 and what the products after the loop need, of the part's rows and units, after prepare_backward."""
+    cdef const Layer *w = &f.layer
+    cdef const Batch *s = &p.batch
+    cdef Py_ssize_t H = w.H, GH = w.cell.gates * w.H, state = padded(s.count * H), u = p.first
+    cdef Py_ssize_t step, t, n, begin, before
     cdef const kernel_table *k = w.kernels
-    cdef floating *h_scratch = scratch
-    cdef floating *c_scratch = scratch + NH
-    cdef floating *drh = scratch + 2 * NH
-    cdef floating *work = scratch + 3 * NH
-    cdef floating *room = work
+    cdef const floating *h0 = <const floating *>f.h0 + s.first * H
+    cdef const floating *c0 = at(f.c0, s.first * H, own)
+    cdef floating *dh = <floating *>f.dh0 + s.first * H
+    cdef floating *dc = at(f.dc0, s.first * H, own)
     cdef const floating *h_prev
     cdef const floating *c_prev = NULL
     cdef const char *resets
-    prepare_backward(w, &room)
     for step in range(s.T - 1, -1, -1):
         t = time_of(s, step)
         n = rows_at(s, t)
         begin = offset_at(s, t)
         before = offset_at(s, time_of(s, step - 1)) if step > 0 else 0
-        h_prev = state_before(s, step, H, h + before * H, h0, h_scratch)
+        h_prev = state_before(s, step, H, <const floating *>f.h + before * H, h0, own)
         if w.cell.kind == CELL_LSTM:
-            c_prev = state_before(s, step, H, c + before * H, c0, c_scratch)
-        if h_before != NULL:
-            memcpy(h_before + begin * H, h_prev, n * H * sizeof(floating))
-        if dh != NULL:
-            k.add(n * H, dh + begin * H, dh0)
-        step_backward(w, n, h_prev, c_prev, <const floating *>at(gates, begin * GH),
-                      <const floating *>at(c, begin * H), <const floating *>at(m, begin * H), h + begin * H, dh0, dc0,
-                      dgates + begin * GH, at(dm, begin * H), drh, at(rh, begin * H), dpeephole)
+            c_prev = state_before(s, step, H, <const floating *>f.c + before * H, c0, own + state)
+        if f.h_before != NULL:
+            copy_rows(n, p.units, h_prev + u, <floating *>f.h_before + begin * H + u, H)
+        if f.c_before != NULL:
+            copy_rows(n, p.units, c_prev + u, <floating *>f.c_before + begin * H + u, H)
+        if f.dh != NULL:
+            k.add(n, p.units, <const floating *>f.dh + begin * H + u, H, dh + u, H)
+        step_backward(w, p, n, h_prev, c_prev, at(f.gates, begin * GH, own), at(f.c, begin * H, own),
+                      at(f.m, begin * H, own), at(f.h, begin * H, own), dh, dc, at(f.dgates, begin * GH, own),
+                      at(f.dm, begin * H, own), shared + 2 * state, at(f.rh, begin * H, own))
         resets = resets_at(s, t)
         if resets != NULL:
-            zero_rows(resets, n, H, dh0)
+            zero_rows(resets, n, p.units, dh + u, H)
             if w.cell.kind == CELL_LSTM:
-                zero_rows(resets, n, H, dc0)
+                zero_rows(resets, n, p.units, dc + u, H)
 
-    # dx (L,D) = dgates (L,GH) Wx' (GH,D);   dWx (D,GH) = x' (D,L) dgates (L,GH)
-    if ids != NULL:
-        k.scatter_add(L, GH, ids, dgates, dWx)
+
+# Sums over all tokens go through them in the order of the backward pass, last step first, as they would if the sequence
+# were cut into pieces that add to the same gradients one after the other.
+cdef struct Tokens:
+    Py_ssize_t first, step, count
+
+
+cdef inline Tokens all_tokens(const Batch *s) noexcept nogil:
+    cdef Tokens tokens
+    tokens.count = token_count(s)
+    tokens.first = 0 if s.reverse else tokens.count - 1
+    tokens.step = 1 if s.reverse else -1
+    return tokens
+
+
+cdef inline void add_product(const kernel_table *k, Tokens tokens, Py_ssize_t m, Py_ssize_t M, const floating *a,
+                             Py_ssize_t lda, const floating *b, Py_ssize_t ldb, floating *out, Py_ssize_t ldout,
+                             floating *work) noexcept nogil:
+    """out (m, M) += sum over the tokens of a (m,) b (M,)"""
+    k.multiply_transposed(m, tokens.count, M, a + tokens.first * lda, tokens.step * lda, b + tokens.first * ldb,
+                          tokens.step * ldb, out, ldout, work)
+
+
+# A state before each token: an array of its own, or the states (L, H) shifted by one step behind `initial` (N, H).
+cdef struct StatesBefore:
+    const void *own
+    const void *states
+    const void *initial
+
+
+# Some tokens, and the array whose row of a token is the state before it.
+cdef struct Piece:
+    Tokens tokens
+    const void *states
+
+
+cdef int pieces_of(const Batch *s, StatesBefore before, Py_ssize_t H, Piece *pieces, floating *type_) noexcept nogil:
+    """-> number of pieces."""
+    cdef Py_ssize_t L = token_count(s), first = L - s.N if s.reverse else 0
+    pieces[0].tokens = pieces[1].tokens = all_tokens(s)
+    if before.own != NULL:
+        pieces[0].states = before.own
+        return 1
+    # All but the first step of the computation, then that.
+    pieces[0].tokens.count = L - s.N
+    pieces[1].tokens.count = s.N
+    pieces[1].tokens.first = first if s.reverse else s.N - 1
+    pieces[0].states = <const floating *>before.states + (s.N if s.reverse else -s.N) * H
+    pieces[1].states = <const floating *>before.initial - first * H
+    return 2
+
+
+cdef void weight_gradients(const Call *f, int part, int parts, floating *work) noexcept nogil:
+    """A part of the columns of dWx, dWh, db, dbhn and dpeephole, after backward_steps."""
+    cdef const Layer *w = &f.layer
+    cdef const Batch *s = &f.batch
+    cdef const kernel_table *k = w.kernels
+    cdef Py_ssize_t H = w.H, GH = w.cell.gates * w.H, columns = gated_columns(w)
+    cdef Py_ssize_t begin = share_begin(GH, part, parts, LARGEST_PANEL)
+    cdef Py_ssize_t end = share_begin(GH, part + 1, parts, LARGEST_PANEL)
+    cdef Py_ssize_t unit = share_begin(H, part, parts, LARGEST_PANEL)
+    cdef Py_ssize_t units = share_begin(H, part + 1, parts, LARGEST_PANEL) - unit
+    cdef Tokens tokens = all_tokens(s)
+    cdef Piece[2] pieces
+    cdef const floating *states
+    cdef StatesBefore before
+    cdef const floating *dgates = <const floating *>f.dgates
+    cdef const floating *dm = <const floating *>f.dm
+    cdef floating *dWh = <floating *>f.dWh
+    cdef int i
+    # dWx (D,GH) = x' (D,L) dgates (L,GH)
+    if f.ids != NULL:
+        k.scatter_add(tokens.count, end - begin, f.ids + tokens.first, tokens.step,
+                      dgates + tokens.first * GH + begin, tokens.step * GH, at(f.dWx, begin, work), GH)
     else:
-        room = work
-        w.x_factor = factor(k, True, GH, w.D, <const floating *>w.Wx, GH, &room)
-        product(k, L, <const floating *>dgates, GH, &w.x_factor, dx, w.D)
-        k.multiply_transposed(w.D, L, GH, x, w.D, dgates, GH, dWx, GH, work)
-    k.column_sums(L, GH, dgates, db)
+        add_product(k, tokens, w.D, end - begin, <const floating *>f.x, w.D, dgates + begin, GH,
+                    at(f.dWx, begin, work), GH, work)
+    k.column_sums(tokens.count, end - begin, dgates + tokens.first * GH + begin, tokens.step * GH,
+                  at(f.db, begin, work))
     # dWh (H,GH) = h'' (H,L) dgates (L,GH), with r h' or dm in the candidate's block of a GRU
-    product_with_states_before(k, s, H, columns, h0, h, h_before, <const floating *>dgates, GH, dWh, GH, work)
-    if rh != NULL:
-        k.multiply_transposed(H, L, H, rh, H, dgates + 2 * H, GH, dWh + 2 * H, GH, work)
+    before.own, before.states, before.initial = f.h_before, f.h, f.h0
+    for i in range(pieces_of(s, before, H, pieces, work)):
+        states = <const floating *>pieces[i].states
+        if begin < columns:
+            add_product(k, pieces[i].tokens, H, min(end, columns) - begin, states, H, dgates + begin, GH, dWh + begin,
+                        GH, work)
+        if dm != NULL:
+            add_product(k, pieces[i].tokens, H, units, states, H, dm + unit, H, dWh + 2 * H + unit, GH, work)
+    if f.rh != NULL:
+        add_product(k, tokens, H, units, <const floating *>f.rh, H, dgates + 2 * H + unit, GH, dWh + 2 * H + unit, GH,
+                    work)
     if dm != NULL:
-        product_with_states_before(k, s, H, H, h0, h, h_before, <const floating *>dm, H, dWh + 2 * H, GH, work)
-        k.column_sums(L, H, dm, dbhn)
+        k.column_sums(tokens.count, units, dm + tokens.first * H + unit, tokens.step * H, at(f.dbhn, unit, work))
+    if f.dpeephole != NULL:
+        # rows i, f: sum of da c';   row o: sum of da_o c, or da_o c'
+        before.own, before.states, before.initial = f.c_before, f.c, f.c0
+        for i in range(pieces_of(s, before, H, pieces, work)):
+            states = <const floating *>pieces[i].states
+            peephole_sums(f, pieces[i].tokens, 0, states, unit, units)
+            peephole_sums(f, pieces[i].tokens, 1, states, unit, units)
+            if w.cell.variant == PEEPHOLE_PREVIOUS:
+                peephole_sums(f, pieces[i].tokens, 2, states, unit, units)
+        if w.cell.variant == PEEPHOLE_CURRENT:
+            peephole_sums(f, tokens, 2, <const floating *>f.c, unit, units)
 
 
-# ---- memory ---------------------------------------------------------------------------------------------------------
-
-cdef struct Memory:
-    void *start
-    size_t size
-
-
-# Freed blocks that wait for the next call, oldest first; guarded by the GIL.
-cdef enum:
-    MOST_KEPT = 16
-cdef size_t LARGEST_KEPT = 1 << 28
-cdef Memory[MOST_KEPT] kept
-cdef int kept_count = 0
-cdef size_t kept_size = 0
+cdef void peephole_sums(const Call *f, Tokens tokens, int row, const floating *c, Py_ssize_t unit,
+                        Py_ssize_t units) noexcept nogil:
+    """dpeephole[row] += sum over the tokens of da c, with da of gate i, f, o for row 0, 1, 2"""
+    cdef Py_ssize_t H = f.layer.H, GH = 4 * H, block = (3 if row == 2 else row) * H + unit
+    f.layer.kernels.product_sums(tokens.count, units, <const floating *>f.dgates + tokens.first * GH + block,
+                                 tokens.step * GH, c + tokens.first * H + unit, tokens.step * H,
+                                 <floating *>f.dpeephole + row * H + unit)
 
 
-cdef Memory take_kept(int index) noexcept:
-    global kept_count, kept_size
-    cdef Memory taken = kept[index]
-    kept_count -= 1
-    kept_size -= taken.size
-    memmove(&kept[index], &kept[index + 1], (kept_count - index) * sizeof(Memory))
-    return taken
-
-
-cdef class Block:
-    """Memory with the buffer protocol that outlives its arrays: freed, it serves the next block of about its size.
-
-    Fresh memory costs a page fault every 4 KB, a fifth of a training step at T=64 N=32 H=256. At most 256 MB are kept.
-    """
-    cdef Memory memory
-
-    def __cinit__(self, size_t size):
-        cdef int i, best = -1
-        size = (size + 63) // 64 * 64
-        for i in range(kept_count):
-            if size <= kept[i].size <= 2 * size and (best < 0 or kept[i].size < kept[best].size):
-                best = i
-        if best >= 0:
-            self.memory = take_kept(best)
-            return
-        self.memory.size = size
-        self.memory.start = aligned_alloc(64, size)
-        if self.memory.start == NULL:
-            raise MemoryError(f"cannot allocate {size} bytes")
-
-    def __getbuffer__(self, Py_buffer *buffer, int flags):
-        PyBuffer_FillInfo(buffer, self, self.memory.start, self.memory.size, 0, flags)
-
-    def __dealloc__(self):
-        global kept_count, kept_size
-        if self.memory.start == NULL:
-            return
-        if self.memory.size > LARGEST_KEPT:
-            free(self.memory.start)
-            return
-        while kept_count == MOST_KEPT or kept_size + self.memory.size > LARGEST_KEPT:
-            free(take_kept(0).start)
-        kept[kept_count] = self.memory
-        kept_count += 1
-        kept_size += self.memory.size
+cdef void backward_part(const Call *f, int member, floating *scratch) noexcept nogil:
+    cdef Part p
+    cdef const Layer *w = &f.layer
+    cdef const Plan *plan = &f.plan
+    cdef int parts = plan_size(plan)
+    cdef Py_ssize_t L = token_count(&f.batch), D = w.D, GH = w.cell.gates * w.H
+    cdef Py_ssize_t begin = share_begin(L, member, parts, 8), end = share_begin(L, member + 1, parts, 8)
+    cdef floating *packed = scratch
+    cdef floating *own
+    begin_part(&p, f, member)
+    if f.ids == NULL:
+        p.x = factor(w.kernels, True, GH, D, 1, 0, <const floating *>w.Wx, GH, &scratch, member, parts)
+        scratch = packed + padded(packed_size(GH, D))
+    prepare_backward(&p, f, scratch + member % plan.members * f.packed_size, member // plan.members, plan.groups)
+    if plan.groups > 1:
+        wait_for_all(f.barriers, parts)
+    own = scratch + plan.members * f.packed_size
+    backward_steps(f, &p, own + member * f.member_size, own + (member - member % plan.members) * f.member_size)
+    wait_for_all(f.barriers, parts)
+    weight_gradients(f, member, parts, own + member * f.member_size)
+    # dx (L,D) = dgates (L,GH) Wx' (GH,D)
+    if f.ids == NULL and end > begin:
+        memset(at(f.dx, begin * D, own), 0, (end - begin) * D * sizeof(floating))
+        product(w.kernels, end - begin, at(f.dgates, begin * GH, own), GH, &p.x, at(f.dx, begin * D, own), D)
 
 
 # ---- called by rnncore.functional -----------------------------------------------------------------------------------
 
-cdef inline const void *address2(const floating[:, ::1] a) noexcept nogil:
-    if a is None or a.shape[0] == 0 or a.shape[1] == 0:
-        return NULL
-    return &a[0, 0]
+cdef inline void *address(array) noexcept:
+    return NULL if array is None else cnp.PyArray_DATA(<cnp.ndarray>array)
 
 
-cdef inline const void *address1(const floating[::1] a) noexcept nogil:
-    if a is None or a.shape[0] == 0:
-        return NULL
-    return &a[0]
+cdef inline bint is_double(array) noexcept:
+    return cnp.PyArray_TYPE(<cnp.ndarray>array) == cnp.NPY_DOUBLE
 
 
-cdef inline const int64_t *address_ids(const int64_t[::1] a) noexcept nogil:
-    if a is None or a.shape[0] == 0:
-        return NULL
-    return &a[0]
+cdef inline bint is_plain(array, int number, int axes, Py_ssize_t first, Py_ssize_t second) noexcept:
+    """A dense array of that dtype, whose last axes are as long as said."""
+    return (cnp.PyArray_CheckExact(array) and cnp.PyArray_TYPE(<cnp.ndarray>array) == number
+            and cnp.PyArray_NDIM(<cnp.ndarray>array) == axes
+            and cnp.PyArray_CHKFLAGS(<cnp.ndarray>array, cnp.NPY_ARRAY_CARRAY_RO)
+            and cnp.PyArray_ISNOTSWAPPED(<cnp.ndarray>array)
+            and cnp.PyArray_DIM(<cnp.ndarray>array, axes - 1) == second
+            and (axes == 1 or cnp.PyArray_DIM(<cnp.ndarray>array, axes - 2) == first))
 
 
-cdef inline void describe(Layer *layer, Batch *batch, tuple cell, const floating[:, ::1] Wx, const floating[:, ::1] Wh,
-                          const floating[::1] b, const floating[::1] bhn, const floating[:, ::1] peephole,
-                          Py_ssize_t T, Py_ssize_t N, const int64_t[::1] rows, const int64_t[::1] offset,
-                          const char[::1] resets, bint reverse):
+def fits(Py_ssize_t G, x, Wx, Wh, b, h0, c0, bhn, peephole):
+    """Whether x (T,N,D), the weights and the states are dense arrays of one dtype, float32 or float64, whose shapes go
+    together; h0, c0, bhn, peephole may be None. Says nothing about what is wrong: see rnncore.functional."""
+    cdef int number
+    cdef Py_ssize_t N, D, GH
+    if not cnp.PyArray_CheckExact(x) or cnp.PyArray_NDIM(<cnp.ndarray>x) != 3:
+        return False
+    if not cnp.PyArray_CheckExact(Wx) or cnp.PyArray_NDIM(<cnp.ndarray>Wx) != 2:
+        return False
+    number = cnp.PyArray_TYPE(<cnp.ndarray>x)
+    N = cnp.PyArray_DIM(<cnp.ndarray>x, 1)
+    D = cnp.PyArray_DIM(<cnp.ndarray>x, 2)
+    GH = cnp.PyArray_DIM(<cnp.ndarray>Wx, 1)
+    return ((number == cnp.NPY_FLOAT or number == cnp.NPY_DOUBLE) and GH % G == 0 and is_plain(x, number, 3, N, D)
+            and is_plain(Wx, number, 2, D, GH) and is_plain(Wh, number, 2, GH // G, GH) and is_plain(b, number, 1, 0, GH)
+            and (h0 is None or is_plain(h0, number, 2, N, GH // G))
+            and (c0 is None or is_plain(c0, number, 2, N, GH // G))
+            and (bhn is None or is_plain(bhn, number, 1, 0, GH // G))
+            and (peephole is None or is_plain(peephole, number, 2, 3, GH // G)))
+
+
+cdef int describe(Call *f, tuple cell, batch, tuple weights, x, ids, h0, c0, gates, c, m, h) except -1:
+    """What forward and backward have in common; the plan is for one thread."""
+    Wx, Wh, b, bhn, peephole = weights
+    T, N, rows, offset, resets, reverse = batch
+    memset(f, 0, sizeof(Call))
     # Read once a call: use_isa may change `active` from another thread.
-    layer.kernels = active.f32 if floating is float else active.f64
-    layer.cell.kind, layer.cell.gates, layer.cell.activation, layer.cell.variant, layer.cell.update = cell
-    layer.D = Wx.shape[0]
-    layer.H = Wh.shape[0]
-    layer.Wx = address2(Wx)
-    layer.Wh = address2(Wh)
-    layer.b = address1(b)
-    layer.bhn = address1(bhn)
-    layer.peephole = address2(peephole)
-    batch.T = T
-    batch.N = N
-    batch.rows = address_ids(rows)
-    batch.offset = address_ids(offset)
-    batch.resets = NULL
-    if resets is not None:
-        batch.resets = &resets[0]
-    batch.reverse = reverse
+    f.layer.kernels = active.f64 if is_double(Wh) else active.f32
+    f.layer.cell.kind, f.layer.cell.gates, f.layer.cell.activation, f.layer.cell.variant, f.layer.cell.update = cell
+    f.layer.D = cnp.PyArray_DIM(<cnp.ndarray>Wx, 0)
+    f.layer.H = cnp.PyArray_DIM(<cnp.ndarray>Wh, 0)
+    f.layer.Wx = address(Wx)
+    f.layer.Wh = address(Wh)
+    f.layer.b = address(b)
+    f.layer.bhn = address(bhn)
+    f.layer.peephole = address(peephole)
+    f.batch.T = T
+    f.batch.N = f.batch.count = N
+    f.batch.rows = <const int64_t *>address(rows)
+    f.batch.offset = <const int64_t *>address(offset)
+    f.batch.resets = <const char *>address(resets)
+    f.batch.reverse = reverse
+    f.plan.groups = f.plan.members = 1
+    f.plan.units = f.layer.H
+    f.plan.first_row[1] = f.batch.N
+    f.packs = packing_pays(f.batch.T, f.batch.N)
+    f.x = address(x)
+    f.ids = <const int64_t *>address(ids)
+    f.h0 = address(h0)
+    f.c0 = address(c0)
+    f.gates = address(gates)
+    f.c = address(c)
+    f.m = address(m)
+    f.h = address(h)
+    return 0
 
 
-def forward(tuple cell, Py_ssize_t T, Py_ssize_t N, const int64_t[::1] rows, const int64_t[::1] offset,
-            const char[::1] resets, bint reverse, const floating[:, ::1] x, const int64_t[::1] ids,
-            const floating[:, ::1] Wx, const floating[:, ::1] Wh, const floating[::1] b, const floating[::1] bhn,
-            const floating[:, ::1] peephole, const floating[:, ::1] h0, const floating[:, ::1] c0,
-            floating[:, ::1] gates, floating[:, ::1] c, floating[:, ::1] m, floating[:, ::1] h,
-            floating[:, ::1] h_n, floating[:, ::1] c_n, floating[::1] scratch):
-    """See sequence_forward; cell is (kind, G, activation, variant, update). Needs T, N, H > 0 and a token."""
-    cdef Layer layer
-    cdef Batch batch
-    cdef unsigned long long saved
-    describe(&layer, &batch, cell, Wx, Wh, b, bhn, peephole, T, N, rows, offset, resets, reverse)
-    cdef floating *room = NULL
-    if packing_pays(T, N):
-        # Behind what sequence_forward itself needs: see forward_scratch.
-        room = &scratch[scratch.shape[0] - prepared_size(layer.cell.gates, layer.D, layer.H, x is None)]
-    with nogil:
-        saved = begin_flush_subnormals()
-        prepare_forward[floating](&layer, x is None, NULL if room == NULL else &room)
-        sequence_forward(&layer, &batch, <const floating *>address2(x), address_ids(ids), &h0[0, 0],
-                         <const floating *>address2(c0), <floating *>address2(gates), <floating *>address2(c),
-                         <floating *>address2(m), &h[0, 0], &h_n[0, 0], <floating *>address2(c_n), &scratch[0])
-        end_flush_subnormals(saved)
+# One call, or two side by side.
+cdef struct Pair:
+    Call[2] calls
+    int count, size
+    bint backward, is_double
 
 
-def backward(tuple cell, Py_ssize_t T, Py_ssize_t N, const int64_t[::1] rows, const int64_t[::1] offset,
-             const char[::1] resets, bint reverse, const floating[:, ::1] x, const int64_t[::1] ids,
-             const floating[:, ::1] Wx, const floating[:, ::1] Wh, const floating[::1] b, const floating[::1] bhn,
-             const floating[:, ::1] peephole, const floating[:, ::1] h0, const floating[:, ::1] c0,
-             const floating[:, ::1] gates, const floating[:, ::1] c, const floating[:, ::1] m,
-             const floating[:, ::1] h, const floating[:, ::1] dh, floating[:, ::1] dgates, floating[:, ::1] dm,
-             floating[:, ::1] rh, floating[:, ::1] h_before, floating[:, ::1] dx, floating[:, ::1] dWx,
-             floating[:, ::1] dWh, floating[::1] db, floating[::1] dbhn, floating[:, ::1] dpeephole,
-             floating[:, ::1] dh0, floating[:, ::1] dc0, floating[::1] scratch):
-    """See sequence_backward. Needs T, N, H > 0 and a token."""
-    cdef Layer layer
-    cdef Batch batch
-    cdef unsigned long long saved
-    describe(&layer, &batch, cell, Wx, Wh, b, bhn, peephole, T, N, rows, offset, resets, reverse)
-    with nogil:
-        saved = begin_flush_subnormals()
-        sequence_backward(&layer, &batch, <const floating *>address2(x), address_ids(ids), &h0[0, 0],
-                          <const floating *>address2(c0), <const floating *>address2(gates),
-                          <const floating *>address2(c), <const floating *>address2(m), &h[0, 0],
-                          <const floating *>address2(dh), &dgates[0, 0], <floating *>address2(dm),
-                          <floating *>address2(rh), <floating *>address2(h_before), <floating *>address2(dx),
-                          <floating *>address2(dWx), &dWh[0, 0], &db[0], <floating *>address1(dbhn),
-                          <floating *>address2(dpeephole), &dh0[0, 0], <floating *>address2(dc0), &scratch[0])
-        end_flush_subnormals(saved)
+cdef void part_of_call(const Pair *pair, int which, int member) noexcept nogil:
+    cdef const Call *f = &pair.calls[which]
+    if member >= plan_size(&f.plan):
+        return
+    if pair.is_double:
+        if pair.backward:
+            backward_part(f, member, <double *>f.scratch)
+        else:
+            forward_part(f, member, <double *>f.scratch)
+    elif pair.backward:
+        backward_part(f, member, <float *>f.scratch)
+    else:
+        forward_part(f, member, <float *>f.scratch)
+
+
+cdef inline int members_of_first(const Pair *pair) noexcept nogil:
+    return pair.size if pair.count == 1 or pair.size == 1 else pair.size - pair.size // 2
+
+
+cdef void part_of_pair(void *context, int member) noexcept nogil:
+    cdef const Pair *pair = <const Pair *>context
+    cdef unsigned long long saved = begin_flush_subnormals()
+    cdef int first = members_of_first(pair)
+    if member < first:
+        part_of_call(pair, 0, member)
+    else:
+        part_of_call(pair, 1, member - first)
+    if pair.count == 2 and pair.size == 1:
+        part_of_call(pair, 1, 0)
+    end_flush_subnormals(saved)
+
+
+cdef int run_pair(Pair *pair) except -1:
+    """Make the plans, the scratch and the barriers of one call or two, and run them."""
+    cdef double flops = 0
+    cdef int i, size, barriers = 0
+    cdef Py_ssize_t values = 0
+    cdef Py_ssize_t[2] needed
+    cdef size_t item = sizeof(double) if pair.is_double else sizeof(float)
+    cdef Memory memory
+    cdef char *room
+    for i in range(pair.count):
+        flops += flops_of(&pair.calls[i].layer, &pair.calls[i].batch, pair.calls[i].ids != NULL)
+    pair.size = take_team(threads_for(2 * flops if pair.backward else flops))
+    try:
+        for i in range(pair.count):
+            size = members_of_first(pair)
+            if i == 1 and pair.size > 1:
+                size = pair.size - size
+            if size > 1:
+                make_plan(&pair.calls[i].plan, &pair.calls[i].layer, &pair.calls[i].batch, size)
+            if pair.backward:
+                needed[i] = set_backward_scratch(&pair.calls[i])
+            else:
+                needed[i] = set_forward_scratch(&pair.calls[i])
+            values += padded(needed[i])
+            barriers += 1 + pair.calls[i].plan.groups
+        take_memory(values * item + barriers * sizeof(barrier), &memory)
+        memset(memory.start, 0, barriers * sizeof(barrier))
+        room = <char *>memory.start + barriers * sizeof(barrier)
+        pair.calls[0].barriers = <barrier *>memory.start
+        pair.calls[1].barriers = pair.calls[0].barriers + 1 + pair.calls[0].plan.groups
+        for i in range(pair.count):
+            pair.calls[i].scratch = room
+            room += padded(needed[i]) * item
+        with nogil:
+            run_team(pair.size, part_of_pair, pair)
+        give_memory(memory)
+    finally:
+        leave_team(pair.size)
+    return 0
+
+
+def forward(*calls):
+    """One call, or two side by side: tuples (cell, batch, weights, x, ids, h0, c0, gates, c, m, h, h_n, c_n).
+
+    cell is (kind, G, activation, variant, update), batch (T, N, rows, offset, resets, reverse), weights (Wx, Wh, b,
+    bhn, peephole); the rest as in Call. All arrays are dense and of one dtype; T, N, H > 0 and there is a token.
+    """
+    cdef Pair pair
+    pair.backward = False
+    pair.count = 0
+    for cell, batch, weights, x, ids, h0, c0, gates, c, m, h, h_n, c_n in calls:
+        describe(&pair.calls[pair.count], cell, batch, weights, x, ids, h0, c0, gates, c, m, h)
+        pair.calls[pair.count].h_n = address(h_n)
+        pair.calls[pair.count].c_n = address(c_n)
+        pair.is_double = is_double(h)
+        pair.count += 1
+    run_pair(&pair)
+
+
+def backward(*calls):
+    """One call, or two side by side: tuples of what `forward` takes up to h, then the arrays of Call from dh on."""
+    cdef Pair pair
+    cdef Call *f
+    pair.backward = True
+    pair.count = 0
+    for (cell, batch, weights, x, ids, h0, c0, gates, c, m, h, dh, dgates, dm, rh, h_before, c_before, dx, dWx, dWh,
+         db, dbhn, dpeephole, dh0, dc0) in calls:
+        f = &pair.calls[pair.count]
+        describe(f, cell, batch, weights, x, ids, h0, c0, gates, c, m, h)
+        f.dh = address(dh)
+        f.dgates = address(dgates)
+        f.dm = address(dm)
+        f.rh = address(rh)
+        f.h_before = address(h_before)
+        f.c_before = address(c_before)
+        f.dx = address(dx)
+        f.dWx = address(dWx)
+        f.dWh = address(dWh)
+        f.db = address(db)
+        f.dbhn = address(dbhn)
+        f.dpeephole = address(dpeephole)
+        f.dh0 = address(dh0)
+        f.dc0 = address(dc0)
+        pair.is_double = is_double(h)
+        pair.count += 1
+    run_pair(&pair)
 
 
 def softmax_cross_entropy(floating[:, ::1] logits, const int64_t[::1] targets, const double[::1] weights,
@@ -664,134 +1176,213 @@ def softmax_cross_entropy(floating[:, ::1] logits, const int64_t[::1] targets, c
         end_flush_subnormals(saved)
 
 
-def affine_scratch(Py_ssize_t L, Py_ssize_t D, Py_ssize_t K):
-    """Number of values that `affine_forward` and `affine_backward` need as scratch."""
-    return max(transposed_work(D, L, K), packed_size(D, K), packed_size(K, D))
+# ---- affine maps and the softmax on top of them -----------------------------------------------------------------------
+
+# Rows of a chunk hold so many logits at most: they stay in cache from the product to the gradients.
+cdef enum:
+    CHUNK_LOGITS = 1 << 21
+    CHUNK_ROWS = 64
 
 
-def affine_forward(const floating[:, ::1] x, const floating[:, ::1] W, const floating[::1] b, floating[:, ::1] y,
-                   floating[::1] scratch):
-    """y (L,K) = x (L,D) W (D,K) + b. Needs L, D, K > 0."""
-    cdef const kernel_table *k = active.f32 if floating is float else active.f64
-    cdef floating *room = &scratch[0]
-    cdef Py_ssize_t L = x.shape[0], D = x.shape[1], K = W.shape[1]
-    cdef Factor f
-    cdef unsigned long long saved
-    with nogil:
-        saved = begin_flush_subnormals()
-        f = factor(k, False, D, K, &W[0, 0], K, &room if packing_pays(1, L) else NULL)
-        k.fill_rows(L, K, &b[0], NULL, NULL, &y[0, 0])
-        product(k, L, &x[0, 0], D, &f, &y[0, 0], K)
-        end_flush_subnormals(saved)
+cdef struct Affine:
+    const kernel_table *kernels
+    Py_ssize_t L, D, K, chunk    # rows in all, and rows at a time
+    bint is_double, forward      # forward: y is computed, or else it holds dL/dy
+    void *x                      # (L, D)
+    void *W                      # (D, K)
+    void *b                      # (K,)
+    void *y                      # (L, K), or NULL: a chunk of it, in the scratch
+    const int64_t *targets       # (L,), with weights and losses; or NULL: no softmax
+    const double *weights
+    double *losses
+    void *dx                     # (L, D); or NULL: no gradients
+    void *dW                     # (D, K), added to
+    void *db                     # (K,), added to
+    void *scratch                # packed W, packed W', a chunk of y, and work of each thread
+    Py_ssize_t packed_size, transposed_size, chunk_size, work_size
+    int size
+    barrier everyone
 
 
-def affine_backward(const floating[:, ::1] x, const floating[:, ::1] W, const floating[:, ::1] dy,
-                    floating[:, ::1] dx, floating[:, ::1] dW, floating[::1] db, floating[::1] scratch):
-    """dx (L,D) += dy W',  dW (D,K) += x' dy,  db (K,) += sum of dy (L,K). Needs L, D, K > 0."""
-    cdef const kernel_table *k = active.f32 if floating is float else active.f64
-    cdef floating *room = &scratch[0]
-    cdef Py_ssize_t L = x.shape[0], D = x.shape[1], K = W.shape[1]
-    cdef Factor f
-    cdef unsigned long long saved
-    with nogil:
-        saved = begin_flush_subnormals()
-        f = factor(k, True, K, D, &W[0, 0], K, &room)
-        product(k, L, &dy[0, 0], K, &f, &dx[0, 0], D)
-        k.multiply_transposed(D, L, K, &x[0, 0], D, &dy[0, 0], K, &dW[0, 0], K, &scratch[0])
-        k.column_sums(L, K, &dy[0, 0], &db[0])
-        end_flush_subnormals(saved)
+cdef void affine_part(const Affine *f, int member, floating *scratch) noexcept nogil:
+    cdef const kernel_table *k = f.kernels
+    cdef Py_ssize_t D = f.D, K = f.K, i, chunk, n, begin, rows
+    cdef Py_ssize_t column = share_begin(K, member, f.size, LARGEST_PANEL)
+    cdef Py_ssize_t columns = share_begin(K, member + 1, f.size, LARGEST_PANEL) - column
+    cdef floating *packed = scratch
+    cdef floating *transposed = scratch + f.packed_size
+    cdef floating *work = transposed + f.transposed_size + f.chunk_size + member * f.work_size
+    cdef floating *y
+    cdef barrier *everyone = <barrier *>&f.everyone
+    cdef Factor W, W_transposed
+    if f.forward:
+        W = factor(k, False, D, K, 1, 0, <const floating *>f.W, K, &packed if f.packed_size else NULL, member, f.size)
+    if f.dx != NULL:
+        W_transposed = factor(k, True, K, D, 1, 0, <const floating *>f.W, K, &transposed, member, f.size)
+    wait_for_all(everyone, f.size)
+    for i in range((f.L + f.chunk - 1) // f.chunk):
+        chunk = i * f.chunk
+        n = min(f.chunk, f.L - chunk)
+        begin = share_begin(n, member, f.size, 8)
+        rows = share_begin(n, member + 1, f.size, 8) - begin
+        y = scratch + f.packed_size + f.transposed_size if f.y == NULL else <floating *>f.y + chunk * K
+        if f.forward:
+            k.fill_rows(rows, K, f.b, NULL, 0, NULL, y + begin * K, K)
+            product(k, rows, <const floating *>f.x + (chunk + begin) * D, D, &W, y + begin * K, K)
+        if f.targets != NULL:
+            k.softmax_cross_entropy(rows, K, y + begin * K, f.targets + chunk + begin, f.weights + chunk + begin,
+                                    f.losses + chunk + begin)
+        if f.dx != NULL:
+            # dx (L,D) = dy W';   dW (D,K) += x' dy;   db (K,) += sum of dy (L,K)
+            memset(<floating *>f.dx + (chunk + begin) * D, 0, rows * D * sizeof(floating))
+            product(k, rows, <const floating *>y + begin * K, K, &W_transposed,
+                    <floating *>f.dx + (chunk + begin) * D, D)
+            wait_for_all(everyone, f.size)
+            k.multiply_transposed(D, n, columns, <const floating *>f.x + chunk * D, D, y + column, K,
+                                  <floating *>f.dW + column, K, work)
+            k.column_sums(n, columns, y + column, K, <floating *>f.db + column)
+            wait_for_all(everyone, f.size)
+
+
+cdef void part_of_affine(void *context, int member) noexcept nogil:
+    cdef const Affine *f = <const Affine *>context
+    cdef unsigned long long saved = begin_flush_subnormals()
+    if f.is_double:
+        affine_part(f, member, <double *>f.scratch)
+    else:
+        affine_part(f, member, <float *>f.scratch)
+    end_flush_subnormals(saved)
+
+
+def affine(x, W, b, y, targets, weights, losses, dx, dW, db):
+    """Forward with b; softmax cross-entropy with targets; backward with dx: see Affine. Needs L, D, K > 0."""
+    cdef Affine f
+    cdef Memory memory
+    cdef Py_ssize_t values
+    memset(&f, 0, sizeof(Affine))
+    f.is_double = is_double(W)
+    f.kernels = active.f64 if f.is_double else active.f32
+    f.L = cnp.PyArray_DIM(<cnp.ndarray>x, 0)
+    f.D = cnp.PyArray_DIM(<cnp.ndarray>W, 0)
+    f.K = cnp.PyArray_DIM(<cnp.ndarray>W, 1)
+    f.forward = b is not None
+    f.x = address(x)
+    f.W = address(W)
+    f.b = address(b)
+    f.y = address(y)
+    f.targets = <const int64_t *>address(targets)
+    f.weights = <const double *>address(weights)
+    f.losses = <double *>address(losses)
+    f.dx = address(dx)
+    f.dW = address(dW)
+    f.db = address(db)
+    f.chunk = f.L if f.y != NULL else min(f.L, max(<Py_ssize_t>CHUNK_ROWS, CHUNK_LOGITS // f.K))
+    f.packed_size = padded(packed_size(f.D, f.K)) if f.forward and packing_pays(1, f.L) else 0
+    f.transposed_size = 0 if f.dx == NULL else padded(packed_size(f.K, f.D))
+    f.chunk_size = padded(f.chunk * f.K) if f.y == NULL else 0
+    f.size = take_team(threads_for(2. * f.L * f.D * f.K * (f.forward + (0 if f.dx == NULL else 2))))
+    try:
+        f.work_size = 0
+        if f.dx != NULL:
+            f.work_size = transposed_work(f.D, f.chunk, largest_share(f.K, f.size, LARGEST_PANEL))
+        values = f.packed_size + f.transposed_size + f.chunk_size + f.size * f.work_size
+        take_memory(values * (sizeof(double) if f.is_double else sizeof(float)), &memory)
+        f.scratch = memory.start
+        with nogil:
+            run_team(f.size, part_of_affine, &f)
+        give_memory(memory)
+    finally:
+        leave_team(f.size)
 
 
 def scatter_add(const int64_t[::1] ids, const floating[:, ::1] rows, floating[:, ::1] table):
     """table (V,D)[ids] += rows (L,D). Needs L, D > 0."""
     cdef const kernel_table *k = active.f32 if floating is float else active.f64
+    cdef Py_ssize_t D = rows.shape[1]
     with nogil:
-        k.scatter_add(rows.shape[0], rows.shape[1], &ids[0], &rows[0, 0], &table[0, 0])
+        k.scatter_add(rows.shape[0], D, &ids[0], 1, &rows[0, 0], D, &table[0, 0], D)
 
 
 # ---- streaming ------------------------------------------------------------------------------------------------------
 
 cdef class Stream:
-    """A stack of cells with packed weights of its own, one step a call. See rnncore.layers.Stream."""
-    cdef Layer *layers
-    cdef Batch batch
-    cdef Py_ssize_t count, H
+    """A stack of cells with packed weights, one step a call. See rnncore.layers.Stream and functional.sample_ids."""
+    cdef Call *calls
+    cdef Part *parts
+    cdef Py_ssize_t count
     cdef bint is_double
-    cdef list cells                       # hold what the pointers in layers point to
-    cdef char[::1] packed, h, c, scratch
+    cdef tuple arrays                     # hold what the pointers in calls point to
+    cdef Memory memory
 
-    def __cinit__(self, list cells, Py_ssize_t N, Py_ssize_t H, bint is_double, char[::1] packed, char[::1] h,
-                  char[::1] c, char[::1] scratch):
-        """cells as functional.sample_ids takes them, with arrays that nobody else changes; bytes of the packed weights
-        (packed_weights values a cell), of h and c (cells, N, H), c None where there is none, and of scratch."""
+    def __cinit__(self, list cells, Py_ssize_t N, h, c):
+        """cells: (cell, Wx, Wh, b, bhn, peephole), bottom first; states h, c (cells, N, H), c None where there is none.
+        All arrays are dense and of one dtype; the states are replaced by every step, the weights must not change."""
+        cdef Py_ssize_t l, values = 0, scratch = 0, H = cnp.PyArray_DIM(<cnp.ndarray>h, 2)
+        cdef size_t item
+        cdef Call *f
+        cdef char *room
         self.count = len(cells)
-        self.H = H
-        self.is_double = is_double
-        self.cells, self.packed, self.h, self.c, self.scratch = cells, packed, h, c, scratch
-        self.layers = <Layer *>malloc(self.count * sizeof(Layer))
-        if self.layers == NULL:
+        self.is_double = is_double(h)
+        item = sizeof(double) if self.is_double else sizeof(float)
+        self.arrays = (cells, h, c)
+        self.calls = <Call *>malloc(self.count * sizeof(Call))
+        self.parts = <Part *>malloc(self.count * sizeof(Part))
+        if self.calls == NULL or self.parts == NULL:
             raise MemoryError
-        if is_double:
-            describe_stack[double](self.layers, &self.batch, cells, N, <double *>&packed[0])
-        else:
-            describe_stack[float](self.layers, &self.batch, cells, N, <float *>&packed[0])
+        for l in range(self.count):
+            f = &self.calls[l]
+            cell, *weights = cells[l]
+            describe(f, cell, (1, N, None, None, None, False), tuple(weights), None, None, None, None, None, None, None,
+                     None)
+            f.h0 = f.h_n = <char *>address(h) + l * N * H * item
+            f.c0 = f.c_n = NULL if c is None else <char *>address(c) + l * N * H * item
+            f.packs = True
+            scratch = max(scratch, set_forward_scratch(f) - f.packed_size)
+            values += f.packed_size
+        take_memory((values + scratch) * item, &self.memory)
+        room = <char *>self.memory.start
+        for l in range(self.count):
+            f = &self.calls[l]
+            begin_part(&self.parts[l], f, 0)
+            if self.is_double:
+                prepare_forward[double](&self.parts[l], f, <double *>room, 0, 1)
+            else:
+                prepare_forward[float](&self.parts[l], f, <float *>room, 0, 1)
+            room += f.packed_size * item
+        for l in range(self.count):
+            self.calls[l].scratch = room
 
     def __dealloc__(self):
-        free(self.layers)
+        free(self.calls)
+        free(self.parts)
+        give_memory(self.memory)
 
-    def step(self, x, const int64_t[::1] ids, out):
-        """x (N,D), or ids (N,) and x None -> out (N,H), the state of the top layer; all checked before."""
-        cdef Py_buffer source, target
-        source.buf = NULL
-        PyObject_GetBuffer(out, &target, PyBUF_C_CONTIGUOUS | PyBUF_WRITABLE)
-        try:
-            if x is not None:
-                PyObject_GetBuffer(x, &source, PyBUF_C_CONTIGUOUS)
-            try:
-                if self.is_double:
-                    stack_step(self.layers, self.count, &self.batch, <const double *>source.buf, address_ids(ids),
-                               <double *>&self.h[0], <double *>(NULL if self.c is None else &self.c[0]),
-                               <double *>target.buf, <double *>&self.scratch[0])
-                else:
-                    stack_step(self.layers, self.count, &self.batch, <const float *>source.buf, address_ids(ids),
-                               <float *>&self.h[0], <float *>(NULL if self.c is None else &self.c[0]),
-                               <float *>target.buf, <float *>&self.scratch[0])
-            finally:
-                if x is not None:
-                    PyBuffer_Release(&source)
-        finally:
-            PyBuffer_Release(&target)
+    cdef void advance(self, void *x, const int64_t *ids, void *out) noexcept nogil:
+        """x (N,D), or ids (N,) -> out (N,H), the state of the top layer."""
+        cdef Py_ssize_t l
+        cdef unsigned long long saved = begin_flush_subnormals()
+        for l in range(self.count):
+            # The new state is written to out, then over the old one, which is the input of the next layer.
+            self.calls[l].x = x
+            self.calls[l].ids = ids
+            self.calls[l].h = out
+            if self.is_double:
+                forward_steps[double](&self.calls[l], &self.parts[l], <double *>self.calls[l].scratch,
+                                      <double *>self.calls[l].scratch)
+            else:
+                forward_steps[float](&self.calls[l], &self.parts[l], <float *>self.calls[l].scratch,
+                                     <float *>self.calls[l].scratch)
+            x = self.calls[l].h0
+            ids = NULL
+        end_flush_subnormals(saved)
 
-
-def packed_weights(int gates, Py_ssize_t D, Py_ssize_t H):
-    """Number of values of the packed weights of one cell."""
-    return prepared_size(gates, D, H, False)
-
-
-cdef describe_stack(Layer *layers, Batch *batch, list cells, Py_ssize_t N, floating *room):
-    """Set the layers of a stack that runs one step at a time; the weights are packed into room, unless it is NULL."""
-    cdef Py_ssize_t l
-    for l in range(len(cells)):
-        cell, Wx, Wh, b, bhn, peephole = cells[l]
-        describe[floating](&layers[l], batch, cell, Wx, Wh, b, bhn, peephole, 1, N, None, None, None, False)
-        prepare_forward(&layers[l], False, &room)
-
-
-cdef void stack_step(const Layer *layers, Py_ssize_t count, const Batch *batch, const floating *x, const int64_t *ids,
-                     floating *h, floating *c, floating *out, floating *scratch) noexcept nogil:
-    """One step of all layers: states h, c (count,N,H) are replaced; out (N,H) is the state of the top layer."""
-    cdef Py_ssize_t l, NH = batch.N * layers[0].H
-    cdef unsigned long long saved = begin_flush_subnormals()
-    for l in range(count):
-        # The new state is written to out, then over the old one.
-        sequence_forward(&layers[l], batch, x, ids, h, c, <floating *>NULL, <floating *>NULL, <floating *>NULL, out, h, c,
-                         scratch)
-        x = h
-        ids = NULL
-        h += NH
-        if c != NULL:
-            c += NH
-    end_flush_subnormals(saved)
+    def step(self, x, ids, out):
+        """Arrays as in advance, x or ids None; dense and checked."""
+        cdef void *address_x = address(x)
+        cdef const int64_t *address_ids = <const int64_t *>address(ids)
+        cdef void *address_out = address(out)
+        with nogil:
+            self.advance(address_x, address_ids, address_out)
 
 
 # ---- sampling -------------------------------------------------------------------------------------------------------
@@ -889,44 +1480,37 @@ cdef Py_ssize_t draw(const floating *logits, Py_ssize_t V, double temperature, P
     return best
 
 
-def sample(list cells, const floating[:, ::1] embedding, const floating[:, ::1] Wy, const floating[::1] by,
-           floating[:, ::1] h, floating[:, ::1] c, int64_t first, const double[::1] uniforms, double temperature,
-           Py_ssize_t top_k, double top_p, const char[::1] banned, Py_ssize_t stop, int64_t[::1] ids,
-           floating[::1] packed, floating[::1] scratch):
-    """See functional.sample_ids. Returns the number of ids drawn, or -1 if the logits are not finite."""
-    cdef Py_ssize_t count = len(cells), H = Wy.shape[0], V = Wy.shape[1], n = uniforms.shape[0], drawn = 0
-    cdef Layer *layers = <Layer *>malloc(count * sizeof(Layer))
+def sample(Stream stack, const floating[:, ::1] embedding, const floating[:, ::1] Wy, const floating[::1] by,
+           int64_t first, const double[::1] uniforms, double temperature, Py_ssize_t top_k, double top_p,
+           const char[::1] banned, Py_ssize_t stop, int64_t[::1] ids, floating[::1] scratch):
+    """See functional.sample_ids; scratch (H + V,). Returns the number of ids drawn, or -1 if the logits are not finite.
+    """
+    cdef Py_ssize_t H = Wy.shape[0], V = Wy.shape[1], n = uniforms.shape[0], drawn = 0
     cdef Candidate *candidates = <Candidate *>malloc(V * sizeof(Candidate))
-    # The state of the top layer (H), the logits (V), then what a step needs.
     cdef floating *top = &scratch[0]
     cdef floating *logits = top + H
-    cdef floating *c0 = NULL if c is None else &c[0, 0]
-    cdef Batch batch
     cdef int64_t token = first
-    cdef const floating *x = NULL
-    try:
-        if layers == NULL or candidates == NULL:
-            raise MemoryError
-        describe_stack(layers, &batch, cells, 1, &packed[0])
-        with nogil:
-            while drawn < n:
-                if embedding is not None:
-                    x = &embedding[token, 0]
-                stack_step(layers, count, &batch, x, NULL if x != NULL else &token, &h[0, 0], c0, top, logits + V)
-                # logits (V,) = by + h (H,) Wy (H,V)
-                memcpy(logits, &by[0], V * sizeof(floating))
-                layers[0].kernels.multiply(1, H, V, top, H, &Wy[0, 0], V, logits, V)
-                token = draw(logits, V, temperature, top_k, top_p, &banned[0], uniforms[drawn], candidates)
-                if token < 0:
-                    drawn = -1
-                    break
-                ids[drawn] = token
-                drawn += 1
-                if token == stop:
-                    break
-    finally:
-        free(layers)
-        free(candidates)
+    cdef const kernel_table *k = stack.calls[0].layer.kernels
+    if candidates == NULL:
+        raise MemoryError
+    with nogil:
+        while drawn < n:
+            if embedding is not None:
+                stack.advance(<void *>&embedding[token, 0], NULL, top)
+            else:
+                stack.advance(NULL, &token, top)
+            # logits (V,) = by + h (H,) Wy (H,V)
+            memcpy(logits, &by[0], V * sizeof(floating))
+            k.multiply(1, H, V, top, H, &Wy[0, 0], V, logits, V)
+            token = draw(logits, V, temperature, top_k, top_p, &banned[0], uniforms[drawn], candidates)
+            if token < 0:
+                drawn = -1
+                break
+            ids[drawn] = token
+            drawn += 1
+            if token == stop:
+                break
+    free(candidates)
     return drawn
 
 
@@ -937,6 +1521,12 @@ def _start():
         use_isa(os.environ.get("RNNCORE_ISA", widest))
     except ValueError as error:
         raise ValueError(f"environment variable RNNCORE_ISA: {error}") from None
+    set_cost_rule()
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        set_num_threads(int(os.environ.get("RNNCORE_NUM_THREADS", usable)))
+    except ValueError as error:
+        raise ValueError(f"environment variable RNNCORE_NUM_THREADS: {error}") from None
 
 
 _start()

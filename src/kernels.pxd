@@ -24,28 +24,30 @@ cdef extern from "kernels.h" nogil:
                                     const void *B, Py_ssize_t ldb, void *C, Py_ssize_t ldc,
                                     void *work) noexcept nogil
         Py_ssize_t (*multiply_transposed_work)(Py_ssize_t m, Py_ssize_t K, Py_ssize_t M) noexcept nogil
-        void (*fill_rows)(Py_ssize_t rows, Py_ssize_t M, const void *b, const void *table, const int64_t *ids,
-                          void *out) noexcept nogil
-        void (*scatter_add)(Py_ssize_t rows, Py_ssize_t M, const int64_t *ids, const void *a,
-                            void *table) noexcept nogil
-        void (*column_sums)(Py_ssize_t rows, Py_ssize_t M, const void *a, void *out) noexcept nogil
-        void (*add)(Py_ssize_t count, const void *a, void *out) noexcept nogil
-        void (*rnn_forward)(Py_ssize_t count, int activation, void *h) noexcept nogil
-        void (*rnn_backward)(Py_ssize_t count, int activation, const void *h, const void *dh,
-                             void *da) noexcept nogil
-        void (*lstm_forward)(Py_ssize_t n, Py_ssize_t H, int peephole_output, int output_activation, void *gates,
-                             const void *c_prev, const void *peephole, void *c, void *h) noexcept nogil
-        void (*lstm_backward)(Py_ssize_t n, Py_ssize_t H, int peephole_output, int output_activation,
+        void (*fill_rows)(Py_ssize_t rows, Py_ssize_t M, const void *b, const void *table, Py_ssize_t ldtable,
+                          const int64_t *ids, void *out, Py_ssize_t ldout) noexcept nogil
+        void (*scatter_add)(Py_ssize_t rows, Py_ssize_t M, const int64_t *ids, Py_ssize_t ids_step, const void *a,
+                            Py_ssize_t lda, void *table, Py_ssize_t ldtable) noexcept nogil
+        void (*column_sums)(Py_ssize_t rows, Py_ssize_t M, const void *a, Py_ssize_t lda, void *out) noexcept nogil
+        void (*product_sums)(Py_ssize_t rows, Py_ssize_t M, const void *a, Py_ssize_t lda, const void *b,
+                             Py_ssize_t ldb, void *out) noexcept nogil
+        void (*add)(Py_ssize_t rows, Py_ssize_t M, const void *a, Py_ssize_t lda, void *out,
+                    Py_ssize_t ldout) noexcept nogil
+        void (*rnn_forward)(Py_ssize_t n, Py_ssize_t units, Py_ssize_t H, int activation, void *h) noexcept nogil
+        void (*rnn_backward)(Py_ssize_t n, Py_ssize_t units, Py_ssize_t H, int activation, const void *h,
+                             const void *dh, void *da) noexcept nogil
+        void (*lstm_forward)(Py_ssize_t n, Py_ssize_t units, Py_ssize_t H, int peephole_output, int output_activation,
+                             void *gates, const void *c_prev, const void *peephole, void *c, void *h) noexcept nogil
+        void (*lstm_backward)(Py_ssize_t n, Py_ssize_t units, Py_ssize_t H, int peephole_output, int output_activation,
                               const void *gates, const void *c_prev, const void *c, const void *peephole,
-                              const void *dh, void *dc, void *dgates, void *dpeephole) noexcept nogil
-        void (*gru_gates)(Py_ssize_t n, Py_ssize_t H, int G, void *gates, const void *h_prev,
+                              const void *dh, void *dc, void *dgates) noexcept nogil
+        void (*gru_gates)(Py_ssize_t n, Py_ssize_t units, Py_ssize_t H, int G, void *gates, const void *h_prev,
                           void *rh) noexcept nogil
-        void (*gru_update)(Py_ssize_t n, Py_ssize_t H, int G, int update, void *gates, const void *m,
+        void (*gru_update)(Py_ssize_t n, Py_ssize_t units, Py_ssize_t H, int G, int update, void *gates, const void *m,
                            const void *h_prev, void *h) noexcept nogil
-        void (*gru_update_backward)(Py_ssize_t n, Py_ssize_t H, int G, int update, const void *gates,
-                                    const void *m, const void *h_prev, void *dh, void *dgates,
-                                    void *dm) noexcept nogil
-        void (*gru_reset_backward)(Py_ssize_t n, Py_ssize_t H, const void *gates, const void *h_prev,
+        void (*gru_update_backward)(Py_ssize_t n, Py_ssize_t units, Py_ssize_t H, int G, int update, const void *gates,
+                                    const void *m, const void *h_prev, void *dh, void *dgates, void *dm) noexcept nogil
+        void (*gru_reset_backward)(Py_ssize_t n, Py_ssize_t units, Py_ssize_t H, const void *gates, const void *h_prev,
                                    const void *drh, void *dh, void *dgates, void *rh) noexcept nogil
         void (*softmax_cross_entropy)(Py_ssize_t rows, Py_ssize_t V, void *logits, const int64_t *targets,
                                       const double *weights, double *losses) noexcept nogil

@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "text": {"checks"},
     "optim": set(),
     "plots": set(),
-    "functional": {"_engine", "reference"},
+    "functional": {"_engine", "checks", "reference"},
     "layers": {"checks", "functional"},
     "losses": {"functional"},
     "models": {"checks", "functional", "layers", "losses", "optim", "text"},

@@ -655,7 +655,7 @@ def test_bhn_needs_reset_after(rng, form):
 
 
 def test_signatures():
-    run = "lengths=None, resets=None, reverse=False, training=True"
+    run = "lengths=None, resets=None, reverse=False, training=True, checkpoint=None"
     want = {
         "rnn_forward": f"(x, Wx, Wh, b, h0=None, *, activation='tanh', {run})",
         "rnn_backward": "(dh, cache, dh_n=None)",

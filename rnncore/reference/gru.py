@@ -67,6 +67,7 @@ def gru_forward(
     resets=None,
     reverse=False,
     training=True,
+    checkpoint=None,
 ):
     """Run a gated recurrent unit over a batch of sequences.
 
@@ -116,6 +117,8 @@ def gru_forward(
         Run from the last step (of each row) to the first; outputs stay at their own t.
     training : bool
         Keep what :func:`gru_backward` needs.
+    checkpoint : True or int, optional
+        For the signature of :func:`rnncore.gru_forward`; the reference has one way, and keeps everything.
 
     Returns
     -------

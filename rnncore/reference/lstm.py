@@ -72,6 +72,7 @@ def lstm_forward(
     resets=None,
     reverse=False,
     training=True,
+    checkpoint=None,
 ):
     """Run a long short-term memory over a batch of sequences.
 
@@ -126,6 +127,8 @@ def lstm_forward(
         Run from the last step (of each row) to the first; outputs stay at their own t.
     training : bool
         Keep what :func:`lstm_backward` needs.
+    checkpoint : True or int, optional
+        For the signature of :func:`rnncore.lstm_forward`; the reference has one way, and keeps everything.
 
     Returns
     -------

@@ -50,7 +50,20 @@ class RNNGradients(NamedTuple):
     dh0: np.ndarray  # (N,H)
 
 
-def rnn_forward(x, Wx, Wh, b, h0=None, *, activation="tanh", lengths=None, resets=None, reverse=False, training=True):
+def rnn_forward(
+    x,
+    Wx,
+    Wh,
+    b,
+    h0=None,
+    *,
+    activation="tanh",
+    lengths=None,
+    resets=None,
+    reverse=False,
+    training=True,
+    checkpoint=None,
+):
     """Run a simple recurrent network over a batch of sequences.
 
     With h' the state before the step, for every t::
@@ -81,6 +94,8 @@ def rnn_forward(x, Wx, Wh, b, h0=None, *, activation="tanh", lengths=None, reset
         Run from the last step (of each row) to the first; outputs stay at their own t.
     training : bool
         Keep what :func:`rnn_backward` needs.
+    checkpoint : True or int, optional
+        For the signature of :func:`rnncore.rnn_forward`; the reference has one way, and keeps everything.
 
     Returns
     -------

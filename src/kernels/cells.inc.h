@@ -1,22 +1,26 @@
 /* One time step of each cell, forward above backward. Shapes and aliasing: kernels.h.
  *
- * Every loop over the hidden units is a function of its own whose pointers are `restrict` parameters: compilers drop
+ * The pointers stand at the first of the `units` hidden units to do; H stays the distance between gate blocks. Every
+ * loop over the units is a function of its own whose pointers are `restrict` parameters: compilers drop
  * restrict on local pointers, and the loop with it its vectors. Options are constant arguments of an always-inlined
  * body, so that no option puts a branch into a loop. */
 
 /* ---- RNN: h = act(a) ------------------------------------------------------------------------------------------ */
 
-static void NAME(rnn_forward)(ptrdiff_t count, int activation, void *h_) {
-    real *h = h_;
+static void NAME(rnn_forward_row)(ptrdiff_t units, int activation, real *h) {
     if (activation == ACTIVATION_TANH)
-        for (ptrdiff_t j = 0; j < count; j++) h[j] = NAME(tanh)(h[j]);
+        for (ptrdiff_t j = 0; j < units; j++) h[j] = NAME(tanh)(h[j]);
     else if (activation == ACTIVATION_RELU)
-        for (ptrdiff_t j = 0; j < count; j++) h[j] = h[j] < 0 ? 0 : h[j];
+        for (ptrdiff_t j = 0; j < units; j++) h[j] = h[j] < 0 ? 0 : h[j];
 }
 
-ALWAYS_INLINE void NAME(rnn_backward_body)(ptrdiff_t count, int activation, const real *restrict h,
+static void NAME(rnn_forward)(ptrdiff_t n, ptrdiff_t units, ptrdiff_t H, int activation, void *h) {
+    for (ptrdiff_t row = 0; row < n; row++) NAME(rnn_forward_row)(units, activation, (real *)h + row * H);
+}
+
+ALWAYS_INLINE void NAME(rnn_backward_body)(ptrdiff_t units, int activation, const real *restrict h,
                                            const real *restrict dh, real *restrict da) {
-    for (ptrdiff_t j = 0; j < count; j++) {
+    for (ptrdiff_t j = 0; j < units; j++) {
         if (activation == ACTIVATION_TANH)
             da[j] = dh[j] * (1 - h[j] * h[j]);
         else if (activation == ACTIVATION_RELU)
@@ -26,22 +30,26 @@ ALWAYS_INLINE void NAME(rnn_backward_body)(ptrdiff_t count, int activation, cons
     }
 }
 
-static void NAME(rnn_backward)(ptrdiff_t count, int activation, const void *h, const void *dh, void *da) {
-    switch (activation) {
-    case ACTIVATION_TANH: NAME(rnn_backward_body)(count, ACTIVATION_TANH, h, dh, da); break;
-    case ACTIVATION_RELU: NAME(rnn_backward_body)(count, ACTIVATION_RELU, h, dh, da); break;
-    default: NAME(rnn_backward_body)(count, ACTIVATION_IDENTITY, h, dh, da);
-    }
+static void NAME(rnn_backward)(ptrdiff_t n, ptrdiff_t units, ptrdiff_t H, int activation, const void *h_,
+                               const void *dh_, void *da_) {
+    const real *h = h_, *dh = dh_;
+    real *da = da_;
+    for (; n > 0; n--, h += H, dh += H, da += H)
+        switch (activation) {
+        case ACTIVATION_TANH: NAME(rnn_backward_body)(units, ACTIVATION_TANH, h, dh, da); break;
+        case ACTIVATION_RELU: NAME(rnn_backward_body)(units, ACTIVATION_RELU, h, dh, da); break;
+        default: NAME(rnn_backward_body)(units, ACTIVATION_IDENTITY, h, dh, da);
+        }
 }
 
 /* ---- LSTM ----------------------------------------------------------------------------------------------------- */
 
-ALWAYS_INLINE void NAME(lstm_forward_row)(ptrdiff_t H, int peephole_output, int output_activation,
+ALWAYS_INLINE void NAME(lstm_forward_row)(ptrdiff_t units, ptrdiff_t H, int peephole_output, int output_activation,
                                           real *restrict gate_i, real *restrict gate_f, real *restrict gate_g,
                                           real *restrict gate_o, const real *restrict c_prev,
                                           const real *restrict peephole, real *restrict c_out,
                                           real *restrict h_out) {
-    for (ptrdiff_t j = 0; j < H; j++) {
+    for (ptrdiff_t j = 0; j < units; j++) {
         real a_i = gate_i[j], a_f = gate_f[j], a_o = gate_o[j];
         if (peephole_output != PEEPHOLE_NONE) {
             a_i += peephole[j] * c_prev[j];
@@ -62,14 +70,12 @@ ALWAYS_INLINE void NAME(lstm_forward_row)(ptrdiff_t H, int peephole_output, int 
     }
 }
 
-ALWAYS_INLINE void NAME(lstm_backward_row)(ptrdiff_t H, int peephole_output, int output_activation,
+ALWAYS_INLINE void NAME(lstm_backward_row)(ptrdiff_t units, ptrdiff_t H, int peephole_output, int output_activation,
                                            const real *restrict gates, const real *restrict c_prev,
                                            const real *restrict c, const real *restrict peephole,
                                            const real *restrict dh, real *restrict dc_inout, real *restrict da_i,
-                                           real *restrict da_f, real *restrict da_g, real *restrict da_o,
-                                           real *restrict dpeephole_i, real *restrict dpeephole_f,
-                                           real *restrict dpeephole_o) {
-    for (ptrdiff_t j = 0; j < H; j++) {
+                                           real *restrict da_f, real *restrict da_g, real *restrict da_o) {
+    for (ptrdiff_t j = 0; j < units; j++) {
         real i = gates[j], f = gates[H + j], g = gates[2 * H + j], o = gates[3 * H + j];
         real activated = output_activation == ACTIVATION_TANH ? NAME(tanh)(c[j]) : c[j];
         real slope = output_activation == ACTIVATION_TANH ? 1 - activated * activated : 1;
@@ -82,13 +88,7 @@ ALWAYS_INLINE void NAME(lstm_backward_row)(ptrdiff_t H, int peephole_output, int
         real dc_prev = dc * f;
         if (peephole_output != PEEPHOLE_NONE) {
             dc_prev += di * peephole[j] + df * peephole[H + j];
-            dpeephole_i[j] += di * c_prev[j];
-            dpeephole_f[j] += df * c_prev[j];
-        }
-        if (peephole_output == PEEPHOLE_CURRENT) dpeephole_o[j] += do_ * c[j];
-        if (peephole_output == PEEPHOLE_PREVIOUS) {
-            dc_prev += do_ * peephole[2 * H + j];
-            dpeephole_o[j] += do_ * c_prev[j];
+            if (peephole_output == PEEPHOLE_PREVIOUS) dc_prev += do_ * peephole[2 * H + j];
         }
         dc_inout[j] = dc_prev;
         da_i[j] = di;
@@ -100,18 +100,18 @@ ALWAYS_INLINE void NAME(lstm_backward_row)(ptrdiff_t H, int peephole_output, int
 
 /* The six variants of the LSTM, each with its options as constants. */
 #define LSTM_VARIANT(SUFFIX, PEEPHOLE, ACTIVATION)                                                                    \
-    static void NAME(lstm_forward_##SUFFIX)(ptrdiff_t n, ptrdiff_t H, real *gates, const real *c_prev,                \
-                                            const real *peephole, real *c, real *h) {                                 \
+    static void NAME(lstm_forward_##SUFFIX)(ptrdiff_t n, ptrdiff_t units, ptrdiff_t H, real *gates,                   \
+                                            const real *c_prev, const real *peephole, real *c, real *h) {             \
         for (; n > 0; n--, gates += 4 * H, c_prev += H, c += H, h += H)                                               \
-            NAME(lstm_forward_row)(H, PEEPHOLE, ACTIVATION, gates, gates + H, gates + 2 * H, gates + 3 * H, c_prev,   \
-                                   peephole, c, h);                                                                   \
+            NAME(lstm_forward_row)(units, H, PEEPHOLE, ACTIVATION, gates, gates + H, gates + 2 * H, gates + 3 * H,    \
+                                   c_prev, peephole, c, h);                                                           \
     }                                                                                                                 \
-    static void NAME(lstm_backward_##SUFFIX)(ptrdiff_t n, ptrdiff_t H, const real *gates, const real *c_prev,         \
-                                             const real *c, const real *peephole, const real *dh, real *dc,           \
-                                             real *dgates, real *dpeephole) {                                         \
+    static void NAME(lstm_backward_##SUFFIX)(ptrdiff_t n, ptrdiff_t units, ptrdiff_t H, const real *gates,            \
+                                             const real *c_prev, const real *c, const real *peephole,                 \
+                                             const real *dh, real *dc, real *dgates) {                                \
         for (; n > 0; n--, gates += 4 * H, c_prev += H, c += H, dh += H, dc += H, dgates += 4 * H)                    \
-            NAME(lstm_backward_row)(H, PEEPHOLE, ACTIVATION, gates, c_prev, c, peephole, dh, dc, dgates, dgates + H,  \
-                                    dgates + 2 * H, dgates + 3 * H, dpeephole, dpeephole + H, dpeephole + 2 * H);     \
+            NAME(lstm_backward_row)(units, H, PEEPHOLE, ACTIVATION, gates, c_prev, c, peephole, dh, dc, dgates,       \
+                                    dgates + H, dgates + 2 * H, dgates + 3 * H);                                      \
     }
 LSTM_VARIANT(plain, PEEPHOLE_NONE, ACTIVATION_TANH)
 LSTM_VARIANT(current, PEEPHOLE_CURRENT, ACTIVATION_TANH)
@@ -131,15 +131,15 @@ LSTM_VARIANT(previous_identity, PEEPHOLE_PREVIOUS, ACTIVATION_IDENTITY)
     case 2 * PEEPHOLE_PREVIOUS + 1: NAME(lstm_##DIRECTION##_previous_identity)(__VA_ARGS__); break;                   \
     }
 
-static void NAME(lstm_forward)(ptrdiff_t n, ptrdiff_t H, int peephole_output, int output_activation, void *gates,
-                               const void *c_prev, const void *peephole, void *c, void *h) {
-    LSTM_DISPATCH(forward, n, H, gates, c_prev, peephole, c, h)
+static void NAME(lstm_forward)(ptrdiff_t n, ptrdiff_t units, ptrdiff_t H, int peephole_output, int output_activation,
+                               void *gates, const void *c_prev, const void *peephole, void *c, void *h) {
+    LSTM_DISPATCH(forward, n, units, H, gates, c_prev, peephole, c, h)
 }
 
-static void NAME(lstm_backward)(ptrdiff_t n, ptrdiff_t H, int peephole_output, int output_activation,
+static void NAME(lstm_backward)(ptrdiff_t n, ptrdiff_t units, ptrdiff_t H, int peephole_output, int output_activation,
                                 const void *gates, const void *c_prev, const void *c, const void *peephole,
-                                const void *dh, void *dc, void *dgates, void *dpeephole) {
-    LSTM_DISPATCH(backward, n, H, gates, c_prev, c, peephole, dh, dc, dgates, dpeephole)
+                                const void *dh, void *dc, void *dgates) {
+    LSTM_DISPATCH(backward, n, units, H, gates, c_prev, c, peephole, dh, dc, dgates)
 }
 #undef LSTM_DISPATCH
 
@@ -149,23 +149,24 @@ static void NAME(sigmoid_row)(ptrdiff_t count, real *restrict a) {
     for (ptrdiff_t j = 0; j < count; j++) a[j] = NAME(sigmoid)(a[j]);
 }
 
-static void NAME(product_row)(ptrdiff_t H, const real *restrict a, const real *restrict b, real *restrict out) {
-    for (ptrdiff_t j = 0; j < H; j++) out[j] = a[j] * b[j];
+static void NAME(product_row)(ptrdiff_t count, const real *restrict a, const real *restrict b, real *restrict out) {
+    for (ptrdiff_t j = 0; j < count; j++) out[j] = a[j] * b[j];
 }
 
-static void NAME(gru_gates)(ptrdiff_t n, ptrdiff_t H, int G, void *gates_, const void *h_prev_, void *rh_) {
+static void NAME(gru_gates)(ptrdiff_t n, ptrdiff_t units, ptrdiff_t H, int G, void *gates_, const void *h_prev_,
+                            void *rh_) {
     real *gates = gates_, *rh = rh_;
     const real *h_prev = h_prev_;
     for (ptrdiff_t row = 0; row < n; row++) {
-        NAME(sigmoid_row)((G - 1) * H, gates + row * G * H);
-        if (rh) NAME(product_row)(H, gates + row * G * H, h_prev + row * H, rh + row * H);
+        for (int block = 0; block < G - 1; block++) NAME(sigmoid_row)(units, gates + (row * G + block) * H);
+        if (rh) NAME(product_row)(units, gates + row * G * H, h_prev + row * H, rh + row * H);
     }
 }
 
-ALWAYS_INLINE void NAME(gru_update_body)(ptrdiff_t H, int reset_after, int update, const real *restrict r,
+ALWAYS_INLINE void NAME(gru_update_body)(ptrdiff_t units, int reset_after, int update, const real *restrict r,
                                          const real *restrict z, real *restrict n, const real *restrict m,
                                          const real *restrict h_prev, real *restrict h) {
-    for (ptrdiff_t j = 0; j < H; j++) {
+    for (ptrdiff_t j = 0; j < units; j++) {
         real candidate = NAME(tanh)(reset_after ? n[j] + r[j] * m[j] : n[j]); /* (1) */
         real change = update == UPDATE_NEW ? z[j] * (candidate - h_prev[j]) : z[j] * (h_prev[j] - candidate);
         n[j] = candidate;
@@ -173,12 +174,12 @@ ALWAYS_INLINE void NAME(gru_update_body)(ptrdiff_t H, int reset_after, int updat
     }
 }
 
-ALWAYS_INLINE void NAME(gru_update_backward_body)(ptrdiff_t H, int reset_after, int update, const real *restrict r,
+ALWAYS_INLINE void NAME(gru_update_backward_body)(ptrdiff_t units, int reset_after, int update, const real *restrict r,
                                                   const real *restrict z, const real *restrict n,
                                                   const real *restrict m, const real *restrict h_prev,
                                                   real *restrict dh, real *restrict da_r, real *restrict da_z,
                                                   real *restrict da_n, real *restrict dm) {
-    for (ptrdiff_t j = 0; j < H; j++) {
+    for (ptrdiff_t j = 0; j < units; j++) {
         real difference = n[j] - h_prev[j];
         real weight_n = update == UPDATE_NEW ? z[j] : 1 - z[j]; /* (2) */
         real dn = dh[j] * weight_n;
@@ -195,14 +196,14 @@ ALWAYS_INLINE void NAME(gru_update_backward_body)(ptrdiff_t H, int reset_after, 
 }
 
 #define GRU_VARIANT(SUFFIX, RESET_AFTER, UPDATE)                                                                      \
-    static void NAME(gru_update_##SUFFIX)(ptrdiff_t H, const real *r, const real *z, real *n, const real *m,          \
+    static void NAME(gru_update_##SUFFIX)(ptrdiff_t units, const real *r, const real *z, real *n, const real *m,      \
                                           const real *h_prev, real *h) {                                              \
-        NAME(gru_update_body)(H, RESET_AFTER, UPDATE, r, z, n, m, h_prev, h);                                         \
+        NAME(gru_update_body)(units, RESET_AFTER, UPDATE, r, z, n, m, h_prev, h);                                     \
     }                                                                                                                 \
-    static void NAME(gru_update_backward_##SUFFIX)(ptrdiff_t H, const real *r, const real *z, const real *n,          \
+    static void NAME(gru_update_backward_##SUFFIX)(ptrdiff_t units, const real *r, const real *z, const real *n,      \
                                                    const real *m, const real *h_prev, real *dh, real *da_r,           \
                                                    real *da_z, real *da_n, real *dm) {                                \
-        NAME(gru_update_backward_body)(H, RESET_AFTER, UPDATE, r, z, n, m, h_prev, dh, da_r, da_z, da_n, dm);         \
+        NAME(gru_update_backward_body)(units, RESET_AFTER, UPDATE, r, z, n, m, h_prev, dh, da_r, da_z, da_n, dm);     \
     }
 GRU_VARIANT(new, 0, UPDATE_NEW)
 GRU_VARIANT(old, 0, UPDATE_OLD)
@@ -216,44 +217,45 @@ GRU_VARIANT(after_old, 1, UPDATE_OLD)
     else if (update == UPDATE_NEW) NAME(FUNCTION##_new)(__VA_ARGS__);                                                 \
     else NAME(FUNCTION##_old)(__VA_ARGS__);
 
-static void NAME(gru_update)(ptrdiff_t rows, ptrdiff_t H, int G, int update, void *gates_, const void *m_,
-                             const void *h_prev_, void *h_) {
+static void NAME(gru_update)(ptrdiff_t rows, ptrdiff_t units, ptrdiff_t H, int G, int update, void *gates_,
+                             const void *m_, const void *h_prev_, void *h_) {
     real *gates = gates_, *h = h_;
     const real *m = m_, *h_prev = h_prev_;
     for (ptrdiff_t row = 0; row < rows; row++, gates += G * H, h_prev += H, h += H) {
         real *n = gates + (G - 1) * H;
         const real *z = n - H, *m_row = m ? m + row * H : NULL;
-        GRU_DISPATCH(gru_update, H, gates, z, n, m_row, h_prev, h)
+        GRU_DISPATCH(gru_update, units, gates, z, n, m_row, h_prev, h)
     }
 }
 
-static void NAME(gru_update_backward)(ptrdiff_t rows, ptrdiff_t H, int G, int update, const void *gates_,
-                                      const void *m_, const void *h_prev_, void *dh_, void *dgates_, void *dm_) {
+static void NAME(gru_update_backward)(ptrdiff_t rows, ptrdiff_t units, ptrdiff_t H, int G, int update,
+                                      const void *gates_, const void *m_, const void *h_prev_, void *dh_,
+                                      void *dgates_, void *dm_) {
     const real *gates = gates_, *m = m_, *h_prev = h_prev_;
     real *dh = dh_, *dgates = dgates_, *dm = dm_;
     for (ptrdiff_t row = 0; row < rows; row++, gates += G * H, dgates += G * H, h_prev += H, dh += H) {
         const real *n = gates + (G - 1) * H, *z = n - H, *m_row = m ? m + row * H : NULL;
         real *da_n = dgates + (G - 1) * H, *da_z = da_n - H, *dm_row = m ? dm + row * H : NULL;
-        GRU_DISPATCH(gru_update_backward, H, gates, z, n, m_row, h_prev, dh, dgates, da_z, da_n, dm_row)
+        GRU_DISPATCH(gru_update_backward, units, gates, z, n, m_row, h_prev, dh, dgates, da_z, da_n, dm_row)
     }
 }
 #undef GRU_DISPATCH
 
-static void NAME(gru_reset_backward_row)(ptrdiff_t H, const real *restrict r, const real *restrict h_prev,
+static void NAME(gru_reset_backward_row)(ptrdiff_t units, const real *restrict r, const real *restrict h_prev,
                                          const real *restrict drh, real *restrict dh, real *restrict da_r,
                                          real *restrict rh) {
-    for (ptrdiff_t j = 0; j < H; j++) {
+    for (ptrdiff_t j = 0; j < units; j++) {
         da_r[j] = drh[j] * h_prev[j] * r[j] * (1 - r[j]);
         dh[j] += drh[j] * r[j];
         rh[j] = r[j] * h_prev[j];
     }
 }
 
-static void NAME(gru_reset_backward)(ptrdiff_t n, ptrdiff_t H, const void *gates_, const void *h_prev_,
-                                     const void *drh_, void *dh_, void *dgates_, void *rh_) {
+static void NAME(gru_reset_backward)(ptrdiff_t n, ptrdiff_t units, ptrdiff_t H, const void *gates_,
+                                     const void *h_prev_, const void *drh_, void *dh_, void *dgates_, void *rh_) {
     const real *gates = gates_, *h_prev = h_prev_, *drh = drh_;
     real *dh = dh_, *dgates = dgates_, *rh = rh_;
     for (ptrdiff_t row = 0; row < n; row++)
-        NAME(gru_reset_backward_row)(H, gates + row * 3 * H, h_prev + row * H, drh + row * H, dh + row * H,
+        NAME(gru_reset_backward_row)(units, gates + row * 3 * H, h_prev + row * H, drh + row * H, dh + row * H,
                                      dgates + row * 3 * H, rh + row * H);
 }

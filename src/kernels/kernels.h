@@ -1,8 +1,9 @@
 /* The contract between the time loops (Cython) and the step kernels (C).
  *
  * One table per element type and instruction set; a `void *` points to that element type ("real"). Matrices are
- * row-major and dense. n is the number of rows (sequences) of one time step, H the hidden size, G the number of gate
- * blocks; a gates array is (n, G H), blocks side by side: LSTM i f g o, GRU r z n, simplified GRU z n.
+ * row-major; ld* are the distances between rows, negative to go from the last to the first. n is the number of rows
+ * (sequences) of one time step, H the hidden size, G the number of gate blocks; a gates array is (n, G H), blocks side
+ * by side: LSTM i f g o, GRU r z n, simplified GRU z n.
  * No two pointers overlap unless it says so. Nothing is checked here and nothing is allocated.
  */
 #ifndef RNNCORE_KERNELS_H
@@ -22,8 +23,7 @@ enum { LARGEST_PANEL = 64 };
 
 typedef struct kernel_table {
     /* Products. Every element is one chain of multiply-adds in order of k that starts from C, in all three functions
-     * and whatever the sizes: a row's result has the same bits alone, among others, packed or not. ld* are the
-     * distances between rows; any size may be 0.
+     * and whatever the sizes: a row's result has the same bits alone, among others, packed or not. Any size may be 0.
      * packed = B (K, M) in panels, from B[k * row_stride + j * column_stride], where one stride is 1 */
     void (*pack)(ptrdiff_t K, ptrdiff_t M, const void *B, ptrdiff_t row_stride, ptrdiff_t column_stride, void *packed);
     /* C (m, M) += A (m, K) B (K, M), B as packed by `pack`: for factors used at many steps */
@@ -38,38 +38,46 @@ typedef struct kernel_table {
     ptrdiff_t (*multiply_transposed_work)(ptrdiff_t m, ptrdiff_t K, ptrdiff_t M);
 
     /* out (rows, M) = b (M,) + table[ids[row]] (V, M); table and ids may be NULL: out = b */
-    void (*fill_rows)(ptrdiff_t rows, ptrdiff_t M, const void *b, const void *table, const int64_t *ids, void *out);
-    /* table[ids[row]] (V, M) += a (rows, M), in order of rows */
-    void (*scatter_add)(ptrdiff_t rows, ptrdiff_t M, const int64_t *ids, const void *a, void *table);
+    void (*fill_rows)(ptrdiff_t rows, ptrdiff_t M, const void *b, const void *table, ptrdiff_t ldtable,
+                      const int64_t *ids, void *out, ptrdiff_t ldout);
+    /* table[ids[row]] (V, M) += a (rows, M), in order of rows; ids lie ids_step apart */
+    void (*scatter_add)(ptrdiff_t rows, ptrdiff_t M, const int64_t *ids, ptrdiff_t ids_step, const void *a,
+                        ptrdiff_t lda, void *table, ptrdiff_t ldtable);
     /* out (M,) += sum over the rows of a (rows, M), in order of rows */
-    void (*column_sums)(ptrdiff_t rows, ptrdiff_t M, const void *a, void *out);
-    /* out (count,) += a (count,) */
-    void (*add)(ptrdiff_t count, const void *a, void *out);
+    void (*column_sums)(ptrdiff_t rows, ptrdiff_t M, const void *a, ptrdiff_t lda, void *out);
+    /* out (M,) += sum over the rows of a (rows, M) b (rows, M), in order of rows */
+    void (*product_sums)(ptrdiff_t rows, ptrdiff_t M, const void *a, ptrdiff_t lda, const void *b, ptrdiff_t ldb,
+                         void *out);
+    /* out (rows, M) += a (rows, M) */
+    void (*add)(ptrdiff_t rows, ptrdiff_t M, const void *a, ptrdiff_t lda, void *out, ptrdiff_t ldout);
 
-    /* h (count,): pre-activations in, states out */
-    void (*rnn_forward)(ptrdiff_t count, int activation, void *h);
-    /* da (count,) = dh * act'(.), from the state h (count,) */
-    void (*rnn_backward)(ptrdiff_t count, int activation, const void *h, const void *dh, void *da);
+    /* The steps do `units` hidden units, from the one on that all their pointers stand at; the sizes in brackets are
+     * those of the whole arrays.
+     * h (n, H): pre-activations in, states out */
+    void (*rnn_forward)(ptrdiff_t n, ptrdiff_t units, ptrdiff_t H, int activation, void *h);
+    /* da (n, H) = dh * act'(.), from the state h (n, H) */
+    void (*rnn_backward)(ptrdiff_t n, ptrdiff_t units, ptrdiff_t H, int activation, const void *h, const void *dh,
+                         void *da);
 
     /* gates (n, 4H): pre-activations in, activated out; c_prev, c, h (n, H); peephole (3, H) rows i f o, or NULL */
-    void (*lstm_forward)(ptrdiff_t n, ptrdiff_t H, int peephole_output, int output_activation, void *gates,
-                         const void *c_prev, const void *peephole, void *c, void *h);
-    /* dh (n, H) in; dc (n, H): dL/dc in, dL/dc_prev out; dgates (n, 4H) out; dpeephole (3, H) is added to */
-    void (*lstm_backward)(ptrdiff_t n, ptrdiff_t H, int peephole_output, int output_activation, const void *gates,
-                          const void *c_prev, const void *c, const void *peephole, const void *dh, void *dc,
-                          void *dgates, void *dpeephole);
+    void (*lstm_forward)(ptrdiff_t n, ptrdiff_t units, ptrdiff_t H, int peephole_output, int output_activation,
+                         void *gates, const void *c_prev, const void *peephole, void *c, void *h);
+    /* dh (n, H) in; dc (n, H): dL/dc in, dL/dc_prev out; dgates (n, 4H) out */
+    void (*lstm_backward)(ptrdiff_t n, ptrdiff_t units, ptrdiff_t H, int peephole_output, int output_activation,
+                          const void *gates, const void *c_prev, const void *c, const void *peephole, const void *dh,
+                          void *dc, void *dgates);
 
     /* Activates all gate blocks but the last; rh (n, H) = r * h_prev, or NULL */
-    void (*gru_gates)(ptrdiff_t n, ptrdiff_t H, int G, void *gates, const void *h_prev, void *rh);
+    void (*gru_gates)(ptrdiff_t n, ptrdiff_t units, ptrdiff_t H, int G, void *gates, const void *h_prev, void *rh);
     /* candidate: last block = tanh(last block + r * m), m (n, H) or NULL for the block alone; h = mix(z, n, h_prev) */
-    void (*gru_update)(ptrdiff_t n, ptrdiff_t H, int G, int update, void *gates, const void *m, const void *h_prev,
-                       void *h);
+    void (*gru_update)(ptrdiff_t n, ptrdiff_t units, ptrdiff_t H, int G, int update, void *gates, const void *m,
+                       const void *h_prev, void *h);
     /* dh (n, H): dL/dh in, its direct part of dL/dh_prev out; dgates: blocks z and n; with m also r and dm (n, H) */
-    void (*gru_update_backward)(ptrdiff_t n, ptrdiff_t H, int G, int update, const void *gates, const void *m,
-                                const void *h_prev, void *dh, void *dgates, void *dm);
+    void (*gru_update_backward)(ptrdiff_t n, ptrdiff_t units, ptrdiff_t H, int G, int update, const void *gates,
+                                const void *m, const void *h_prev, void *dh, void *dgates, void *dm);
     /* drh (n, H) = dL/d(r h_prev) in; block r of dgates (n, 3H) out; dh += drh * r; rh (n, H) = r * h_prev out */
-    void (*gru_reset_backward)(ptrdiff_t n, ptrdiff_t H, const void *gates, const void *h_prev, const void *drh,
-                               void *dh, void *dgates, void *rh);
+    void (*gru_reset_backward)(ptrdiff_t n, ptrdiff_t units, ptrdiff_t H, const void *gates, const void *h_prev,
+                               const void *drh, void *dh, void *dgates, void *rh);
 
     /* Softmax cross-entropy and its gradient in one pass. logits (rows, V): in; d(sum of weighted losses)/d logits: out.
      * losses (rows,) = -log softmax(logits)[target]; weights (rows,) scale the gradient only;

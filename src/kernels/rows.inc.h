@@ -1,36 +1,46 @@
 /* Whole rows: gather, scatter, sums, and the softmax of the output layer. Shapes: kernels.h. */
 
-static void NAME(add)(ptrdiff_t count, const void *a_, void *out_) {
-    const real *restrict a = a_;
-    real *restrict out = out_;
-    for (ptrdiff_t j = 0; j < count; j++) out[j] += a[j];
+static void NAME(add_row)(ptrdiff_t M, const real *restrict a, real *restrict out) {
+    for (ptrdiff_t j = 0; j < M; j++) out[j] += a[j];
+}
+
+static void NAME(add_product_row)(ptrdiff_t M, const real *restrict a, const real *restrict b, real *restrict out) {
+    for (ptrdiff_t j = 0; j < M; j++) out[j] += a[j] * b[j];
 }
 
 static void NAME(sum_row)(ptrdiff_t M, const real *restrict a, const real *restrict b, real *restrict out) {
     for (ptrdiff_t j = 0; j < M; j++) out[j] = a[j] + b[j];
 }
 
-static void NAME(fill_rows)(ptrdiff_t rows, ptrdiff_t M, const void *b, const void *table_, const int64_t *ids,
-                            void *out_) {
-    const real *table = table_;
+static void NAME(add)(ptrdiff_t rows, ptrdiff_t M, const void *a, ptrdiff_t lda, void *out, ptrdiff_t ldout) {
+    for (ptrdiff_t row = 0; row < rows; row++) NAME(add_row)(M, (const real *)a + row * lda, (real *)out + row * ldout);
+}
+
+static void NAME(fill_rows)(ptrdiff_t rows, ptrdiff_t M, const void *b, const void *table, ptrdiff_t ldtable,
+                            const int64_t *ids, void *out_, ptrdiff_t ldout) {
     real *out = out_;
-    for (ptrdiff_t row = 0; row < rows; row++, out += M) {
+    for (ptrdiff_t row = 0; row < rows; row++, out += ldout) {
         if (ids)
-            NAME(sum_row)(M, b, table + ids[row] * M, out);
+            NAME(sum_row)(M, b, (const real *)table + ids[row] * ldtable, out);
         else
             memcpy(out, b, (size_t)M * sizeof(real));
     }
 }
 
-static void NAME(scatter_add)(ptrdiff_t rows, ptrdiff_t M, const int64_t *ids, const void *a_, void *table_) {
-    const real *a = a_;
-    real *table = table_;
-    for (ptrdiff_t row = 0; row < rows; row++) NAME(add)(M, a + row * M, table + ids[row] * M);
+static void NAME(scatter_add)(ptrdiff_t rows, ptrdiff_t M, const int64_t *ids, ptrdiff_t ids_step, const void *a,
+                              ptrdiff_t lda, void *table, ptrdiff_t ldtable) {
+    for (ptrdiff_t row = 0; row < rows; row++)
+        NAME(add_row)(M, (const real *)a + row * lda, (real *)table + ids[row * ids_step] * ldtable);
 }
 
-static void NAME(column_sums)(ptrdiff_t rows, ptrdiff_t M, const void *a_, void *out) {
-    const real *a = a_;
-    for (ptrdiff_t row = 0; row < rows; row++) NAME(add)(M, a + row * M, out);
+static void NAME(column_sums)(ptrdiff_t rows, ptrdiff_t M, const void *a, ptrdiff_t lda, void *out) {
+    for (ptrdiff_t row = 0; row < rows; row++) NAME(add_row)(M, (const real *)a + row * lda, out);
+}
+
+static void NAME(product_sums)(ptrdiff_t rows, ptrdiff_t M, const void *a, ptrdiff_t lda, const void *b,
+                               ptrdiff_t ldb, void *out) {
+    for (ptrdiff_t row = 0; row < rows; row++)
+        NAME(add_product_row)(M, (const real *)a + row * lda, (const real *)b + row * ldb, out);
 }
 
 static real NAME(exp_row)(ptrdiff_t V, real shift, real *restrict a) {

@@ -22,6 +22,7 @@ const kernel_table NAME(kernels) = {
     .fill_rows = NAME(fill_rows),
     .scatter_add = NAME(scatter_add),
     .column_sums = NAME(column_sums),
+    .product_sums = NAME(product_sums),
     .add = NAME(add),
     .rnn_forward = NAME(rnn_forward),
     .rnn_backward = NAME(rnn_backward),
