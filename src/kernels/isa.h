@@ -14,6 +14,10 @@
 
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
 
+#ifndef __has_builtin /* gcc before 10 */
+#define __has_builtin(name) 0
+#endif
+
 #define JOIN3_(a, b, c) a##_##b##_##c
 #define JOIN3(a, b, c) JOIN3_(a, b, c)
 #define STRING_(a) #a

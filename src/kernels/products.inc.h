@@ -138,16 +138,70 @@ static void NAME(part_panel)(ptrdiff_t m, ptrdiff_t K, ptrdiff_t first, ptrdiff_
     }
 }
 
-ALWAYS_INLINE void NAME(pack_block)(const ptrdiff_t width, ptrdiff_t K, ptrdiff_t count, const real *restrict B,
-                                    ptrdiff_t row_stride, ptrdiff_t column_stride, real *restrict packed) {
-    if (column_stride == 1)
-        for (ptrdiff_t k = 0; k < K; k++)
-            for (ptrdiff_t j = 0; j < count; j++) packed[k * width + j] = B[k * row_stride + j];
-    else
-        for (ptrdiff_t j = 0; j < count; j++)
-            for (ptrdiff_t k = 0; k < K; k++) packed[k * width + j] = B[k * row_stride + j * column_stride];
+#if __has_builtin(__builtin_shufflevector)
+/* Interleave the lower halves of two vectors, or the upper ones. log2 of the vector length such steps transpose as many
+ * vectors: in every step out[2i], out[2i + 1] = low, high of in[i], in[i + length / 2]. */
+#if VECTOR_BYTES == 64 && !REAL_IS_DOUBLE
+#define LOW 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23
+#define HIGH 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31
+#elif VECTOR_BYTES / (REAL_IS_DOUBLE ? 8 : 4) == 8
+#define LOW 0, 8, 1, 9, 2, 10, 3, 11
+#define HIGH 4, 12, 5, 13, 6, 14, 7, 15
+#elif VECTOR_BYTES / (REAL_IS_DOUBLE ? 8 : 4) == 4
+#define LOW 0, 4, 1, 5
+#define HIGH 2, 6, 3, 7
+#else
+#define LOW 0, 2
+#define HIGH 1, 3
+#endif
+
+/* target row k (stride target_step) = column k of the square source (rows source_step apart) */
+ALWAYS_INLINE void NAME(transpose_square)(const real *restrict source, ptrdiff_t source_step, real *restrict target,
+                                          ptrdiff_t target_step) {
+    enum { LENGTH = VECTOR_BYTES / sizeof(real) };
+    NAME(vector) a[LENGTH], b[LENGTH];
+    UNROLL for (int i = 0; i < LENGTH; i++) a[i] = *(const NAME(vector) *)(source + i * source_step);
+    UNROLL for (int round = 1; round < LENGTH; round *= 2) {
+        UNROLL for (int i = 0; i < LENGTH / 2; i++) {
+            b[2 * i] = __builtin_shufflevector(a[i], a[i + LENGTH / 2], LOW);
+            b[2 * i + 1] = __builtin_shufflevector(a[i], a[i + LENGTH / 2], HIGH);
+        }
+        UNROLL for (int i = 0; i < LENGTH; i++) a[i] = b[i];
+    }
+    UNROLL for (int i = 0; i < LENGTH; i++) *(NAME(vector) *)(target + i * target_step) = a[i];
+}
+#undef LOW
+#undef HIGH
+#define TRANSPOSES_SQUARES 1
+#else
+#define TRANSPOSES_SQUARES 0
+#endif
+
+/* packed (K, width) = B (K, count), the transpose of B as it lies, zero beyond column `count` */
+ALWAYS_INLINE void NAME(pack_transposed)(const ptrdiff_t width, ptrdiff_t K, ptrdiff_t count, const real *restrict B,
+                                         ptrdiff_t column_stride, real *restrict packed) {
+    ptrdiff_t length = VECTOR_LENGTH, whole_k = TRANSPOSES_SQUARES ? K / length * length : 0;
+    ptrdiff_t whole = whole_k ? count / length * length : 0;
+#if TRANSPOSES_SQUARES
+    for (ptrdiff_t j = 0; j < whole; j += length)
+        for (ptrdiff_t k = 0; k < whole_k; k += length)
+            NAME(transpose_square)(B + j * column_stride + k, column_stride, packed + k * width + j, width);
+#endif
+    for (ptrdiff_t j = 0; j < count; j++)
+        for (ptrdiff_t k = j < whole ? whole_k : 0; k < K; k++) packed[k * width + j] = B[k + j * column_stride];
     for (ptrdiff_t k = 0; k < K; k++)
         for (ptrdiff_t j = count; j < width; j++) packed[k * width + j] = 0;
+}
+
+ALWAYS_INLINE void NAME(pack_block)(const ptrdiff_t width, ptrdiff_t K, ptrdiff_t count, const real *restrict B,
+                                    ptrdiff_t row_stride, real *restrict packed) {
+    if (count == width) {
+        /* A constant size: moves of vectors, no call. */
+        for (ptrdiff_t k = 0; k < K; k++) memcpy(packed + k * width, B + k * row_stride, (size_t)width * sizeof(real));
+        return;
+    }
+    for (ptrdiff_t k = 0; k < K; k++)
+        for (ptrdiff_t j = 0; j < width; j++) packed[k * width + j] = j < count ? B[k * row_stride + j] : 0;
 }
 
 /* packed (ceil(M / width), K, width) = B (K, M), zero beyond column M. Few rows of all panels at a time read B in
@@ -159,10 +213,11 @@ ALWAYS_INLINE void NAME(pack_panels)(const ptrdiff_t width, ptrdiff_t K, ptrdiff
         for (ptrdiff_t j = 0; j < M; j += width) {
             const real *source = B + k * row_stride + j * column_stride;
             real *target = packed + j * K + k * width;
-            if (j + width <= M)
-                NAME(pack_block)(width, SMALLER(step, K - k), width, source, row_stride, column_stride, target);
+            ptrdiff_t rows = SMALLER(step, K - k), count = SMALLER(width, M - j);
+            if (column_stride == 1)
+                NAME(pack_block)(width, rows, count, source, row_stride, target);
             else
-                NAME(pack_block)(width, SMALLER(step, K - k), M - j, source, row_stride, column_stride, target);
+                NAME(pack_transposed)(width, rows, count, source, column_stride, target);
         }
 }
 
@@ -241,5 +296,6 @@ static void NAME(multiply_transposed)(ptrdiff_t m, ptrdiff_t K, ptrdiff_t M, con
 #undef UNROLL
 #undef TILE
 #undef STRIPS_WORK
+#undef TRANSPOSES_SQUARES
 #undef FAR
 #undef FAR_AHEAD
