@@ -21,7 +21,8 @@
 #endif
 #define VECTOR_LENGTH (VECTOR_BYTES / (ptrdiff_t)sizeof(real))
 #define W (NV * VECTOR_LENGTH)
-#define MC (16 * MR) /* multiply_transposed: rows and columns of C between two packings of A and B */
+#define MC_BLOCKS 16
+#define MC (MC_BLOCKS * MR) /* multiply_transposed: rows and columns of C between two packings of A and B */
 #define NC 1024
 #define SMALLER(a, b) ((a) < (b) ? (a) : (b))
 #define CEIL_DIVIDE(a, b) (((a) + (b)-1) / (b))
@@ -93,33 +94,38 @@ static NAME(tile_function) *const NAME(tiles)[3][MR + 1] = {
     {NULL, NAME(tile_1x4)},
 };
 
-/* Weights that exceed the second-level cache come from afar at 100 GB/s, 128 with prefetch; a panel's first visit at
- * 64 rows took as long as its products (H = 1024: 195 GFLOP/s, 240 with prefetch). */
-#define FAR (3 << 19)     /* bytes of B from which on few rows fetch it ahead of use, */
-#define FAR_AHEAD 32      /* by so many rows of B */
+/* A factor that exceeds the second-level cache comes from afar, at 100 GB/s or 128 with prefetch; the first visit to a
+ * panel took as long as its products with 64 rows (H = 1024: 195 GFLOP/s, 240 with prefetch). A smaller one is only
+ * pushed out of the first level by it. */
+#define FAR (3 << 19)  /* bytes */
+#define FAR_AHEAD 32   /* rows of B, for a single block of rows */
 
-/* C (m, M) += A (m, K) B (K, M) in the whole panels of M */
+/* C (m, M) += A (m, K) B (K, M) in the whole panels of M: for MC rows of A, KC of their columns stay in the second-level
+ * cache while all panels pass. */
 static void NAME(whole_panels)(ptrdiff_t m, ptrdiff_t K, ptrdiff_t M, NAME(left) A, NAME(right) B, real *C,
                                ptrdiff_t ldc) {
-    ptrdiff_t panel = 0, blocks = CEIL_DIVIDE(m, A.block_rows);
-    ptrdiff_t far = K * M * (ptrdiff_t)sizeof(real) > FAR;
-    for (int group = m == 1 ? 2 : m <= 3 ? 1 : 0; group >= 0; group--)
-        for (; panel + (1 << group) <= M / W; panel += 1 << group)
-            for (ptrdiff_t k = 0; k < K; k += KC) {
-                const real *b = B.at + panel * B.panel_step + k * B.k_step;
-                for (ptrdiff_t i = 0, block = 0; i < m; i += A.block_rows, block++) {
-                    /* Each block of rows fetches its share of the next KC rows of B; a single one what it needs soon. */
-                    const real *ahead = b + (blocks > 1 ? KC * B.k_step + KC * W / blocks * block
-                                             : far      ? FAR_AHEAD * B.k_step
-                                                        : 0);
-                    NAME(tiles)[group][SMALLER(A.block_rows, m - i)](
-                        SMALLER(KC, K - k), A.at + block * A.block_step + k * A.k_step, A.row_step, A.k_step, b,
-                        B.k_step, B.panel_step, C + i * ldc + panel * W, ldc, ahead,
-                        blocks > 1 ? W / blocks
-                        : far      ? B.k_step
-                                   : 0);
+    int far = K * M * (ptrdiff_t)sizeof(real) > FAR;
+    int groups = m == 1 ? 2 : m <= 3 ? 1 : 0;
+    for (ptrdiff_t left = m; left > 0; left -= MC_BLOCKS * A.block_rows) {
+        ptrdiff_t rows = SMALLER(MC_BLOCKS * A.block_rows, left), blocks = CEIL_DIVIDE(rows, A.block_rows);
+        /* Each block of rows fetches its share of KC rows of the next panel; a single one what it needs soon. */
+        ptrdiff_t ahead_k = !far ? 0 : blocks > 1 ? W / blocks : B.k_step;
+        ptrdiff_t ahead = !far ? 0 : blocks > 1 ? B.panel_step : FAR_AHEAD * B.k_step;
+        for (ptrdiff_t k = 0; k < K; k += KC) {
+            ptrdiff_t depth = SMALLER(KC, K - k), panel = 0;
+            for (int group = groups; group >= 0; group--)
+                for (; panel + (1 << group) <= M / W; panel += 1 << group) {
+                    const real *a = A.at + k * A.k_step, *b = B.at + panel * B.panel_step + k * B.k_step;
+                    const real *next = b + ahead;
+                    for (ptrdiff_t i = 0; i < rows; i += A.block_rows, a += A.block_step, next += depth * ahead_k)
+                        NAME(tiles)[group][SMALLER(A.block_rows, rows - i)](depth, a, A.row_step, A.k_step, b,
+                                                                           B.k_step, B.panel_step,
+                                                                           C + i * ldc + panel * W, ldc, next, ahead_k);
                 }
-            }
+        }
+        A.at += MC_BLOCKS * A.block_step;
+        C += MC_BLOCKS * A.block_rows * ldc;
+    }
 }
 
 /* C (m, count) += A (m, K) B (K, W)[:, first : first + count] */
@@ -290,6 +296,7 @@ static void NAME(multiply_transposed)(ptrdiff_t m, ptrdiff_t K, ptrdiff_t M, con
 #undef VECTOR_LENGTH
 #undef W
 #undef MC
+#undef MC_BLOCKS
 #undef NC
 #undef SMALLER
 #undef CEIL_DIVIDE
