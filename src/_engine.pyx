@@ -292,7 +292,7 @@ cdef struct Call:
     barrier *barriers            # of all threads, then of each group
     void *x                      # (L, D), or
     const int64_t *ids           # (L,)
-    void *h0                     # (N, H); c0 as well
+    void *h0                     # (N, H), or zeros if NULL and nothing is kept; c0 as well
     void *c0
     void *gates                  # (L, G H) activated gates, kept for the backward pass; so are c, m (L, H)
     void *c
@@ -595,6 +595,16 @@ cdef Py_ssize_t set_forward_scratch(Call *f) noexcept nogil:
             f.member_size += padded(max(rows, min(f.batch.T * f.batch.N, <Py_ssize_t>PROJECTION_ROWS))
                                     * f.layer.cell.gates * H)
     return f.plan.members * f.packed_size + plan_size(&f.plan) * f.member_size
+
+
+cdef inline void *zero_state(const Call *f, void *state, char **room, size_t item) noexcept nogil:
+    """The state, or zeros from the scratch where it is NULL."""
+    cdef size_t size = padded(f.batch.N * f.layer.H) * item
+    if state != NULL:
+        return state
+    memset(room[0], 0, size)
+    room[0] += size
+    return room[0] - size
 
 
 cdef void prepare_forward(Part *p, const Call *f, floating *packed, int part, int parts) noexcept nogil:
@@ -1086,6 +1096,7 @@ cdef int run_pair(Pair *pair) except -1:
     cdef size_t item = sizeof(double) if pair.is_double else sizeof(float)
     cdef Memory memory
     cdef char *room
+    cdef char *states
     for i in range(pair.count):
         flops += flops_of(&pair.calls[i].layer, &pair.calls[i].batch, pair.calls[i].ids != NULL)
     pair.size = take_team(threads_for(2 * flops if pair.backward else flops))
@@ -1100,6 +1111,7 @@ cdef int run_pair(Pair *pair) except -1:
                 needed[i] = set_backward_scratch(&pair.calls[i])
             else:
                 needed[i] = set_forward_scratch(&pair.calls[i])
+                needed[i] += 2 * padded(pair.calls[i].batch.N * pair.calls[i].layer.H)  # zero_state
             values += padded(needed[i])
             barriers += 1 + pair.calls[i].plan.groups
         take_memory(values * item + barriers * sizeof(barrier), &memory)
@@ -1108,8 +1120,13 @@ cdef int run_pair(Pair *pair) except -1:
         pair.calls[0].barriers = <barrier *>memory.start
         pair.calls[1].barriers = pair.calls[0].barriers + 1 + pair.calls[0].plan.groups
         for i in range(pair.count):
-            pair.calls[i].scratch = room
+            states = room
             room += padded(needed[i]) * item
+            if not pair.backward:
+                pair.calls[i].h0 = zero_state(&pair.calls[i], pair.calls[i].h0, &states, item)
+                if pair.calls[i].layer.cell.kind == CELL_LSTM:
+                    pair.calls[i].c0 = zero_state(&pair.calls[i], pair.calls[i].c0, &states, item)
+            pair.calls[i].scratch = states
         with nogil:
             run_team(pair.size, part_of_pair, pair)
         give_memory(memory)
