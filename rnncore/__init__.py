@@ -11,7 +11,7 @@ except ModuleNotFoundError as error:
     ) from error
 from .functional import gru_backward, gru_forward, lstm_backward, lstm_forward, rnn_backward, rnn_forward
 from .layers import GRU, LSTM, RNN, Dense, Embedding
-from .losses import sigmoid_cross_entropy, softmax_cross_entropy
+from .losses import fused_softmax_cross_entropy, sigmoid_cross_entropy, softmax_cross_entropy
 from .models import LanguageModel, load
 from .optim import SGD, Adagrad, Adam, RMSProp, clip_by_global_norm, clip_by_value
 from .text import Vocabulary, batches_by_length, pad, streams
@@ -34,6 +34,7 @@ __all__ = [
     "batches_by_length",
     "clip_by_global_norm",
     "clip_by_value",
+    "fused_softmax_cross_entropy",
     "get_num_threads",
     "gru_backward",
     "gru_forward",

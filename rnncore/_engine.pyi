@@ -8,9 +8,11 @@ OUTPUT_ACTIVATIONS: dict[str, int]
 FORMS: dict[str, int]
 UPDATES: dict[str, int]
 PEEPHOLES: dict[str, int]
+RULES: dict[str, int]
 
 # Specialised by element type: sample["float"], sample["double"]; see src/_engine.pyx for the arguments.
 sample: Any
+square_sum: Any
 
 class Block:
     def __init__(self, size: int) -> None: ...
@@ -49,6 +51,14 @@ def affine(
     dx: np.ndarray | None,
     dW: np.ndarray | None,
     db: np.ndarray | None,
+) -> None: ...
+def optimizer_step(
+    rule: int,
+    constants: tuple[float, ...],
+    g: np.ndarray,
+    p: np.ndarray,
+    m: np.ndarray | None,
+    v: np.ndarray | None,
 ) -> None: ...
 def softmax_cross_entropy(logits: np.ndarray, targets: np.ndarray, weights: np.ndarray, losses: np.ndarray) -> None: ...
 def scatter_add(ids: np.ndarray, rows: np.ndarray, table: np.ndarray) -> None: ...

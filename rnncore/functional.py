@@ -513,17 +513,26 @@ class _Backward:
         if not isinstance(cache, Cache) or cache.kind != kind:
             raise TypeError(f"cache must come from {kind}_forward with training=True; got {cache!r}")
         T, N, D, H = cache._shape
-        dtype, packing, GH = cache._dtype, cache._packing, cache._cell[1] * H
+        dtype, packing = cache._dtype, cache._packing
         self.cache = cache
         self.dh = _clean_cotangent("dh", dh, "(T, N, H)", (T, N, H), dtype)
         self.dh0 = self.carried("dh_n", dh_n)
         self.dc0 = self.carried("dc_n", dc_n) if kind == "lstm" else None
-        _, _, _, bhn, peephole = cache._weights
         self.empty = not H * (T * N if packing is None else len(packing.index))
         self.dx = None
         if cache._ids is None:
             self.dx = _zeros((T, N, D), dtype) if self.empty or packing is not None else _empty((T, N, D), dtype)
-        self.dweights = (
+        self.dweights = None
+
+    def add_into(self, dWx, dWh, db, dbhn=None, dpeephole=None):
+        """Add the gradients of the weights to these arrays, dense and of the cache's dtype, and make no fresh ones."""
+        self.dweights = dWx, dWh, db, dbhn, dpeephole
+
+    def fresh(self):
+        _, _, D, H = self.cache._shape
+        dtype, GH = self.cache._dtype, self.cache._cell[1] * H
+        _, _, _, bhn, peephole = self.cache._weights
+        return (
             _zeros((D, GH), dtype),
             _zeros((H, GH), dtype),
             np.zeros(GH, dtype),
@@ -539,6 +548,8 @@ class _Backward:
         return np.array(d_n if self.cache._packing is None else d_n[self.cache._packing.order], order="C")
 
     def jobs(self):
+        if self.dweights is None:
+            self.dweights = self.fresh()
         if self.empty:
             return
         cache, packing, dtype = self.cache, self.cache._packing, self.cache._dtype
@@ -602,12 +613,16 @@ def _native(prepare):
     return function
 
 
-def side_by_side(function, *arguments):
+def side_by_side(function, arguments, into=None):
     """Call one of the public functions with each of one or two dicts of arguments, at the same time where cores allow.
 
-    -> list of the results. Two calls must be of one shape, dtype and number of segments; one may run in reverse.
+    Two calls must be of one shape, dtype and number of segments; one may run in reverse. ``into``: for each backward
+    call the arrays that the gradients of its weights are added to, by name; see :meth:`_Backward.add_into`.
+    -> list of the results
     """
     calls = [function.__wrapped__(**keywords) for keywords in arguments]
+    for call, arrays in zip(calls, into or (), strict=False):
+        call.add_into(**arrays)
     for jobs in zip_longest(*(call.jobs() for call in calls)):
         jobs[0][0](*(arguments for _, arguments in jobs))
     return [call.result() for call in calls]
@@ -645,16 +660,40 @@ def affine_backward(x, W, dy, dW, db):
     return dx
 
 
-def softmax_head(x, W, b, targets, weights, dW, db):
+def softmax_head(x, W, b, targets, weights, dW=None, db=None):
     """Cross-entropy of softmax(x W + b), and its gradients, without an array of all logits.
 
     x (L, D); W (D, K), b (K,), dense; targets (L,) int64 in [0, K); weights (L,) float64 scale the gradients only, and
-    where one is 0 the row counts for nothing. -> losses (L,) float64, dx (L, D); adds to dW and db in place.
+    where one is 0 the row counts for nothing. -> losses (L,) float64, dx (L, D); adds to dW and db in place. Without
+    dW and db there are no gradients: dx is None.
     """
-    losses, dx = np.zeros(len(x)), _empty(x.shape, W.dtype)
+    losses, dx = np.zeros(len(x)), None if dW is None else _empty(x.shape, W.dtype)
     if len(x):
         _engine.affine(_dense(x, W.dtype), W, b, None, targets, weights, losses, dx, dW, db)
     return losses, dx
+
+
+def square_sum(array):
+    """Sum of the squares of a float32 or float64 array, in float64."""
+    return _engine.square_sum(_dense(array, array.dtype).reshape(-1)) if array.size else 0.0
+
+
+def optimizer_step(rule, constants, g, p, *state):
+    """One step of a rule of :data:`_engine.RULES` for a parameter p and its state, in place.
+
+    g is anything of p's shape; p and the state are float32 or float64. constants: rate, scale of g, decay and share of
+    g in the first state, decay and share of g**2 in the second, epsilon.
+    """
+    if not p.size:
+        return
+    dtype = p.dtype.newbyteorder("=")
+    own = [_dense(array, dtype).reshape(-1) for array in (p, *state)]
+    m = own[1] if rule in ("momentum", "adam") else None
+    v = own[-1] if rule in ("squares", "adam") else None
+    _engine.optimizer_step(_engine.RULES[rule], constants, _dense(g, dtype).reshape(-1), own[0], m, v)
+    for array, dense in zip((p, *state), own, strict=True):
+        if not _is_dense(array, dtype):
+            array[...] = dense.reshape(array.shape)
 
 
 def scatter_add(ids, rows, table):

@@ -362,12 +362,19 @@ class _Recurrent(_Layer):
         y = y.swapaxes(0, 1) if self.batch_first else y
         return y, self._join_state(state), LayerCache((T, N), cells, masks) if training else None
 
-    def _call(self, direction, arguments):
-        """The cell's forward or backward function for each direction: at the same time, where the backend can."""
-        function = getattr(self.backend, f"{self.cell_name}_{direction}")
+    def _call(self, function, arguments, into=None):
+        """The cell's forward or backward function for each direction: at the same time, where the backend can.
+
+        into: where the gradients of the weights go, for each direction; they are in the results where it is None.
+        """
+        function = getattr(self.backend, f"{self.cell_name}_{function}")
         if self.backend is functional:
-            return functional.side_by_side(function, *arguments)
-        return [function(**keywords) for keywords in arguments]
+            return functional.side_by_side(function, arguments, into)
+        results = [function(**keywords) for keywords in arguments]
+        for gradients, arrays in zip(results, into or (), strict=False):
+            for name, array in arrays.items():
+                array += getattr(gradients, name)
+        return results
 
     def backward(self, dy, cache, dstate=None):
         """Add the gradients of all parameters into ``grads``.
@@ -414,15 +421,13 @@ class _Recurrent(_Layer):
                     }
                     for direction in range(self.directions)
                 ],
+                [{f"d{name}": self.grads[name + suffix] for name in self._names()} for suffix in self._suffixes(layer)],
             )
-            for direction, suffix in enumerate(self._suffixes(layer)):
+            for direction, gradients in enumerate(results):
                 index = layer * self.directions + direction
-                gradients = results[direction]._asdict()
-                for name in self._names():
-                    self.grads[name + suffix] += gradients["d" + name]
-                dinitials[index] = tuple(gradients[f"d{name}0"] for name in self.state_names)
-                if gradients["dx"] is not None:
-                    dx = gradients["dx"] if dx is None else dx + gradients["dx"]
+                dinitials[index] = tuple(getattr(gradients, f"d{name}0") for name in self.state_names)
+                if gradients.dx is not None:
+                    dx = gradients.dx if dx is None else dx + gradients.dx
             dy = dx
         dstate = tuple(np.stack(values) for values in zip(*dinitials, strict=True))
         if dx is not None and self.batch_first:

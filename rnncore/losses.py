@@ -4,7 +4,7 @@ import numpy as np
 
 from . import functional
 
-__all__ = ["sigmoid_cross_entropy", "softmax_cross_entropy"]
+__all__ = ["fused_softmax_cross_entropy", "sigmoid_cross_entropy", "softmax_cross_entropy"]
 
 _REDUCTIONS = ("mean", "sum", "none")
 
@@ -44,26 +44,69 @@ def softmax_cross_entropy(logits, targets, lengths=None, *, reduction="mean", ou
     (1.3863, [0.25, 0.25, -0.75, 0.25])
     """
     logits = functional.as_real("logits", logits)
-    targets = np.asarray(targets)
-    if targets.dtype.kind not in "iu":
-        raise TypeError(f"targets must be integer ids; got dtype {targets.dtype}")
-    targets = np.array(targets, order="C")  # a copy, so that what is checked is what is used
-    if logits.ndim < 1 or targets.shape != logits.shape[:-1]:
-        raise ValueError(f"targets must have the shape of logits without V, {logits.shape[:-1]}; got {targets.shape}")
-    weights, scale = _weights(logits.shape[:-1], lengths, reduction)
-    V = logits.shape[-1]
-    wrong = ((targets < 0) | (targets >= V)) & (weights != 0)
-    if wrong.any():
-        raise ValueError(f"targets must lie in [0, V) = [0, {V}); got {int(targets[wrong].flat[0])}")
-
+    V = logits.shape[-1] if logits.ndim else 0
+    targets, weights, scale = _clean_targets("logits", logits, targets, V, lengths, reduction)
     if out is None:
         out = np.empty_like(logits, dtype=np.result_type(logits, np.float32), order="C")
     else:
         _check_out(out, logits.shape)
     if out is not logits:
         out[...] = logits
-    losses = functional.softmax_cross_entropy_rows(out, targets.astype(np.int64, copy=False), weights)
+    losses = functional.softmax_cross_entropy_rows(out, targets, weights)
     return _reduce(losses, scale, reduction), out
+
+
+def fused_softmax_cross_entropy(dense, x, targets, lengths=None, *, reduction="mean", training=True):
+    """:func:`softmax_cross_entropy` of the output of a :class:`rnncore.Dense` layer, and its backward pass, in one.
+
+    The logits exist for some rows at a time only, so that a large vocabulary needs no (T, N, V) array.
+
+    Parameters
+    ----------
+    dense : Dense
+        Output layer; the gradients are added to ``dense.grads``.
+    x : float array (T, N, H), or any (..., H) without lengths
+        Its input.
+    targets, lengths, reduction
+        As in :func:`softmax_cross_entropy`.
+    training : bool, default True
+        False computes the loss only.
+
+    Returns
+    -------
+    loss : float (nats), or float64 array (T, N) for "none"
+    dx : ndarray like x, or None
+        Gradient of the loss; 0 at padded steps.
+
+    Raises
+    ------
+    ValueError, TypeError
+        A shape, dtype, target, length or reduction is wrong.
+
+    Examples
+    --------
+    >>> import numpy as np, rnncore as rc
+    >>> dense = rc.Dense(3, 4, seed=0)
+    >>> loss, dx = fused_softmax_cross_entropy(dense, np.zeros((2, 1, 3)), np.array([[2], [1]]))
+    >>> round(loss, 4), dx.shape, dense.grads["b"].tolist()
+    (1.3863, (2, 1, 3), [0.25, -0.25, -0.25, 0.25])
+    """
+    x = functional.as_real("x", x).astype(dense.dtype, copy=False)
+    if x.ndim < 1 or x.shape[-1] != dense.input_size:
+        raise ValueError(f"x must be (..., input_size) = (..., {dense.input_size}); got {x.shape}")
+    targets, weights, scale = _clean_targets("x", x, targets, dense.output_size, lengths, reduction)
+    if lengths is not None:
+        # What stands at padded steps may be NaN, which a weight of 0 does not take out of a sum.
+        x = np.where((weights != 0)[..., None], x, dense.dtype.type(0))
+    gradients = dense.grads.values() if training else ()
+    losses, dx = functional.softmax_head(
+        x.reshape(targets.size, dense.input_size),
+        *dense.params.values(),
+        targets.reshape(-1),
+        weights.reshape(-1),
+        *gradients,
+    )
+    return _reduce(losses.reshape(targets.shape), scale, reduction), None if dx is None else dx.reshape(x.shape)
 
 
 def sigmoid_cross_entropy(logits, targets, lengths=None, *, reduction="mean"):
@@ -117,6 +160,22 @@ def sigmoid_cross_entropy(logits, targets, lengths=None, *, reduction="mean"):
     sigmoid = np.where(y >= 0, 1, decay) / (1 + decay)
     dlogits = (sigmoid - t) * weights[..., None].astype(y.dtype)
     return _reduce(losses, scale, reduction), dlogits
+
+
+def _clean_targets(name, array, targets, V, lengths, reduction):
+    """-> int64 targets in the shape of the steps of ``array``, 0 where they do not count, weights, scale."""
+    targets = np.asarray(targets)
+    if targets.dtype.kind not in "iu":
+        raise TypeError(f"targets must be integer ids; got dtype {targets.dtype}")
+    shape = array.shape[:-1]
+    if not array.ndim or targets.shape != shape:
+        raise ValueError(f"targets must have the shape of {name} without its last axis, {shape}; got {targets.shape}")
+    weights, scale = _weights(shape, lengths, reduction)
+    targets = np.where(weights != 0, targets, 0)  # a copy, so that what is checked is what is used
+    wrong = (targets < 0) | (targets >= V)
+    if (wrong & (weights != 0)).any():
+        raise ValueError(f"targets must lie in [0, V) = [0, {V}); got {int(targets[wrong].flat[0])}")
+    return targets.astype(np.int64, order="C"), weights, scale
 
 
 def _check_out(out, shape):

@@ -2,6 +2,8 @@ from typing import Any, Literal
 
 from numpy.typing import ArrayLike, NDArray
 
+from .layers import Dense
+
 Array = NDArray[Any]
 Reduction = Literal["mean", "sum", "none"]
 
@@ -13,6 +15,15 @@ def softmax_cross_entropy(
     reduction: Reduction = "mean",
     out: Array | None = None,
 ) -> tuple[Any, Array]: ...
+def fused_softmax_cross_entropy(
+    dense: Dense,
+    x: ArrayLike,
+    targets: ArrayLike,
+    lengths: ArrayLike | None = None,
+    *,
+    reduction: Reduction = "mean",
+    training: bool = True,
+) -> tuple[Any, Array | None]: ...
 def sigmoid_cross_entropy(
     logits: ArrayLike, targets: ArrayLike, lengths: ArrayLike | None = None, *, reduction: Reduction = "mean"
 ) -> tuple[Any, Array]: ...

@@ -83,6 +83,7 @@ ACTIVATIONS = {"tanh": ACTIVATION_TANH, "relu": ACTIVATION_RELU, "identity": ACT
 OUTPUT_ACTIVATIONS = {"tanh": ACTIVATION_TANH, "identity": ACTIVATION_IDENTITY}
 FORMS = {"reset_before": FORM_RESET_BEFORE, "reset_after": FORM_RESET_AFTER, "simplified": FORM_SIMPLIFIED}
 UPDATES = {"new": UPDATE_NEW, "old": UPDATE_OLD}
+RULES = {"sgd": RULE_SGD, "momentum": RULE_MOMENTUM, "squares": RULE_SQUARES, "adam": RULE_ADAM}
 PEEPHOLES = {"current": PEEPHOLE_CURRENT, "previous": PEEPHOLE_PREVIOUS}
 
 
@@ -1258,7 +1259,8 @@ cdef void affine_part(const Affine *f, int member, floating *scratch) noexcept n
             k.multiply_transposed(D, n, columns, <const floating *>f.x + chunk * D, D, y + column, K,
                                   <floating *>f.dW + column, K, work)
             k.column_sums(n, columns, y + column, K, <floating *>f.db + column)
-            wait_for_all(everyone, f.size)
+        if f.y == NULL:
+            wait_for_all(everyone, f.size)  # before the next chunk takes the place of this one
 
 
 cdef void part_of_affine(void *context, int member) noexcept nogil:
@@ -1318,6 +1320,33 @@ def scatter_add(const int64_t[::1] ids, const floating[:, ::1] rows, floating[:,
     cdef Py_ssize_t D = rows.shape[1]
     with nogil:
         k.scatter_add(rows.shape[0], D, &ids[0], 1, &rows[0, 0], D, &table[0, 0], D)
+
+
+# ---- optimisers -----------------------------------------------------------------------------------------------------
+
+def optimizer_step(int rule, tuple constants, g, p, m, v):
+    """A rule of RULES: g, p, m, v (count,), dense and of one dtype; constants as in kernels.h. m, v may be None."""
+    cdef double[OPTIMIZER_CONSTANTS] numbers
+    cdef const kernel_table *k = active.f64 if is_double(p) else active.f32
+    cdef Py_ssize_t count = cnp.PyArray_DIM(<cnp.ndarray>p, 0)
+    cdef void *address_g = address(g)
+    cdef void *address_p = address(p)
+    cdef void *address_m = address(m)
+    cdef void *address_v = address(v)
+    cdef int i
+    for i in range(OPTIMIZER_CONSTANTS):
+        numbers[i] = constants[i]
+    with nogil:
+        k.optimizer_step(rule, count, numbers, address_g, address_p, address_m, address_v)
+
+
+def square_sum(const floating[::1] a):
+    """Of a (count,), count > 0."""
+    cdef const kernel_table *k = active.f32 if floating is float else active.f64
+    cdef double total
+    with nogil:
+        total = k.square_sum(a.shape[0], &a[0])
+    return total
 
 
 # ---- streaming ------------------------------------------------------------------------------------------------------

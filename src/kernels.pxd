@@ -9,6 +9,8 @@ cdef extern from "kernels.h" nogil:
         ACTIVATION_TANH, ACTIVATION_RELU, ACTIVATION_IDENTITY
         FORM_RESET_BEFORE, FORM_RESET_AFTER, FORM_SIMPLIFIED
         UPDATE_NEW, UPDATE_OLD
+        RULE_SGD, RULE_MOMENTUM, RULE_SQUARES, RULE_ADAM
+        OPTIMIZER_CONSTANTS
         PEEPHOLE_NONE, PEEPHOLE_CURRENT, PEEPHOLE_PREVIOUS
 
     const Py_ssize_t LARGEST_PANEL
@@ -51,6 +53,9 @@ cdef extern from "kernels.h" nogil:
                                    const void *drh, void *dh, void *dgates, void *rh) noexcept nogil
         void (*softmax_cross_entropy)(Py_ssize_t rows, Py_ssize_t V, void *logits, const int64_t *targets,
                                       const double *weights, double *losses) noexcept nogil
+        void (*optimizer_step)(int rule, Py_ssize_t count, const double *constants, const void *g, void *p, void *m,
+                               void *v) noexcept nogil
+        double (*square_sum)(Py_ssize_t count, const void *a) noexcept nogil
 
     ctypedef struct instruction_set:
         const char *name

@@ -20,7 +20,7 @@ MAY_IMPORT = {
     "reference": set(),
     "checks": set(),
     "text": {"checks"},
-    "optim": set(),
+    "optim": {"functional"},
     "plots": set(),
     "functional": {"_engine", "checks", "reference"},
     "layers": {"checks", "functional"},

@@ -429,7 +429,7 @@ def test_wrong_logits(rng, kind):
 def test_wrong_targets_of_softmax(rng):
     logits, targets = rng.normal(size=(T, N, V)), rng.integers(V, size=(T, N))
     for wrong in [(), (T,), (N, T), (T, 1), (T, N, 1), (T, N, V)]:
-        message = f"targets must have the shape of logits without V, {(T, N)}; got {wrong}"
+        message = f"targets must have the shape of logits without its last axis, {(T, N)}; got {wrong}"
         with pytest.raises(ValueError, match=literally(message)):
             rc.softmax_cross_entropy(logits, np.zeros(wrong, int))
     for dtype in ("float64", "bool", "object"):
@@ -498,3 +498,50 @@ def test_wrong_lengths_and_reductions(rng, kind):
         message = f"reduction must be one of 'mean', 'sum', 'none'; got {wrong!r}"
         with pytest.raises(ValueError, match=literally(message)):
             function(logits, targets, reduction=wrong)
+
+
+# The output layer and its loss in one
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("shape", [(9, 4, 5, 7), (1, 1, 3, 2), (0, 3, 4, 5), (30, 5, 6, 30_000)])
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("ragged", [False, True])
+def test_fused_loss_has_the_bits_of_its_parts(rng, dtype, shape, reduction, ragged):
+    """Also where the logits come in several chunks, and where gradients of an earlier batch stand in the layer."""
+    steps, rows, H, classes = shape
+    x = rng.normal(size=(steps, rows, H)).astype(dtype)
+    targets = rng.integers(classes, size=(steps, rows))
+    lengths = rng.integers(steps + 1, size=rows) if ragged else None
+    one, other = (rc.Dense(H, classes, dtype=dtype, seed=0) for _ in range(2))
+    for layer in (one, other):
+        layer.grads["b"][...] = 0.5
+    y, cache = one.forward(x)
+    loss, dy = rc.softmax_cross_entropy(y, targets, lengths, reduction=reduction)
+    dx = one.backward(dy, cache)
+    if ragged:
+        x[np.arange(steps)[:, None] >= lengths] = np.nan
+    fused_loss, fused_dx = rc.fused_softmax_cross_entropy(other, x, targets, lengths, reduction=reduction)
+    np.testing.assert_array_equal(fused_loss, loss)
+    np.testing.assert_array_equal(fused_dx, dx)
+    for name, gradient in one.grads.items():
+        np.testing.assert_array_equal(other.grads[name], gradient, err_msg=name)
+    only, nothing = rc.fused_softmax_cross_entropy(other, x, targets, lengths, reduction=reduction, training=False)
+    np.testing.assert_array_equal(only, loss)
+    assert nothing is None
+
+
+def test_fused_loss_checks_its_arguments(rng):
+    dense = rc.Dense(3, 4, seed=0)
+    x, targets = rng.normal(size=(5, 2, 3)), rng.integers(4, size=(5, 2))
+    for arguments, message in (
+        ((x[..., :2], targets), r"x must be \(..., input_size\) = \(..., 3\); got \(5, 2, 2\)"),
+        ((x, targets[1:]), "targets must have the shape of x"),
+        ((x, targets + 4), r"targets must lie in \[0, V\) = \[0, 4\)"),
+        ((x, targets, [6, 1]), "lengths must lie in"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            rc.fused_softmax_cross_entropy(dense, *arguments)
+    with pytest.raises(TypeError, match="targets must be integer ids"):
+        rc.fused_softmax_cross_entropy(dense, x, targets * 1.0)
+    assert not any(gradient.any() for gradient in dense.grads.values())

@@ -7,8 +7,8 @@ import numpy as np
 
 from .. import checks, functional
 from ..layers import GRU, LSTM, RNN, Dense, Embedding
-from ..losses import softmax_cross_entropy
-from ..optim import SGD, Adagrad, Adam, RMSProp, clip_by_global_norm
+from ..losses import fused_softmax_cross_entropy
+from ..optim import SGD, Adagrad, Adam, RMSProp
 from ..text import Vocabulary, batches_by_length, pad, streams
 from .storage import write_model
 
@@ -197,9 +197,8 @@ class LanguageModel:
             layer.zero_grad()
         x, embedding_cache = self._embedding.forward(inputs) if self._embedding else (inputs, None)
         h, state, cache = self._recurrent.forward(x, state, lengths)
-        logits, output_cache = self._output.forward(h)
-        loss, dlogits = softmax_cross_entropy(logits, targets, lengths, out=logits)
-        dx, _ = self._recurrent.backward(self._output.backward(dlogits, output_cache), cache)
+        loss, dh = fused_softmax_cross_entropy(self._output, h, targets, lengths)
+        dx, _ = self._recurrent.backward(dh, cache)
         if self._embedding:
             self._embedding.backward(dx, embedding_cache)
         return loss, state
@@ -258,9 +257,7 @@ class LanguageModel:
             for number, (inputs, targets, lengths, first) in enumerate(chunks, 1):
                 start = time.perf_counter()
                 loss, state = self.loss_and_gradients(inputs, targets, lengths, None if first else state)
-                if self.clip_norm:
-                    clip_by_global_norm(self.grads, self.clip_norm)
-                optimizer.step(self.grads)
+                optimizer.step(self.grads, clip_norm=self.clip_norm)
                 count = targets.size if lengths is None else int(lengths.sum())
                 update, tokens = update + 1, tokens + count
                 record["tokens"] += count
@@ -357,8 +354,7 @@ class LanguageModel:
             for inputs, wanted, left, _ in self._cut(targets, lengths):
                 x = self._embedding(inputs) if self._embedding else inputs
                 h, state = self._recurrent(x, state, left)
-                logits = self._output(h)
-                losses, _ = softmax_cross_entropy(logits, wanted, left, reduction="none", out=logits)
+                losses, _ = fused_softmax_cross_entropy(self._output, h, wanted, left, reduction="none", training=False)
                 result[rows] -= losses.sum(axis=0)
         return result
 

@@ -16,6 +16,8 @@ enum { CELL_RNN, CELL_GRU, CELL_LSTM };
 enum { ACTIVATION_TANH, ACTIVATION_RELU, ACTIVATION_IDENTITY };
 enum { FORM_RESET_BEFORE, FORM_RESET_AFTER, FORM_SIMPLIFIED };
 enum { UPDATE_NEW, UPDATE_OLD };
+enum { RULE_SGD, RULE_MOMENTUM, RULE_SQUARES, RULE_ADAM };
+enum { OPTIMIZER_CONSTANTS = 7 };
 enum { PEEPHOLE_NONE, PEEPHOLE_CURRENT, PEEPHOLE_PREVIOUS };
 
 /* A multiple of every panel width: packed factors of M columns fit in M rounded up to it. */
@@ -84,6 +86,13 @@ typedef struct kernel_table {
      * a row of weight 0 is not looked at: its loss and gradient are 0. */
     void (*softmax_cross_entropy)(ptrdiff_t rows, ptrdiff_t V, void *logits, const int64_t *targets,
                                   const double *weights, double *losses);
+
+    /* One step of an optimiser: g (count,) in, p and the state m, v (count,) in place, those that the rule has.
+     * constants: rate, scale of g, decay and share of g in m, decay and share of g^2 in v, epsilon */
+    void (*optimizer_step)(int rule, ptrdiff_t count, const double *constants, const void *g, void *p, void *m,
+                           void *v);
+    /* Sum of the squares of a (count,) */
+    double (*square_sum)(ptrdiff_t count, const void *a);
 } kernel_table;
 
 typedef struct instruction_set {

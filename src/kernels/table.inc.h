@@ -12,6 +12,7 @@
 #include "products.inc.h"
 #include "cells.inc.h"
 #include "rows.inc.h"
+#include "optimizers.inc.h"
 
 const kernel_table NAME(kernels) = {
     .pack = NAME(pack),
@@ -33,6 +34,8 @@ const kernel_table NAME(kernels) = {
     .gru_update_backward = NAME(gru_update_backward),
     .gru_reset_backward = NAME(gru_reset_backward),
     .softmax_cross_entropy = NAME(softmax_cross_entropy),
+    .optimizer_step = NAME(optimizer_step),
+    .square_sum = NAME(square_sum),
 };
 
 #undef real
