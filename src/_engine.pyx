@@ -374,10 +374,10 @@ cdef inline floating *at(const void *array, Py_ssize_t offset, floating *type_) 
 
 
 cdef inline void zero_rows(const char *flags, Py_ssize_t n, Py_ssize_t M, floating *rows, Py_ssize_t ld) noexcept nogil:
-    """Zero the first M values of each row, or of those that are flagged."""
+    """Zero the first M values of the flagged rows."""
     cdef Py_ssize_t row
     for row in range(n):
-        if flags == NULL or flags[row]:
+        if flags[row]:
             memset(rows + row * ld, 0, M * sizeof(floating))
 
 
@@ -448,27 +448,35 @@ cdef inline Factor factor(const kernel_table *k, bint transposed, Py_ssize_t K, 
     return f
 
 
-cdef inline void product(const kernel_table *k, Py_ssize_t m, const floating *A, Py_ssize_t lda, const Factor *f,
-                         floating *C, Py_ssize_t ldc) noexcept nogil:
-    """C (m, M) += A (m, K) B (K, M), in each block of columns"""
+cdef inline void product_from(const kernel_table *k, Py_ssize_t m, const floating *A, Py_ssize_t lda, const Factor *f,
+                              const floating *start, Py_ssize_t ldstart, floating *C, Py_ssize_t ldc) noexcept nogil:
+    """C (m, M) = start + A (m, K) B (K, M), in each block of columns; start as in kernels.h."""
     cdef int block
     cdef const floating *values = <const floating *>f.values
     for block in range(f.blocks):
         if f.ld == 0:
-            k.multiply_packed(m, f.K, f.M, A, lda, values, C, ldc)
+            k.multiply_packed(m, f.K, f.M, A, lda, values, start, ldstart, C, ldc)
         else:
-            k.multiply(m, f.K, f.M, A, lda, values, f.ld, C, ldc)
+            k.multiply(m, f.K, f.M, A, lda, values, f.ld, start, ldstart, C, ldc)
         values += f.values_step
         C += f.step
+        if start != NULL:
+            start += f.step
 
 
-cdef Py_ssize_t transposed_work(Py_ssize_t m, Py_ssize_t K, Py_ssize_t M) noexcept nogil:
-    """Values of scratch that serve multiply_transposed on every instruction set."""
+cdef inline void product(const kernel_table *k, Py_ssize_t m, const floating *A, Py_ssize_t lda, const Factor *f,
+                         floating *C, Py_ssize_t ldc) noexcept nogil:
+    """C (m, M) += A (m, K) B (K, M), in each block of columns"""
+    product_from(k, m, A, lda, f, <const floating *>C, ldc, C, ldc)
+
+
+cdef Py_ssize_t gradients_work(Py_ssize_t m, Py_ssize_t K, Py_ssize_t M) noexcept nogil:
+    """Values of scratch that serve weight_gradients on every instruction set."""
     cdef Py_ssize_t work = 0
     cdef int i
     for i in range(instruction_set_count):
-        work = max(work, instruction_sets[i].f32.multiply_transposed_work(m, K, M),
-                   instruction_sets[i].f64.multiply_transposed_work(m, K, M))
+        work = max(work, instruction_sets[i].f32.weight_gradients_work(m, K, M),
+                   instruction_sets[i].f64.weight_gradients_work(m, K, M))
     return padded(work)
 
 
@@ -631,12 +639,14 @@ cdef void project(const Call *f, const Part *p, Py_ssize_t begin, Py_ssize_t n, 
     cdef const Layer *w = &f.layer
     cdef Py_ssize_t GH = w.cell.gates * w.H
     cdef int block
+    if f.ids == NULL:
+        product_from(w.kernels, n, <const floating *>f.x + begin * w.D, w.D, &p.x, <const floating *>w.b + p.first, 0,
+                     gates + p.first, GH)
+        return
     for block in range(p.x.blocks):
         w.kernels.fill_rows(n, p.x.M, at(w.b, p.first + block * p.x.step, gates),
-                            at(w.Wx, p.first + block * p.x.step, gates), GH, NULL if f.ids == NULL else f.ids + begin,
+                            at(w.Wx, p.first + block * p.x.step, gates), GH, f.ids + begin,
                             gates + p.first + block * p.x.step, GH)
-    if f.ids == NULL:
-        product(w.kernels, n, <const floating *>f.x + begin * w.D, w.D, &p.x, gates + p.first, GH)
 
 
 cdef void step_forward(const Layer *w, const Part *p, Py_ssize_t n, const floating *h_prev, const floating *c_prev,
@@ -663,8 +673,7 @@ cdef void step_forward(const Layer *w, const Part *p, Py_ssize_t n, const floati
     elif w.cell.variant == FORM_RESET_AFTER:
         # m (n,H) = bhn + h' (n,H) Wh[:, 2H:]
         m += p.first
-        k.fill_rows(n, units, at(w.bhn, p.first, h), NULL, 0, NULL, m, H)
-        product(k, n, h_prev, H, &p.candidate, m, H)
+        product_from(k, n, h_prev, H, &p.candidate, <const floating *>w.bhn + p.first, 0, m, H)
         k.gru_gates(n, units, H, G, gates, h_prev + p.first, NULL)
         k.gru_update(n, units, H, G, w.cell.update, gates, m, h_prev + p.first, h)
     else:
@@ -741,12 +750,12 @@ cdef void forward_part(const Call *f, int member, floating *scratch) noexcept no
 
 cdef Py_ssize_t set_backward_scratch(Call *f) noexcept nogil:
     """-> number of values of the scratch: the packed transposes of Wx and, for each member, Wh; then of each thread
-    three states, or what multiply_transposed needs."""
+    three states, or what weight_gradients needs."""
     cdef const Layer *w = &f.layer
     cdef Py_ssize_t L = token_count(&f.batch), GH = w.cell.gates * w.H, state = padded(most_rows(&f.plan) * w.H)
     cdef Py_ssize_t columns = largest_share(GH, plan_size(&f.plan), LARGEST_PANEL)
     f.packed_size = padded(packed_size(GH, f.plan.units))
-    f.member_size = max(3 * state, transposed_work(max(w.D, w.H), L, columns))
+    f.member_size = max(3 * state, gradients_work(max(w.D, w.H), L, columns))
     return ((0 if f.ids != NULL else padded(packed_size(GH, w.D))) + f.plan.members * f.packed_size
             + plan_size(&f.plan) * f.member_size)
 
@@ -771,17 +780,14 @@ cdef void step_backward(const Layer *w, const Part *p, Py_ssize_t n, const float
     dh += u
     if w.cell.kind == CELL_RNN:
         k.rnn_backward(n, units, H, w.cell.activation, h + u, dh, dgates + u)
-        zero_rows(NULL, n, units, dh, H)
     elif w.cell.kind == CELL_LSTM:
         k.lstm_backward(n, units, H, w.cell.variant, w.cell.activation, gates + u, c_prev + u, c + u,
                         at(w.peephole, u, dh), dh, dc + u, dgates + u)
-        zero_rows(NULL, n, units, dh, H)
     elif w.cell.variant == FORM_RESET_BEFORE:
         k.gru_update_backward(n, units, H, G, w.cell.update, gates + u, NULL, h_prev + u, dh, dgates + u, NULL)
         # d(r h') (n,H) = dn (n,H) Wh[:, 2H:]'
-        zero_rows(NULL, n, units, drh + u, H)
         meet(p)
-        product(k, n, <const floating *>dgates + 2 * H, GH, &p.candidate, drh + u, H)
+        product_from(k, n, <const floating *>dgates + 2 * H, GH, &p.candidate, NULL, 0, drh + u, H)
         k.gru_reset_backward(n, units, H, gates + u, h_prev + u, drh + u, dh, dgates + u, rh + u)
     else:
         k.gru_update_backward(n, units, H, G, w.cell.update, gates + u, at(m, u, dh), h_prev + u, dh, dgates + u,
@@ -790,8 +796,9 @@ cdef void step_backward(const Layer *w, const Part *p, Py_ssize_t n, const float
     if w.cell.kind == CELL_GRU and w.cell.variant == FORM_RESET_AFTER:
         # dh' (n,H) += dm (n,H) Wh[:, 2H:]'
         product(k, n, <const floating *>dm, H, &p.candidate, dh, H)
-    # dh' (n,H) += dgates (n,GH) Wh' (GH,H), of a GRU with reset gate only dr, dz (n,2H)
-    product(k, n, <const floating *>dgates, GH, &p.gates, dh, H)
+    # dh' (n,H) += dgates (n,GH) Wh' (GH,H), of a GRU with reset gate only dr, dz (n,2H); of others it is all of dh'
+    product_from(k, n, <const floating *>dgates, GH, &p.gates, <const floating *>dh if w.cell.kind == CELL_GRU else NULL,
+                 H, dh, H)
 
 
 cdef void backward_steps(const Call *f, const Part *p, floating *own, floating *shared) noexcept nogil:
@@ -846,12 +853,22 @@ cdef inline Tokens all_tokens(const Batch *s) noexcept nogil:
     return tokens
 
 
-cdef inline void add_product(const kernel_table *k, Tokens tokens, Py_ssize_t m, Py_ssize_t M, const floating *a,
-                             Py_ssize_t lda, const floating *b, Py_ssize_t ldb, floating *out, Py_ssize_t ldout,
-                             floating *work) noexcept nogil:
-    """out (m, M) += sum over the tokens of a (m,) b (M,)"""
-    k.multiply_transposed(m, tokens.count, M, a + tokens.first * lda, tokens.step * lda, b + tokens.first * ldb,
-                          tokens.step * ldb, out, ldout, work)
+cdef inline void add_products(const kernel_table *k, Tokens tokens, Py_ssize_t M, const floating *b, Py_ssize_t ldb,
+                              weight_gradient *out, int count, floating *sums, floating *work) noexcept nogil:
+    """out[i].C (m, M) += sum over the tokens of a (m,) b (M,), with the rows of out[i].A as a;   sums (M,) += b"""
+    cdef int i
+    for i in range(count):
+        out[i].A = <const floating *>out[i].A + tokens.first * out[i].lda
+        out[i].lda *= tokens.step
+    k.weight_gradients(tokens.count, M, b + tokens.first * ldb, tokens.step * ldb, out, count, sums, work)
+
+
+cdef inline weight_gradient of_factor(const floating *A, Py_ssize_t m, Py_ssize_t M, floating *C,
+                                      Py_ssize_t ldc) noexcept nogil:
+    """A (L, m), dense"""
+    cdef weight_gradient gradient
+    gradient.m, gradient.M, gradient.A, gradient.lda, gradient.C, gradient.ldc = m, M, A, m, C, ldc
+    return gradient
 
 
 # A state before each token: an array of its own, or the states (L, H) shifted by one step behind `initial` (N, H).
@@ -900,30 +917,30 @@ cdef void weight_gradients(const Call *f, int part, int parts, floating *work) n
     cdef const floating *dgates = <const floating *>f.dgates
     cdef const floating *dm = <const floating *>f.dm
     cdef floating *dWh = <floating *>f.dWh
-    cdef int i
+    cdef weight_gradient[2] out
+    cdef int i, count
     # dWx (D,GH) = x' (D,L) dgates (L,GH)
+    # dWh (H,GH) = h'' (H,L) dgates (L,GH), with r h' or dm in the candidate's block of a GRU;   db (GH,) = sum of dgates
     if f.ids != NULL:
         k.scatter_add(tokens.count, end - begin, f.ids + tokens.first, tokens.step,
                       dgates + tokens.first * GH + begin, tokens.step * GH, at(f.dWx, begin, work), GH)
-    else:
-        add_product(k, tokens, w.D, end - begin, <const floating *>f.x, w.D, dgates + begin, GH,
-                    at(f.dWx, begin, work), GH, work)
-    k.column_sums(tokens.count, end - begin, dgates + tokens.first * GH + begin, tokens.step * GH,
-                  at(f.db, begin, work))
-    # dWh (H,GH) = h'' (H,L) dgates (L,GH), with r h' or dm in the candidate's block of a GRU
     before.own, before.states, before.initial = f.h_before, f.h, f.h0
     for i in range(pieces_of(s, before, H, pieces, work)):
         states = <const floating *>pieces[i].states
+        count = 0
         if begin < columns:
-            add_product(k, pieces[i].tokens, H, min(end, columns) - begin, states, H, dgates + begin, GH, dWh + begin,
-                        GH, work)
+            out[count] = of_factor(states, H, min(end, columns) - begin, dWh + begin, GH)
+            count += 1
+        if f.ids == NULL:
+            out[count] = of_factor(<const floating *>f.x, w.D, end - begin, at(f.dWx, begin, work), GH)
+            count += 1
+        add_products(k, pieces[i].tokens, end - begin, dgates + begin, GH, out, count, at(f.db, begin, work), work)
         if dm != NULL:
-            add_product(k, pieces[i].tokens, H, units, states, H, dm + unit, H, dWh + 2 * H + unit, GH, work)
+            out[0] = of_factor(states, H, units, dWh + 2 * H + unit, GH)
+            add_products(k, pieces[i].tokens, units, dm + unit, H, out, 1, at(f.dbhn, unit, work), work)
     if f.rh != NULL:
-        add_product(k, tokens, H, units, <const floating *>f.rh, H, dgates + 2 * H + unit, GH, dWh + 2 * H + unit, GH,
-                    work)
-    if dm != NULL:
-        k.column_sums(tokens.count, units, dm + tokens.first * H + unit, tokens.step * H, at(f.dbhn, unit, work))
+        out[0] = of_factor(<const floating *>f.rh, H, units, dWh + 2 * H + unit, GH)
+        add_products(k, tokens, units, dgates + 2 * H + unit, GH, out, 1, <floating *>NULL, work)
     if f.dpeephole != NULL:
         # rows i, f: sum of da c';   row o: sum of da_o c, or da_o c'
         before.own, before.states, before.initial = f.c_before, f.c, f.c0
@@ -967,9 +984,9 @@ cdef void backward_part(const Call *f, int member, floating *scratch) noexcept n
     wait_for_all(f.barriers, parts)
     weight_gradients(f, member, parts, own + member * f.member_size)
     # dx (L,D) = dgates (L,GH) Wx' (GH,D)
-    if f.ids == NULL and end > begin:
-        memset(at(f.dx, begin * D, own), 0, (end - begin) * D * sizeof(floating))
-        product(w.kernels, end - begin, at(f.dgates, begin * GH, own), GH, &p.x, at(f.dx, begin * D, own), D)
+    if f.ids == NULL:
+        product_from(w.kernels, end - begin, at(f.dgates, begin * GH, own), GH, &p.x, NULL, 0,
+                     at(f.dx, begin * D, own), D)
 
 
 # ---- called by rnncore.functional -----------------------------------------------------------------------------------
@@ -1233,6 +1250,7 @@ cdef void affine_part(const Affine *f, int member, floating *scratch) noexcept n
     cdef floating *y
     cdef barrier *everyone = <barrier *>&f.everyone
     cdef Factor W, W_transposed
+    cdef weight_gradient out
     if f.forward:
         W = factor(k, False, D, K, 1, 0, <const floating *>f.W, K, &packed if f.packed_size else NULL, member, f.size)
     if f.dx != NULL:
@@ -1245,20 +1263,18 @@ cdef void affine_part(const Affine *f, int member, floating *scratch) noexcept n
         rows = share_begin(n, member + 1, f.size, 8) - begin
         y = scratch + f.packed_size + f.transposed_size if f.y == NULL else <floating *>f.y + chunk * K
         if f.forward:
-            k.fill_rows(rows, K, f.b, NULL, 0, NULL, y + begin * K, K)
-            product(k, rows, <const floating *>f.x + (chunk + begin) * D, D, &W, y + begin * K, K)
+            product_from(k, rows, <const floating *>f.x + (chunk + begin) * D, D, &W, <const floating *>f.b, 0,
+                         y + begin * K, K)
         if f.targets != NULL:
             k.softmax_cross_entropy(rows, K, y + begin * K, f.targets + chunk + begin, f.weights + chunk + begin,
                                     f.losses + chunk + begin)
         if f.dx != NULL:
             # dx (L,D) = dy W';   dW (D,K) += x' dy;   db (K,) += sum of dy (L,K)
-            memset(<floating *>f.dx + (chunk + begin) * D, 0, rows * D * sizeof(floating))
-            product(k, rows, <const floating *>y + begin * K, K, &W_transposed,
-                    <floating *>f.dx + (chunk + begin) * D, D)
+            product_from(k, rows, <const floating *>y + begin * K, K, &W_transposed, NULL, 0,
+                         <floating *>f.dx + (chunk + begin) * D, D)
             wait_for_all(everyone, f.size)
-            k.multiply_transposed(D, n, columns, <const floating *>f.x + chunk * D, D, y + column, K,
-                                  <floating *>f.dW + column, K, work)
-            k.column_sums(n, columns, y + column, K, <floating *>f.db + column)
+            out = of_factor(<const floating *>f.x + chunk * D, D, columns, <floating *>f.dW + column, K)
+            k.weight_gradients(n, columns, y + column, K, &out, 1, <floating *>f.db + column, work)
         if f.y == NULL:
             wait_for_all(everyone, f.size)  # before the next chunk takes the place of this one
 
@@ -1303,7 +1319,7 @@ def affine(x, W, b, y, targets, weights, losses, dx, dW, db):
     try:
         f.work_size = 0
         if f.dx != NULL:
-            f.work_size = transposed_work(f.D, f.chunk, largest_share(f.K, f.size, LARGEST_PANEL))
+            f.work_size = gradients_work(f.D, f.chunk, largest_share(f.K, f.size, LARGEST_PANEL))
         values = f.packed_size + f.transposed_size + f.chunk_size + f.size * f.work_size
         take_memory(values * (sizeof(double) if f.is_double else sizeof(float)), &memory)
         f.scratch = memory.start
@@ -1346,6 +1362,14 @@ def square_sum(const floating[::1] a):
     cdef double total
     with nogil:
         total = k.square_sum(a.shape[0], &a[0])
+    return total
+
+
+def read(const float[::1] a):
+    """The sum of a (count,), for the time it takes: the bandwidth of the memory that a is in."""
+    cdef double total
+    with nogil:
+        total = active.f32.sum(a.shape[0], &a[0])
     return total
 
 
@@ -1546,8 +1570,7 @@ def sample(Stream stack, const floating[:, ::1] embedding, const floating[:, ::1
             else:
                 stack.advance(NULL, &token, top)
             # logits (V,) = by + h (H,) Wy (H,V)
-            memcpy(logits, &by[0], V * sizeof(floating))
-            k.multiply(1, H, V, top, H, &Wy[0, 0], V, logits, V)
+            k.multiply(1, H, V, top, H, &Wy[0, 0], V, &by[0], 0, logits, V)
             token = draw(logits, V, temperature, top_k, top_p, &banned[0], uniforms[drawn], candidates)
             if token < 0:
                 drawn = -1

@@ -15,17 +15,25 @@ cdef extern from "kernels.h" nogil:
 
     const Py_ssize_t LARGEST_PANEL
 
+    ctypedef struct weight_gradient:
+        Py_ssize_t m
+        Py_ssize_t M
+        const void *A
+        Py_ssize_t lda
+        void *C
+        Py_ssize_t ldc
+
     ctypedef struct kernel_table:
         void (*pack)(Py_ssize_t K, Py_ssize_t M, const void *B, Py_ssize_t row_stride, Py_ssize_t column_stride,
                      void *packed) noexcept nogil
         void (*multiply_packed)(Py_ssize_t m, Py_ssize_t K, Py_ssize_t M, const void *A, Py_ssize_t lda,
-                                const void *packed, void *C, Py_ssize_t ldc) noexcept nogil
+                                const void *packed, const void *start, Py_ssize_t ldstart, void *C,
+                                Py_ssize_t ldc) noexcept nogil
         void (*multiply)(Py_ssize_t m, Py_ssize_t K, Py_ssize_t M, const void *A, Py_ssize_t lda, const void *B,
-                         Py_ssize_t ldb, void *C, Py_ssize_t ldc) noexcept nogil
-        void (*multiply_transposed)(Py_ssize_t m, Py_ssize_t K, Py_ssize_t M, const void *A, Py_ssize_t lda,
-                                    const void *B, Py_ssize_t ldb, void *C, Py_ssize_t ldc,
-                                    void *work) noexcept nogil
-        Py_ssize_t (*multiply_transposed_work)(Py_ssize_t m, Py_ssize_t K, Py_ssize_t M) noexcept nogil
+                         Py_ssize_t ldb, const void *start, Py_ssize_t ldstart, void *C, Py_ssize_t ldc) noexcept nogil
+        void (*weight_gradients)(Py_ssize_t K, Py_ssize_t M, const void *B, Py_ssize_t ldb, const weight_gradient *out,
+                                 int count, void *sums, void *work) noexcept nogil
+        Py_ssize_t (*weight_gradients_work)(Py_ssize_t m, Py_ssize_t K, Py_ssize_t M) noexcept nogil
         void (*fill_rows)(Py_ssize_t rows, Py_ssize_t M, const void *b, const void *table, Py_ssize_t ldtable,
                           const int64_t *ids, void *out, Py_ssize_t ldout) noexcept nogil
         void (*scatter_add)(Py_ssize_t rows, Py_ssize_t M, const int64_t *ids, Py_ssize_t ids_step, const void *a,
@@ -56,6 +64,7 @@ cdef extern from "kernels.h" nogil:
         void (*optimizer_step)(int rule, Py_ssize_t count, const double *constants, const void *g, void *p, void *m,
                                void *v) noexcept nogil
         double (*square_sum)(Py_ssize_t count, const void *a) noexcept nogil
+        double (*sum)(Py_ssize_t count, const void *a) noexcept nogil
 
     ctypedef struct instruction_set:
         const char *name

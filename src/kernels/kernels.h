@@ -23,21 +23,32 @@ enum { PEEPHOLE_NONE, PEEPHOLE_CURRENT, PEEPHOLE_PREVIOUS };
 /* A multiple of every panel width: packed factors of M columns fit in M rounded up to it. */
 enum { LARGEST_PANEL = 64 };
 
+/* C (m, M) of a product with the first M columns of B; A (K, m). */
+typedef struct weight_gradient {
+    ptrdiff_t m, M;
+    const void *A;
+    ptrdiff_t lda;
+    void *C;
+    ptrdiff_t ldc;
+} weight_gradient;
+
 typedef struct kernel_table {
-    /* Products. Every element is one chain of multiply-adds in order of k that starts from C, in all three functions
-     * and whatever the sizes: a row's result has the same bits alone, among others, packed or not. Any size may be 0.
+    /* Products. Every element is one chain of multiply-adds in order of k that starts from `from`, in all functions and
+     * whatever the sizes: a row's result has the same bits alone, among others, packed or not. Any size may be 0.
+     * `from` (m, M) may be C itself, one row for all (ldfrom 0), or NULL for zeros.
      * packed = B (K, M) in panels, from B[k * row_stride + j * column_stride], where one stride is 1 */
     void (*pack)(ptrdiff_t K, ptrdiff_t M, const void *B, ptrdiff_t row_stride, ptrdiff_t column_stride, void *packed);
-    /* C (m, M) += A (m, K) B (K, M), B as packed by `pack`: for factors used at many steps */
+    /* C (m, M) = from + A (m, K) B (K, M), B as packed by `pack`: for factors used at many steps */
     void (*multiply_packed)(ptrdiff_t m, ptrdiff_t K, ptrdiff_t M, const void *A, ptrdiff_t lda, const void *packed,
-                            void *C, ptrdiff_t ldc);
-    /* C (m, M) += A (m, K) B (K, M), B as it lies: for calls too small to pay for packing */
+                            const void *from, ptrdiff_t ldfrom, void *C, ptrdiff_t ldc);
+    /* C (m, M) = from + A (m, K) B (K, M), B as it lies: for calls too small to pay for packing */
     void (*multiply)(ptrdiff_t m, ptrdiff_t K, ptrdiff_t M, const void *A, ptrdiff_t lda, const void *B, ptrdiff_t ldb,
-                     void *C, ptrdiff_t ldc);
-    /* C (m, M) += A' B with A (K, m), B (K, M): weight gradients over K tokens; work as large as _work says */
-    void (*multiply_transposed)(ptrdiff_t m, ptrdiff_t K, ptrdiff_t M, const void *A, ptrdiff_t lda, const void *B,
-                                ptrdiff_t ldb, void *C, ptrdiff_t ldc, void *work);
-    ptrdiff_t (*multiply_transposed_work)(ptrdiff_t m, ptrdiff_t K, ptrdiff_t M);
+                     const void *from, ptrdiff_t ldfrom, void *C, ptrdiff_t ldc);
+    /* Sums over K tokens of B (K, M): C (m, M) += A' B for each of `count` A, and sums (M,) += B, or NULL; work as large
+     * as _work says for the largest m */
+    void (*weight_gradients)(ptrdiff_t K, ptrdiff_t M, const void *B, ptrdiff_t ldb, const weight_gradient *out,
+                             int count, void *sums, void *work);
+    ptrdiff_t (*weight_gradients_work)(ptrdiff_t m, ptrdiff_t K, ptrdiff_t M);
 
     /* out (rows, M) = b (M,) + table[ids[row]] (V, M); table and ids may be NULL: out = b */
     void (*fill_rows)(ptrdiff_t rows, ptrdiff_t M, const void *b, const void *table, ptrdiff_t ldtable,
@@ -93,6 +104,8 @@ typedef struct kernel_table {
                            void *v);
     /* Sum of the squares of a (count,) */
     double (*square_sum)(ptrdiff_t count, const void *a);
+    /* Sum of a (count,): how fast it can be read */
+    double (*sum)(ptrdiff_t count, const void *a);
 } kernel_table;
 
 typedef struct instruction_set {

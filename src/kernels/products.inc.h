@@ -1,5 +1,5 @@
 /* Matrix products. Every element of every product is one chain of roundings,
- *     c = C[i, j];  c = fma(A[i, k], B[k, j], c)  for k = 0 .. K-1 in order  (multiply, then add, without FMA hardware),
+ *     c = from[i, j];  c = fma(A[i, k], B[k, j], c)  for k = 0 .. K-1 in order  (multiply, then add, without FMA hardware),
  * whatever the tile, edge, packing or blocking (cutting K stores and reloads c, which is exact): a row of a product
  * has the same bits alone as among others. Included once for every real type and instruction set; see table.inc.h. */
 
@@ -22,7 +22,7 @@
 #define VECTOR_LENGTH (VECTOR_BYTES / (ptrdiff_t)sizeof(real))
 #define W (NV * VECTOR_LENGTH)
 #define MC_BLOCKS 16
-#define MC (MC_BLOCKS * MR) /* multiply_transposed: rows and columns of C between two packings of A and B */
+#define MC (MC_BLOCKS * MR) /* weight_gradients: rows and columns of C between two packings of A and B */
 #define NC 1024
 #define SMALLER(a, b) ((a) < (b) ? (a) : (b))
 #define CEIL_DIVIDE(a, b) (((a) + (b)-1) / (b))
@@ -33,8 +33,6 @@
 #else
 #define UNROLL _Pragma("GCC unroll 16")
 #endif
-
-typedef real NAME(vector) __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(real)), may_alias));
 
 /* A: element (i, k) at[i * row_step + k * k_step] within a block of at most MR rows; blocks are block_step apart. */
 typedef struct {
@@ -48,14 +46,31 @@ typedef struct {
     ptrdiff_t k_step, panel_step;
 } NAME(right);
 
-/* C (rows, panels W) += A (rows, K) B (K, panels W), while the part of B from `ahead` on comes into the cache */
+/* What the sums start from: element (i, j) at[i * row_step + j], or zeros if NULL. */
+typedef struct {
+    const real *at;
+    ptrdiff_t row_step;
+} NAME(start);
+
+ALWAYS_INLINE NAME(start) NAME(start_at)(NAME(start) from, ptrdiff_t i, ptrdiff_t j) {
+    if (from.at) from.at += i * from.row_step + j;
+    return from;
+}
+
+/* C (rows, panels W) = from + A (rows, K) B (K, panels W), while the part of B from `ahead` on comes into the cache */
 ALWAYS_INLINE void NAME(tile)(const int rows, const int panels, ptrdiff_t K, const real *restrict a, ptrdiff_t a_row,
                               ptrdiff_t a_k, const real *restrict b, ptrdiff_t b_k, ptrdiff_t b_panel,
-                              real *restrict C, ptrdiff_t ldc, const real *ahead, ptrdiff_t ahead_k) {
+                              NAME(start) from, real *C, ptrdiff_t ldc, const real *ahead, ptrdiff_t ahead_k) {
     const int vectors = panels * NV;
     NAME(vector) c[MR][4 * NV], row[4 * NV];
-    UNROLL for (int i = 0; i < rows; i++)
-        UNROLL for (int v = 0; v < vectors; v++) c[i][v] = *(const NAME(vector) *)(C + i * ldc + v * VECTOR_LENGTH);
+    if (from.at) {
+        UNROLL for (int i = 0; i < rows; i++)
+            UNROLL for (int v = 0; v < vectors; v++)
+                c[i][v] = *(const NAME(vector) *)(from.at + i * from.row_step + v * VECTOR_LENGTH);
+    } else {
+        UNROLL for (int i = 0; i < rows; i++)
+            UNROLL for (int v = 0; v < vectors; v++) c[i][v] = (NAME(vector)){0};
+    }
     for (ptrdiff_t k = 0; k < K; k++, a += a_k, b += b_k, ahead += ahead_k) {
         UNROLL for (int p = 0; p < panels; p++) __builtin_prefetch(ahead + p * b_panel);
         UNROLL for (int v = 0; v < vectors; v++)
@@ -68,14 +83,14 @@ ALWAYS_INLINE void NAME(tile)(const int rows, const int panels, ptrdiff_t K, con
 }
 
 typedef void NAME(tile_function)(ptrdiff_t K, const real *a, ptrdiff_t a_row, ptrdiff_t a_k, const real *b,
-                                 ptrdiff_t b_k, ptrdiff_t b_panel, real *C, ptrdiff_t ldc, const real *ahead,
-                                 ptrdiff_t ahead_k);
+                                 ptrdiff_t b_k, ptrdiff_t b_panel, NAME(start) from, real *C, ptrdiff_t ldc,
+                                 const real *ahead, ptrdiff_t ahead_k);
 
 #define TILE(rows, panels)                                                                                            \
     static void NAME(tile_##rows##x##panels)(ptrdiff_t K, const real *a, ptrdiff_t a_row, ptrdiff_t a_k,              \
-                                             const real *b, ptrdiff_t b_k, ptrdiff_t b_panel, real *C, ptrdiff_t ldc, \
-                                             const real *ahead, ptrdiff_t ahead_k) {                                  \
-        NAME(tile)(rows, panels, K, a, a_row, a_k, b, b_k, b_panel, C, ldc, ahead, ahead_k);                          \
+                                             const real *b, ptrdiff_t b_k, ptrdiff_t b_panel, NAME(start) from,       \
+                                             real *C, ptrdiff_t ldc, const real *ahead, ptrdiff_t ahead_k) {          \
+        NAME(tile)(rows, panels, K, a, a_row, a_k, b, b_k, b_panel, from, C, ldc, ahead, ahead_k);                    \
     }
 TILE(1, 1) TILE(2, 1) TILE(3, 1) TILE(4, 1) TILE(5, 1) TILE(6, 1)
 #if MR == 8
@@ -100,10 +115,10 @@ static NAME(tile_function) *const NAME(tiles)[3][MR + 1] = {
 #define FAR (3 << 19)  /* bytes */
 #define FAR_AHEAD 32   /* rows of B, for a single block of rows */
 
-/* C (m, M) += A (m, K) B (K, M) in the whole panels of M: for MC rows of A, KC of their columns stay in the second-level
+/* C (m, M) = from + A (m, K) B (K, M) in the whole panels of M: for MC rows of A, KC of their columns stay in the second-level
  * cache while all panels pass. */
-static void NAME(whole_panels)(ptrdiff_t m, ptrdiff_t K, ptrdiff_t M, NAME(left) A, NAME(right) B, real *C,
-                               ptrdiff_t ldc) {
+static void NAME(whole_panels)(ptrdiff_t m, ptrdiff_t K, ptrdiff_t M, NAME(left) A, NAME(right) B,
+                               NAME(start) from, real *C, ptrdiff_t ldc) {
     int far = K * M * (ptrdiff_t)sizeof(real) > FAR;
     int groups = m == 1 ? 2 : m <= 3 ? 1 : 0;
     for (ptrdiff_t left = m; left > 0; left -= MC_BLOCKS * A.block_rows) {
@@ -113,32 +128,34 @@ static void NAME(whole_panels)(ptrdiff_t m, ptrdiff_t K, ptrdiff_t M, NAME(left)
         ptrdiff_t ahead = !far ? 0 : blocks > 1 ? B.panel_step : FAR_AHEAD * B.k_step;
         for (ptrdiff_t k = 0; k < K; k += KC) {
             ptrdiff_t depth = SMALLER(KC, K - k), panel = 0;
+            NAME(start) start = k ? (NAME(start)){C, ldc} : from;
             for (int group = groups; group >= 0; group--)
                 for (; panel + (1 << group) <= M / W; panel += 1 << group) {
                     const real *a = A.at + k * A.k_step, *b = B.at + panel * B.panel_step + k * B.k_step;
                     const real *next = b + ahead;
                     for (ptrdiff_t i = 0; i < rows; i += A.block_rows, a += A.block_step, next += depth * ahead_k)
-                        NAME(tiles)[group][SMALLER(A.block_rows, rows - i)](depth, a, A.row_step, A.k_step, b,
-                                                                           B.k_step, B.panel_step,
-                                                                           C + i * ldc + panel * W, ldc, next, ahead_k);
+                        NAME(tiles)[group][SMALLER(A.block_rows, rows - i)](
+                            depth, a, A.row_step, A.k_step, b, B.k_step, B.panel_step,
+                            NAME(start_at)(start, i, panel * W), C + i * ldc + panel * W, ldc, next, ahead_k);
                 }
         }
         A.at += MC_BLOCKS * A.block_step;
         C += MC_BLOCKS * A.block_rows * ldc;
+        from = NAME(start_at)(from, MC_BLOCKS * A.block_rows, 0);
     }
 }
 
-/* C (m, count) += A (m, K) B (K, W)[:, first : first + count] */
+/* C (m, count) = from + A (m, K) B (K, W)[:, first : first + count] */
 static void NAME(part_panel)(ptrdiff_t m, ptrdiff_t K, ptrdiff_t first, ptrdiff_t count, NAME(left) A, NAME(right) B,
-                             real *C, ptrdiff_t ldc) {
+                             NAME(start) from, real *C, ptrdiff_t ldc) {
     real whole[MR * W];
     for (ptrdiff_t i = 0, block = 0; i < m; i += A.block_rows, block++) {
         ptrdiff_t rows = SMALLER(A.block_rows, m - i);
         for (ptrdiff_t j = 0; j < rows * W; j++) whole[j] = 0;
-        for (ptrdiff_t r = 0; r < rows; r++)
-            for (ptrdiff_t j = 0; j < count; j++) whole[r * W + first + j] = C[(i + r) * ldc + j];
-        NAME(tiles)[0][rows](K, A.at + block * A.block_step, A.row_step, A.k_step, B.at, B.k_step, 0, whole, W,
-                               B.at, 0);
+        for (ptrdiff_t r = 0; r < rows && from.at; r++)
+            for (ptrdiff_t j = 0; j < count; j++) whole[r * W + first + j] = from.at[(i + r) * from.row_step + j];
+        NAME(tiles)[0][rows](K, A.at + block * A.block_step, A.row_step, A.k_step, B.at, B.k_step, 0,
+                             (NAME(start)){whole, W}, whole, W, B.at, 0);
         for (ptrdiff_t r = 0; r < rows; r++)
             for (ptrdiff_t j = 0; j < count; j++) C[(i + r) * ldc + j] = whole[r * W + first + j];
     }
@@ -238,55 +255,76 @@ ALWAYS_INLINE NAME(left) NAME(row_major)(ptrdiff_t m, const real *A, ptrdiff_t l
     return (NAME(left)){A, lda, 1, block_rows, block_rows * lda};
 }
 
-static void NAME(multiply_panels)(ptrdiff_t m, ptrdiff_t K, ptrdiff_t M, NAME(left) A, const real *packed, real *C,
-                                  ptrdiff_t ldc) {
+static void NAME(multiply_panels)(ptrdiff_t m, ptrdiff_t K, ptrdiff_t M, NAME(left) A, const real *packed,
+                                  NAME(start) from, real *C, ptrdiff_t ldc) {
     ptrdiff_t whole = M / W * W;
-    NAME(whole_panels)(m, K, M, A, (NAME(right)){packed, W, K * W}, C, ldc);
+    NAME(whole_panels)(m, K, M, A, (NAME(right)){packed, W, K * W}, from, C, ldc);
     if (whole < M)
-        NAME(part_panel)(m, K, 0, M - whole, A, (NAME(right)){packed + whole * K, W, 0}, C + whole, ldc);
+        NAME(part_panel)(m, K, 0, M - whole, A, (NAME(right)){packed + whole * K, W, 0},
+                         NAME(start_at)(from, 0, whole), C + whole, ldc);
+}
+
+static void NAME(copy_start)(ptrdiff_t m, ptrdiff_t M, NAME(start) from, real *C, ptrdiff_t ldc) {
+    for (ptrdiff_t i = 0; i < m; i++)
+        for (ptrdiff_t j = 0; j < M; j++) C[i * ldc + j] = from.at ? from.at[i * from.row_step + j] : 0;
 }
 
 static void NAME(multiply_packed)(ptrdiff_t m, ptrdiff_t K, ptrdiff_t M, const void *A, ptrdiff_t lda,
-                                  const void *packed, void *C, ptrdiff_t ldc) {
-    NAME(multiply_panels)(m, K, M, NAME(row_major)(m, A, lda), packed, C, ldc);
+                                  const void *packed, const void *from, ptrdiff_t ldfrom, void *C, ptrdiff_t ldc) {
+    NAME(start) start = {from, ldfrom};
+    if (K)
+        NAME(multiply_panels)(m, K, M, NAME(row_major)(m, A, lda), packed, start, C, ldc);
+    else
+        NAME(copy_start)(m, M, start, C, ldc);
 }
 
 static void NAME(multiply)(ptrdiff_t m, ptrdiff_t K, ptrdiff_t M, const void *A_, ptrdiff_t lda, const void *B_,
-                           ptrdiff_t ldb, void *C_, ptrdiff_t ldc) {
+                           ptrdiff_t ldb, const void *from_, ptrdiff_t ldfrom, void *C_, ptrdiff_t ldc) {
     NAME(left) A = NAME(row_major)(m, A_, lda);
+    NAME(start) from = {from_, ldfrom};
     const real *B = B_;
     real *C = C_, packed[64 * W];
     ptrdiff_t whole = M / W * W, rest = M - whole;
-    NAME(whole_panels)(m, K, M, A, (NAME(right)){B, ldb, W}, C, ldc);
+    if (!K) {
+        NAME(copy_start)(m, M, from, C, ldc);
+        return;
+    }
+    NAME(whole_panels)(m, K, M, A, (NAME(right)){B, ldb, W}, from, C, ldc);
     if (whole && rest) /* the last W columns; what is done already is computed again and thrown away */
-        NAME(part_panel)(m, K, W - rest, rest, A, (NAME(right)){B + M - W, ldb, 0}, C + whole, ldc);
+        NAME(part_panel)(m, K, W - rest, rest, A, (NAME(right)){B + M - W, ldb, 0}, NAME(start_at)(from, 0, whole),
+                         C + whole, ldc);
     else if (rest)
-        for (ptrdiff_t k = 0; k < K; k += 64, A.at += 64, B += 64 * ldb) {
+        for (ptrdiff_t k = 0; k < K; k += 64, A.at += 64, B += 64 * ldb, from = (NAME(start)){C, ldc}) {
             NAME(pack_panels)(W, SMALLER(64, K - k), M, B, ldb, 1, packed);
-            NAME(part_panel)(m, SMALLER(64, K - k), 0, M, A, (NAME(right)){packed, W, 0}, C, ldc);
+            NAME(part_panel)(m, SMALLER(64, K - k), 0, M, A, (NAME(right)){packed, W, 0}, from, C, ldc);
         }
 }
 
 #define STRIPS_WORK (SMALLER(K, KC) * CEIL_DIVIDE(SMALLER(m, MC), MR) * MR)
 
-static ptrdiff_t NAME(multiply_transposed_work)(ptrdiff_t m, ptrdiff_t K, ptrdiff_t M) {
+static ptrdiff_t NAME(weight_gradients_work)(ptrdiff_t m, ptrdiff_t K, ptrdiff_t M) {
     return STRIPS_WORK + SMALLER(K, KC) * CEIL_DIVIDE(SMALLER(M, NC), W) * W;
 }
 
-static void NAME(multiply_transposed)(ptrdiff_t m, ptrdiff_t K, ptrdiff_t M, const void *A_, ptrdiff_t lda,
-                                      const void *B_, ptrdiff_t ldb, void *C_, ptrdiff_t ldc, void *work) {
-    const real *A = A_, *B = B_;
-    real *C = C_, *strips = work, *panels = strips + STRIPS_WORK;
+static void NAME(weight_gradients)(ptrdiff_t K, ptrdiff_t M, const void *B_, ptrdiff_t ldb, const weight_gradient *out,
+                                   int count, void *sums, void *work) {
+    const real *B = B_;
+    real *panels = work, *strips = panels + SMALLER(K, KC) * CEIL_DIVIDE(SMALLER(M, NC), W) * W;
     for (ptrdiff_t j = 0; j < M; j += NC)
         for (ptrdiff_t k = 0; k < K; k += KC) {
             ptrdiff_t depth = SMALLER(KC, K - k), columns = SMALLER(NC, M - j);
             NAME(pack_panels)(W, depth, columns, B + k * ldb + j, ldb, 1, panels);
-            for (ptrdiff_t i = 0; i < m; i += MC) {
-                ptrdiff_t rows = SMALLER(MC, m - i);
-                NAME(pack_panels)(MR, depth, rows, A + k * lda + i, lda, 1, strips);
-                NAME(multiply_panels)(rows, depth, columns, (NAME(left)){strips, 1, MR, MR, MR * depth}, panels,
-                                      C + i * ldc + j, ldc);
-            }
+            if (sums) NAME(column_sums)(depth, columns, B + k * ldb + j, ldb, (real *)sums + j);
+            for (const weight_gradient *o = out; o < out + count; o++)
+                for (ptrdiff_t i = 0; i < o->m && j < o->M; i += MC) {
+                    const real *A = (const real *)o->A + k * o->lda + i;
+                    real *C = (real *)o->C + i * o->ldc + j;
+                    ptrdiff_t rows = SMALLER(MC, o->m - i);
+                    NAME(pack_panels)(MR, depth, rows, A, o->lda, 1, strips);
+                    NAME(multiply_panels)(rows, depth, SMALLER(columns, o->M - j),
+                                          (NAME(left)){strips, 1, MR, MR, MR * depth}, panels,
+                                          (NAME(start)){C, o->ldc}, C, o->ldc);
+                }
         }
 }
 

@@ -43,6 +43,24 @@ static void NAME(product_sums)(ptrdiff_t rows, ptrdiff_t M, const void *a, ptrdi
         NAME(add_product_row)(M, (const real *)a + row * lda, (const real *)b + row * ldb, out);
 }
 
+/* As fast as a can be read: eight vectors of partial sums, 4 KB ahead of use brought into the cache. */
+static double NAME(sum)(ptrdiff_t count, const void *a_) {
+    enum { LENGTH = VECTOR_BYTES / sizeof(real) };
+    const real *a = a_;
+    NAME(vector) partial[8] = {{0}};
+    ptrdiff_t j = 0;
+    for (; j + 8 * LENGTH <= count; j += 8 * LENGTH)
+        for (int k = 0; k < 8; k++) {
+            __builtin_prefetch(a + j + k * LENGTH + 4096 / (ptrdiff_t)sizeof(real));
+            partial[k] += *(const NAME(vector) *)(a + j + k * LENGTH);
+        }
+    double sum = 0;
+    for (int k = 0; k < 8; k++)
+        for (int lane = 0; lane < LENGTH; lane++) sum += (double)partial[k][lane];
+    for (; j < count; j++) sum += (double)a[j];
+    return sum;
+}
+
 static real NAME(exp_row)(ptrdiff_t V, real shift, real *restrict a) {
     for (ptrdiff_t j = 0; j < V; j++) a[j] = NAME(exp)(a[j] - shift);
     /* Sixteen partial sums: a fixed order that vectorises, the same on every instruction set. */

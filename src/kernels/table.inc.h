@@ -8,18 +8,21 @@
 #define NAME(function) JOIN3(function, f32, ISA)
 #endif
 
+/* At any address: loads and stores need no alignment. */
+typedef real NAME(vector) __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(real)), may_alias));
+
 #include "math.inc.h"
+#include "rows.inc.h"
 #include "products.inc.h"
 #include "cells.inc.h"
-#include "rows.inc.h"
 #include "optimizers.inc.h"
 
 const kernel_table NAME(kernels) = {
     .pack = NAME(pack),
     .multiply_packed = NAME(multiply_packed),
     .multiply = NAME(multiply),
-    .multiply_transposed = NAME(multiply_transposed),
-    .multiply_transposed_work = NAME(multiply_transposed_work),
+    .weight_gradients = NAME(weight_gradients),
+    .weight_gradients_work = NAME(weight_gradients_work),
     .fill_rows = NAME(fill_rows),
     .scatter_add = NAME(scatter_add),
     .column_sums = NAME(column_sums),
@@ -36,6 +39,7 @@ const kernel_table NAME(kernels) = {
     .softmax_cross_entropy = NAME(softmax_cross_entropy),
     .optimizer_step = NAME(optimizer_step),
     .square_sum = NAME(square_sum),
+    .sum = NAME(sum),
 };
 
 #undef real
