@@ -2,18 +2,21 @@
 
     pytest bench/bench_cells.py --benchmark-group-by=param:cell,param:shape -k "lstm and float32"
 
-One thread unless OPENBLAS_NUM_THREADS says else (the reference's products are BLAS). ``extra_info`` holds the
-instruction set, the threads and the GFLOP/s of the median.
+One thread unless OPENBLAS_NUM_THREADS (the reference's products are BLAS) and RNNCORE_NUM_THREADS say else.
+``extra_info`` holds the instruction set, the threads and the GFLOP/s of the median.
 """
 
 import os
 
-from workloads import CELLS, SHAPES, flops, make_call  # first: it pins the BLAS threads  # isort: skip
+# BLAS reads its variable when NumPy is loaded.
+for variable in ("OPENBLAS_NUM_THREADS", "RNNCORE_NUM_THREADS"):
+    os.environ.setdefault(variable, "1")
 
-import pytest
+import pytest  # noqa: E402
 
-import rnncore as rc
-from rnncore import reference
+import rnncore as rc  # noqa: E402
+from rnncore import reference  # noqa: E402
+from rnncore.bench import CELLS, SHAPES, flops, make_call  # noqa: E402
 
 MODULES = {"reference": reference, **{isa: rc for isa in rc.available_isas()}}
 
@@ -35,3 +38,4 @@ def test_cell(benchmark, cell, shape, dtype, direction, module):
         benchmark.extra_info["GFLOP/s"] = flops(cell, shape, backward) / benchmark.stats.stats.median / 1e9
     benchmark.extra_info["instruction set"] = module
     benchmark.extra_info["BLAS threads"] = os.environ["OPENBLAS_NUM_THREADS"]
+    benchmark.extra_info["threads"] = rc.get_num_threads()

@@ -21,7 +21,7 @@ parser.add_argument("--chunk", type=int, default=64)
 parser.add_argument("--learning-rate", type=float, default=2e-3)
 parser.add_argument("--threads", type=int, default=1)
 arguments = parser.parse_args()
-for variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+for variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "RNNCORE_NUM_THREADS"):
     os.environ[variable] = str(arguments.threads)
 
 from pathlib import Path  # noqa: E402

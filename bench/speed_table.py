@@ -9,12 +9,14 @@ import argparse
 import datetime
 import os
 
-from workloads import CELLS, SHAPES, flops, interleaved_medians, make_call, processor  # first: it pins the BLAS threads  # isort: skip
+# BLAS reads it when NumPy is loaded.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-import numpy as np
+import numpy as np  # noqa: E402
 
-import rnncore as rc
-from rnncore import reference
+import rnncore as rc  # noqa: E402
+from rnncore import reference  # noqa: E402
+from rnncore.bench import CELLS, SHAPES, flops, interleaved_medians, make_call, processor  # noqa: E402
 
 
 def main():
@@ -24,9 +26,10 @@ def main():
     parser.add_argument("--seconds", type=float, default=0.5, help="for each call of each shape")
     arguments = parser.parse_args()
 
-    threads, isa = os.environ["OPENBLAS_NUM_THREADS"], rc.available_isas()[-1]
+    rc.set_num_threads(1)
+    isa = rc.available_isas()[-1]
     print(
-        f"{datetime.date.today()}, {processor()}, {threads} thread, {isa}, NumPy {np.__version__}. "
+        f"{datetime.date.today()}, {processor()}, 1 thread, {isa}, NumPy {np.__version__}. "
         "Times faster than the reference: forward / forward + backward (GFLOP/s of the engine)\n"
     )
     columns = [(cell, dtype) for cell in arguments.cell for dtype in arguments.dtype]

@@ -1,4 +1,4 @@
-"""The command line: rnncore train | sample | score | info."""
+"""The command line: rnncore train | sample | score | bench | info."""
 
 import argparse
 import copy
@@ -249,7 +249,7 @@ def train(arguments):
     return INTERRUPTED if model.interrupted else 0
 
 
-# ---- sample, score, info ----------------------------------------------------------------------------------------
+# ---- sample, score, bench, info ---------------------------------------------------------------------------------
 
 
 def load(path):
@@ -294,10 +294,16 @@ def score(arguments):
     return 0
 
 
+def compare(arguments):
+    from . import bench
+
+    return bench.main(["--short", *arguments.rest])
+
+
 def info(arguments):
     print(f"rnncore {rnncore.__version__}")
     print(f"Python {platform.python_version()}, NumPy {np.__version__}")
-    print(f"machine: {platform.machine()}, {os.cpu_count()} cores")
+    print(f"machine: {platform.machine()}, {os.cpu_count()} cores; at most {rnncore.get_num_threads()} threads in use")
     isas = (f"{isa} (in use)" if isa == _engine.current_isa() else isa for isa in rnncore.available_isas())
     print(f"instruction sets: {', '.join(isas)}")
     for extra in ("tqdm", "matplotlib"):
@@ -380,14 +386,21 @@ def make_parser():
     p.add_argument("--encoding", default="utf-8-sig", help="encoding of the file")
     p.set_defaults(run=score)
 
-    p = commands.add_parser("info", help="versions and instruction sets")
+    p = commands.add_parser("bench", add_help=False, help="the engine beside NumPy, PyTorch and ONNX Runtime, briefly")
+    p.set_defaults(run=compare)
+
+    p = commands.add_parser("info", help="versions, threads and instruction sets")
     p.set_defaults(run=info)
     return parser
 
 
 def main(argv=None):
     """Run the command line; returns the exit code."""
-    arguments = make_parser().parse_args(argv)
+    parser = make_parser()
+    arguments, rest = parser.parse_known_args(argv)
+    if rest and arguments.command != "bench":
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    arguments.rest = rest  # bench has options of its own
     for stream in (sys.stdout, sys.stderr):
         # A character that the terminal cannot show must not end a training run.
         if hasattr(stream, "reconfigure"):

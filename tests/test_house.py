@@ -26,7 +26,8 @@ MAY_IMPORT = {
     "layers": {"checks", "functional"},
     "losses": {"functional"},
     "models": {"checks", "functional", "layers", "losses", "optim", "text"},
-    "cli": {"_engine", "functional", "reference", "plots"},
+    "bench": {"_engine", "functional", "layers", "models", "optim", "reference", "text"},
+    "cli": {"_engine", "bench", "functional", "reference", "plots"},
 }
 
 

@@ -1,0 +1,57 @@
+"""The comparison runs in every mode, with whatever peers are installed; no figure is judged here."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from rnncore import bench
+
+
+def run(*arguments):
+    command = [sys.executable, "-m", "rnncore", "bench", "--seconds", "0.001", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+
+
+@pytest.mark.parametrize("mode", bench.MODES)
+def test_every_mode_runs(mode, monkeypatch):
+    """On small workloads."""
+    monkeypatch.setattr(bench, "SHAPES", {(3, 2, 4, 5): ""})
+    monkeypatch.setattr(bench, "LANGUAGE_MODELS", [("gru", 20, None, 8, 2, 3, 4), ("lstm", 20, 5, 8, 1, 3, 4)])
+    parser = bench.make_parser()
+    arguments = parser.parse_args(["--seconds", "0.001", "--mode", mode, "--dtype", "float32", "float64"])
+    records = list(bench.MODES[mode](arguments, mode))
+    assert records
+    for record in records:
+        assert "engine" in record.seconds
+        assert min(record.seconds.values()) > 0
+        assert record.workload in bench.line(record)
+    assert len(bench.summary(records)) <= 3
+
+
+def test_json_and_threads(tmp_path):
+    file = tmp_path / "figures.json"
+    result = run("--cell", "rnn", "--mode", "forward", "--threads", "2", "--json", str(file))
+    assert result.returncode == 0, result.stderr
+    content = json.loads(file.read_text())
+    assert content["threads"] == 2
+    assert len(content["records"]) == len(bench.SHORT)
+    assert all(record["limit"] > 0 for record in content["records"])
+    assert "of the reference: geometric mean" in result.stdout
+
+
+def test_wrong_arguments():
+    assert "--threads must be at least 1" in run("--threads", "0").stderr
+    assert "invalid choice" in run("--mode", "nothing").stderr
+    other = subprocess.run([sys.executable, "-m", "rnncore", "info", "--what"], capture_output=True, text=True)
+    assert other.returncode == 2
+    assert "unrecognized arguments: --what" in other.stderr
+
+
+def test_threads_are_pinned_in_a_new_process_only_where_they_are_not(monkeypatch):
+    for name in bench.PINNED:
+        monkeypatch.setenv(name, "1")
+    assert bench.pinned(bench.make_parser().parse_args([]), []) is None
+    assert os.environ["RNNCORE_NUM_THREADS"] == "1"
