@@ -257,9 +257,13 @@ class Cache:
             return None
         if self._packing is None:
             return _dense(array if end - begin == len(array) else array[begin:end], self._dtype)
-        T, N = array.shape[:2]
+        T, N, K = array.shape
         index = self._packing.index[self._tokens(begin, end)]
-        return np.asarray(array[index // N, index % N], self._dtype, order="C")
+        if array.flags.c_contiguous:
+            rows = np.take(array.reshape(T * N, K), index, axis=0)
+        else:
+            rows = array[index // N, index % N]
+        return np.asarray(rows, self._dtype, order="C")
 
     def _arguments(self, x, begin, end):
         """What native code needs to know of some steps, up to the input; x are their tokens."""

@@ -96,7 +96,7 @@ cdef double flops_per_thread
 cdef Py_ssize_t rows_per_group, products_per_member, units_per_member
 
 
-def set_cost_rule(double flops=8e6, Py_ssize_t rows=4, Py_ssize_t products=100_000, Py_ssize_t units=32):
+def set_cost_rule(double flops=12e6, Py_ssize_t rows=4, Py_ssize_t products=50_000, Py_ssize_t units=32):
     """The least of a call, of the rows of a batch, of a step between two barriers and of the hidden units that a thread
     joins for. The tests set small ones; no result depends on them."""
     global flops_per_thread, rows_per_group, products_per_member, units_per_member
@@ -107,10 +107,10 @@ def set_num_threads(n):
     """Use at most n threads in a call, from now on; never more than 64.
 
     At the start it is the number of cores that the process may use, or the environment variable
-    ``RNNCORE_NUM_THREADS``. A call takes one thread for each 8 million floating-point operations it has to do. It
-    gives every thread rows of the batch, at least four; threads that are left over share the hidden units where a
-    step has 200,000 multiplications or more; the two directions of a layer are computed side by side. Threads sleep
-    between calls. No result depends on their number, not in one bit.
+    ``RNNCORE_NUM_THREADS``. A call takes one thread for each 12 million floating-point operations it has to do. It
+    gives every thread rows of the batch, at least four; threads that are left over share the hidden units, where each
+    has 50,000 multiplications a step or more; the two directions of a layer are computed side by side. Threads fall
+    asleep a tenth of a millisecond after a call. No result depends on their number, not in one bit.
 
     Parameters
     ----------
@@ -516,6 +516,12 @@ cdef void make_plan(Plan *plan, const Layer *w, const Batch *s, int size) noexce
     cdef Py_ssize_t L = token_count(s), low, high, middle
     cdef Py_ssize_t step = s.N * w.cell.gates * w.H * w.H
     cdef int group
+    if size == 1:
+        plan.groups = plan.members = 1
+        plan.units = w.H
+        plan.first_row[0] = 0
+        plan.first_row[1] = s.N
+        return
     plan.groups = <int>max(<Py_ssize_t>1, min(size, s.N // rows_per_group))
     plan.members = <int>max(<Py_ssize_t>1, min(size // plan.groups, min(step // plan.groups // products_per_member,
                                                                        w.H // units_per_member)))
@@ -797,8 +803,8 @@ cdef void step_backward(const Layer *w, const Part *p, Py_ssize_t n, const float
         # dh' (n,H) += dm (n,H) Wh[:, 2H:]'
         product(k, n, <const floating *>dm, H, &p.candidate, dh, H)
     # dh' (n,H) += dgates (n,GH) Wh' (GH,H), of a GRU with reset gate only dr, dz (n,2H); of others it is all of dh'
-    product_from(k, n, <const floating *>dgates, GH, &p.gates, <const floating *>dh if w.cell.kind == CELL_GRU else NULL,
-                 H, dh, H)
+    product_from(k, n, <const floating *>dgates, GH, &p.gates,
+                 <const floating *>dh if w.cell.kind == CELL_GRU else NULL, H, dh, H)
 
 
 cdef void backward_steps(const Call *f, const Part *p, floating *own, floating *shared) noexcept nogil:
@@ -920,7 +926,8 @@ cdef void weight_gradients(const Call *f, int part, int parts, floating *work) n
     cdef weight_gradient[2] out
     cdef int i, count
     # dWx (D,GH) = x' (D,L) dgates (L,GH)
-    # dWh (H,GH) = h'' (H,L) dgates (L,GH), with r h' or dm in the candidate's block of a GRU;   db (GH,) = sum of dgates
+    # dWh (H,GH) = h'' (H,L) dgates (L,GH), with r h' or dm in the candidate's block of a GRU
+    # db (GH,) = sum of dgates over the tokens
     if f.ids != NULL:
         k.scatter_add(tokens.count, end - begin, f.ids + tokens.first, tokens.step,
                       dgates + tokens.first * GH + begin, tokens.step * GH, at(f.dWx, begin, work), GH)
@@ -1023,7 +1030,8 @@ def fits(Py_ssize_t G, x, Wx, Wh, b, h0, c0, bhn, peephole):
     D = cnp.PyArray_DIM(<cnp.ndarray>x, 2)
     GH = cnp.PyArray_DIM(<cnp.ndarray>Wx, 1)
     return ((number == cnp.NPY_FLOAT or number == cnp.NPY_DOUBLE) and GH % G == 0 and is_plain(x, number, 3, N, D)
-            and is_plain(Wx, number, 2, D, GH) and is_plain(Wh, number, 2, GH // G, GH) and is_plain(b, number, 1, 0, GH)
+            and is_plain(Wx, number, 2, D, GH) and is_plain(Wh, number, 2, GH // G, GH)
+            and is_plain(b, number, 1, 0, GH)
             and (h0 is None or is_plain(h0, number, 2, N, GH // G))
             and (c0 is None or is_plain(c0, number, 2, N, GH // G))
             and (bhn is None or is_plain(bhn, number, 1, 0, GH // G))
@@ -1088,27 +1096,36 @@ cdef void part_of_call(const Pair *pair, int which, int member) noexcept nogil:
         forward_part(f, member, <float *>f.scratch)
 
 
-cdef inline int members_of_first(const Pair *pair) noexcept nogil:
-    return pair.size if pair.count == 1 or pair.size == 1 else pair.size - pair.size // 2
-
-
 cdef void part_of_pair(void *context, int member) noexcept nogil:
     cdef const Pair *pair = <const Pair *>context
     cdef unsigned long long saved = begin_flush_subnormals()
-    cdef int first = members_of_first(pair)
-    if member < first:
+    cdef int first = plan_size(&pair.calls[0].plan)
+    if pair.size == 1:
+        part_of_call(pair, 0, 0)
+        if pair.count == 2:
+            part_of_call(pair, 1, 0)
+    elif member < first:
         part_of_call(pair, 0, member)
     else:
         part_of_call(pair, 1, member - first)
-    if pair.count == 2 and pair.size == 1:
-        part_of_call(pair, 1, 0)
     end_flush_subnormals(saved)
+
+
+cdef int make_plans(Pair *pair, int size) noexcept nogil:
+    """Plans for a team of at most that size. -> size of the team that they need"""
+    cdef int i, needed = 0
+    for i in range(pair.count):
+        # Two calls share the team.
+        make_plan(&pair.calls[i].plan, &pair.calls[i].layer, &pair.calls[i].batch,
+                  max(1, (size + 1 - i) // pair.count if pair.count == 2 else size))
+        needed += plan_size(&pair.calls[i].plan)
+    return 1 if size == 1 else needed
 
 
 cdef int run_pair(Pair *pair) except -1:
     """Make the plans, the scratch and the barriers of one call or two, and run them."""
     cdef double flops = 0
-    cdef int i, size, barriers = 0
+    cdef int i, wanted, barriers = 0
     cdef Py_ssize_t values = 0
     cdef Py_ssize_t[2] needed
     cdef size_t item = sizeof(double) if pair.is_double else sizeof(float)
@@ -1117,14 +1134,12 @@ cdef int run_pair(Pair *pair) except -1:
     cdef char *states
     for i in range(pair.count):
         flops += flops_of(&pair.calls[i].layer, &pair.calls[i].batch, pair.calls[i].ids != NULL)
-    pair.size = take_team(threads_for(2 * flops if pair.backward else flops))
+    wanted = make_plans(pair, threads_for(2 * flops if pair.backward else flops))
+    pair.size = take_team(wanted)
     try:
+        if pair.size < wanted:
+            make_plans(pair, pair.size)
         for i in range(pair.count):
-            size = members_of_first(pair)
-            if i == 1 and pair.size > 1:
-                size = pair.size - size
-            if size > 1:
-                make_plan(&pair.calls[i].plan, &pair.calls[i].layer, &pair.calls[i].batch, size)
             if pair.backward:
                 needed[i] = set_backward_scratch(&pair.calls[i])
             else:
@@ -1211,7 +1226,7 @@ def softmax_cross_entropy(floating[:, ::1] logits, const int64_t[::1] targets, c
         end_flush_subnormals(saved)
 
 
-# ---- affine maps and the softmax on top of them -----------------------------------------------------------------------
+# ---- affine maps and the softmax on top of them ---------------------------------------------------------------------
 
 # Rows of a chunk hold so many logits at most: they stay in cache from the product to the gradients.
 cdef enum:

@@ -12,7 +12,9 @@
 #define PAUSE() ((void)0)
 #endif
 
-enum { SPINS = 4000 }; /* some 50 us: longer than a wait in a healthy team, short where a core was taken away */
+/* A wait in a healthy team is shorter than that, and so are most pauses between two calls of a loop; a sleeping thread
+ * takes as long to wake. */
+enum { SPINS = 4000 }; /* some 50 to 100 us */
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t job_posted = PTHREAD_COND_INITIALIZER, job_done = PTHREAD_COND_INITIALIZER;
@@ -40,6 +42,9 @@ static void *work(void *argument) {
         body(context, member);
         pthread_mutex_lock(&lock);
         if (__atomic_sub_fetch(&team.running, 1, __ATOMIC_RELEASE) == 0) pthread_cond_signal(&job_done);
+        pthread_mutex_unlock(&lock);
+        for (int spin = 0; spin < SPINS && __atomic_load_n(&team.jobs, __ATOMIC_RELAXED) == seen; spin++) PAUSE();
+        pthread_mutex_lock(&lock);
     }
     return NULL;
 }
@@ -98,7 +103,7 @@ void run_team(int size, void (*body)(void *, int), void *context) {
     team.context = context;
     team.size = size;
     team.running = size - 1;
-    team.jobs++;
+    __atomic_add_fetch(&team.jobs, 1, __ATOMIC_RELAXED);
     pthread_cond_broadcast(&job_posted);
     pthread_mutex_unlock(&lock);
     body(context, 0);

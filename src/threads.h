@@ -1,4 +1,5 @@
-/* Teams of threads for one native call. The threads wait asleep between calls; a child after fork makes its own. */
+/* Teams of threads for one native call. The threads fall asleep a tenth of a millisecond after a call; a child after
+ * fork makes its own. */
 #ifndef RNNCORE_THREADS_H
 #define RNNCORE_THREADS_H
 
@@ -7,7 +8,8 @@ enum { MOST_THREADS = 64 };
 /* -> size of the team that the caller now has: 1..wanted; 1 where another call has the threads at this moment. */
 int take_team(int wanted);
 
-/* body(context, member) for member = 0 .. size-1 at the same time, 0 in the calling thread; returns when all are done. */
+/* body(context, member) for member = 0 .. size-1 at the same time, 0 in the calling thread; returns when all are done.
+ */
 void run_team(int size, void (*body)(void *context, int member), void *context);
 
 void leave_team(int size);

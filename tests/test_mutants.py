@@ -1,4 +1,4 @@
-"""A test of the tests: engines broken on purpose, each of which test_engine.py must notice."""
+"""A test of the tests: engines broken on purpose, each of which a test must notice."""
 
 import os
 import shutil
@@ -14,7 +14,7 @@ for needed, version in (("Cython", "3.1"), ("setuptools", "77")):
 ROOT = Path(__file__).parent.parent
 FILES = ["setup.py", "pyproject.toml", "README.md", "LICENSE", "src", "rnncore", "tests"]
 
-# name -> (file, correct text, broken text)
+# name -> (file, correct text, broken text), and the test file if it is not test_engine.py
 MUTANTS = {
     "backward skips the first step": (
         "src/_engine.pyx",
@@ -28,8 +28,8 @@ MUTANTS = {
     ),
     "h[t] for h[t-1] in dWh": (
         "src/_engine.pyx",
-        "k.multiply_transposed(H, L - s.N, columns, h + shifted * H, H,",
-        "k.multiply_transposed(H, L - s.N, columns, h + rest * H, H,",
+        "pieces[0].states = <const floating *>before.states + (s.N if s.reverse else -s.N) * H",
+        "pieces[0].states = before.states",
     ),
     "gradient of the cell state not carried": (
         "src/kernels/cells.inc.h",
@@ -38,40 +38,64 @@ MUTANTS = {
     ),
     "dh_n ignored": (
         "rnncore/functional.py",
-        "dh0 = carried(dh_n)",
-        "dh0 = carried(None)",
+        'self.dh0 = self.carried("dh_n", dh_n)',
+        'self.dh0 = self.carried("dh_n", None)',
     ),
     "only row 0 of a step": (
         "src/_engine.pyx",
-        "k.lstm_forward(n, H, w.cell.variant,",
-        "k.lstm_forward(1, H, w.cell.variant,",
+        "k.lstm_forward(n, units, H, w.cell.variant,",
+        "k.lstm_forward(1, units, H, w.cell.variant,",
     ),
     "reset gate applied after the product": (
         "src/_engine.pyx",
-        "product(k, n, rh, H, &w.candidate_factor, gates + 2 * H, GH)",
-        "product(k, n, h_prev, H, &w.candidate_factor, gates + 2 * H, GH)",
+        "product(k, n, <const floating *>rh, H, &p.candidate, gates + 2 * H, GH)",
+        "product(k, n, h_prev, H, &p.candidate, gates + 2 * H, GH)",
     ),
     "gradient passes through a reset": (
         "src/_engine.pyx",
-        "zero_rows(resets, n, H, dh0)",
+        "zero_rows(resets, n, p.units, dh + u, H)",
         "pass",
     ),
     "output peephole sees the wrong cell": (
-        "src/kernels/cells.inc.h",
-        "dpeephole_o[j] += do_ * c[j];",
-        "dpeephole_o[j] += do_ * c_prev[j];",
+        "src/_engine.pyx",
+        "peephole_sums(f, tokens, 2, <const floating *>f.c, unit, units)",
+        "peephole_sums(f, tokens, 2, <const floating *>f.gates, unit, units)",
     ),
     "last columns of a product forgotten": (
         "src/kernels/products.inc.h",
         "if (whole < M)",
         "if (whole < M - 1)",
     ),
+    "every thread takes the first hidden units": (
+        "src/_engine.pyx",
+        "p.first = member % f.plan.members * f.plan.units",
+        "p.first = 0",
+        "test_threads.py",
+    ),
+    "a group of rows forgets its last": (
+        "src/_engine.pyx",
+        "p.batch.count = f.plan.first_row[group + 1] - p.batch.first",
+        "p.batch.count = f.plan.first_row[group + 1] - p.batch.first - (1 if group > 0 else 0)",
+        "test_threads.py",
+    ),
+    "a segment starts from the wrong state": (
+        "rnncore/functional.py",
+        "h0, c0 = cache._states[index]",
+        "h0, c0 = cache._states[0]",
+        "test_checkpoint.py",
+    ),
+    "sums over tokens in the order of time": (
+        "src/_engine.pyx",
+        "tokens.step = 1 if s.reverse else -1",
+        "tokens.step, tokens.first = 1, 0",
+        "test_checkpoint.py",
+    ),
 }
 
 
 @pytest.mark.parametrize("name", MUTANTS)
 def test_mutant_is_noticed(name, tmp_path):
-    file, correct, broken = MUTANTS[name]
+    file, correct, broken, *test = MUTANTS[name]
     for item in FILES:
         source = ROOT / item
         if source.is_dir():
@@ -86,7 +110,17 @@ def test_mutant_is_noticed(name, tmp_path):
     build = [sys.executable, "setup.py", "-q", "build_ext", "--inplace"]
     built = subprocess.run(build, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert built.returncode == 0, built.stderr
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "tests/test_engine.py"]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-x",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        f"tests/{(test or ['test_engine.py'])[0]}",
+    ]
     result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert result.returncode == 1, f"no test noticed: {name}\n{result.stdout[-2000:]}"
-    assert "Not equal to tolerance" in result.stdout, result.stdout[-2000:]
+    noticed = ("Not equal to tolerance", "Arrays are not equal")
+    assert any(words in result.stdout for words in noticed), result.stdout[-2000:]

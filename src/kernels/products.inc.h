@@ -1,5 +1,5 @@
 /* Matrix products. Every element of every product is one chain of roundings,
- *     c = from[i, j];  c = fma(A[i, k], B[k, j], c)  for k = 0 .. K-1 in order  (multiply, then add, without FMA hardware),
+ *     c = from[i, j];  c = fma(A[i, k], B[k, j], c)  for k = 0 .. K-1 in order  (multiply, then add, without FMA),
  * whatever the tile, edge, packing or blocking (cutting K stores and reloads c, which is exact): a row of a product
  * has the same bits alone as among others. Included once for every real type and instruction set; see table.inc.h. */
 
