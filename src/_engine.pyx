@@ -289,7 +289,7 @@ cdef struct Call:
     Layer layer
     Batch batch
     Plan plan
-    bint packs                   # weights are packed, or read as they lie
+    bint packs_x, packs_h        # Wx, Wh are packed, or read as they lie
     barrier *barriers            # of all threads, then of each group
     void *x                      # (L, D), or
     const int64_t *ids           # (L,)
@@ -482,15 +482,28 @@ cdef Py_ssize_t gradients_work(Py_ssize_t m, Py_ssize_t K, Py_ssize_t M) noexcep
 
 # ---- how a call is cut into parts -----------------------------------------------------------------------------------
 
+# The input projection of so many rows at a time is one product whose result is still in cache when its steps come.
+cdef enum:
+    PROJECTION_ROWS = 128
+
 # Packing costs as much as the products of some thirty rows. It pays from so many steps on, since a step of few rows
-# reads packed weights at twice the speed, or from so many tokens on.
+# reads packed weights at twice the speed, or from so many tokens on. It does not for one row and weights that do not
+# fit the second-level cache: read as they lie, they come as fast.
 cdef enum:
     PACK_STEPS = 8
     PACK_TOKENS = 64
+    FAR_VALUES = 1 << 19
 
 
 cdef inline bint packing_pays(Py_ssize_t T, Py_ssize_t N) noexcept nogil:
     return T >= PACK_STEPS or T * N >= PACK_TOKENS
+
+
+cdef inline void choose_packing(Call *f) noexcept nogil:
+    cdef Py_ssize_t T = f.batch.T, N = f.batch.N
+    f.packs_h = packing_pays(T, N) and not (N == 1 and f.layer.H * f.layer.H * f.layer.cell.gates >= FAR_VALUES)
+    # One projection packs the panels as it goes.
+    f.packs_x = f.ids == NULL and packing_pays(T, N) and (T * N > PROJECTION_ROWS or f.plan.groups > 1)
 
 
 cdef inline Py_ssize_t gated_columns(const Layer *w) noexcept nogil:
@@ -579,30 +592,25 @@ cdef inline void meet(const Part *p) noexcept nogil:
 
 # ---- forward --------------------------------------------------------------------------------------------------------
 
-# The input projection of so many rows at a time is one product whose result is still in cache when its steps come.
-cdef enum:
-    PROJECTION_ROWS = 128
-
-
 cdef inline Py_ssize_t steps_per_projection(const Batch *s) noexcept nogil:
     # The tokens of several steps are one piece only if it is all rows.
     return max(<Py_ssize_t>1, PROJECTION_ROWS // s.N) if s.count == s.N else 1
 
 
-cdef inline Py_ssize_t prepared_size(int gates, Py_ssize_t D, Py_ssize_t H, Py_ssize_t units, bint ids) noexcept nogil:
+cdef inline Py_ssize_t prepared_size(const Call *f) noexcept nogil:
     """Room that prepare_forward needs for each member of a group."""
+    cdef Py_ssize_t H = f.layer.H, D = f.layer.D, units = f.plan.units, blocks = f.layer.cell.gates
     if units == H:
-        return packed_size(H, gates * H) + packed_size(H, H) + (0 if ids else packed_size(D, gates * H))
-    return gates * (packed_size(H, units) + (0 if ids else packed_size(D, units)))
+        return ((packed_size(H, blocks * H) + packed_size(H, H) if f.packs_h else 0)
+                + (packed_size(D, blocks * H) if f.packs_x else 0))
+    return blocks * ((packed_size(H, units) if f.packs_h else 0) + (packed_size(D, units) if f.packs_x else 0))
 
 
 cdef Py_ssize_t set_forward_scratch(Call *f) noexcept nogil:
     """-> number of values of the scratch: the packed weights of each member, then of each thread four states and more.
     """
     cdef Py_ssize_t H = f.layer.H, rows = most_rows(&f.plan)
-    f.packed_size = 0
-    if f.packs:
-        f.packed_size = padded(prepared_size(f.layer.cell.gates, f.layer.D, H, f.plan.units, f.ids != NULL))
+    f.packed_size = padded(prepared_size(f))
     f.member_size = 3 * padded(rows * H)
     if f.gates == NULL:
         f.member_size += 2 * padded(rows * H)
@@ -623,21 +631,22 @@ cdef inline void *zero_state(const Call *f, void *state, char **room, size_t ite
 
 
 cdef void prepare_forward(Part *p, const Call *f, floating *packed, int part, int parts) noexcept nogil:
-    """Set the factors. Wx is left as it lies where the input is ids, which take rows of it."""
+    """Set the factors. Ids take rows of Wx as it lies."""
     cdef const Layer *w = &f.layer
-    cdef Py_ssize_t H = w.H, GH = w.cell.gates * H, columns = gated_columns(w), width = p.units
+    cdef Py_ssize_t H = w.H, GH = w.cell.gates * H, columns = gated_columns(w)
     cdef const floating *Wh = <const floating *>w.Wh + p.first
     cdef const floating *Wx = <const floating *>w.Wx + p.first
-    cdef floating **room = &packed if f.packs else NULL
+    cdef floating **room_h = &packed if f.packs_h else NULL
+    cdef floating **room_x = &packed if f.packs_x else NULL
     if p.units == H:
-        p.gates = factor(w.kernels, False, H, columns, 1, 0, Wh, GH, room, part, parts)
-        p.candidate = factor(w.kernels, False, H, GH - columns, 1, 0, Wh + columns, GH, room, part, parts)
-        p.x = factor(w.kernels, False, w.D, GH, 1, 0, Wx, GH, NULL if f.ids != NULL else room, part, parts)
+        p.gates = factor(w.kernels, False, H, columns, 1, 0, Wh, GH, room_h, part, parts)
+        p.candidate = factor(w.kernels, False, H, GH - columns, 1, 0, Wh + columns, GH, room_h, part, parts)
+        p.x = factor(w.kernels, False, w.D, GH, 1, 0, Wx, GH, room_x, part, parts)
     else:
-        p.gates = factor(w.kernels, False, H, p.units, columns // H, H, Wh, GH, room, part, parts)
-        p.candidate = factor(w.kernels, False, H, p.units, (GH - columns) // H, H, Wh + columns, GH, room, part, parts)
-        p.x = factor(w.kernels, False, w.D, p.units, w.cell.gates, H, Wx, GH, NULL if f.ids != NULL else room, part,
-                     parts)
+        p.gates = factor(w.kernels, False, H, p.units, columns // H, H, Wh, GH, room_h, part, parts)
+        p.candidate = factor(w.kernels, False, H, p.units, (GH - columns) // H, H, Wh + columns, GH, room_h, part,
+                             parts)
+        p.x = factor(w.kernels, False, w.D, p.units, w.cell.gates, H, Wx, GH, room_x, part, parts)
 
 
 cdef void project(const Call *f, const Part *p, Py_ssize_t begin, Py_ssize_t n, floating *gates) noexcept nogil:
@@ -1062,7 +1071,6 @@ cdef int describe(Call *f, tuple cell, batch, tuple weights, x, ids, h0, c0, gat
     f.plan.groups = f.plan.members = 1
     f.plan.units = f.layer.H
     f.plan.first_row[1] = f.batch.N
-    f.packs = packing_pays(f.batch.T, f.batch.N)
     f.x = address(x)
     f.ids = <const int64_t *>address(ids)
     f.h0 = address(h0)
@@ -1143,6 +1151,7 @@ cdef int run_pair(Pair *pair) except -1:
             if pair.backward:
                 needed[i] = set_backward_scratch(&pair.calls[i])
             else:
+                choose_packing(&pair.calls[i])
                 needed[i] = set_forward_scratch(&pair.calls[i])
                 needed[i] += 2 * padded(pair.calls[i].batch.N * pair.calls[i].layer.H)  # zero_state
             values += padded(needed[i])
@@ -1421,7 +1430,7 @@ cdef class Stream:
                      None)
             f.h0 = f.h_n = <char *>address(h) + l * N * H * item
             f.c0 = f.c_n = NULL if c is None else <char *>address(c) + l * N * H * item
-            f.packs = True
+            f.packs_x = f.packs_h = True
             scratch = max(scratch, set_forward_scratch(f) - f.packed_size)
             values += f.packed_size
         take_memory((values + scratch) * item, &self.memory)

@@ -115,7 +115,7 @@ static NAME(tile_function) *const NAME(tiles)[3][MR + 1] = {
 #define FAR (3 << 19)  /* bytes */
 #define FAR_AHEAD 32   /* rows of B, for a single block of rows */
 
-/* C (m, M) = from + A (m, K) B (K, M) in the whole panels of M: for MC rows of A, KC of their columns stay in the second-level
+/* C (m, M) = from + A (m, K) B (K, M) in the whole panels of M: of MC rows of A, KC columns stay in the second-level
  * cache while all panels pass. */
 static void NAME(whole_panels)(ptrdiff_t m, ptrdiff_t K, ptrdiff_t M, NAME(left) A, NAME(right) B,
                                NAME(start) from, real *C, ptrdiff_t ldc) {
@@ -278,26 +278,65 @@ static void NAME(multiply_packed)(ptrdiff_t m, ptrdiff_t K, ptrdiff_t M, const v
         NAME(copy_start)(m, M, start, C, ldc);
 }
 
+/* C (M,) += A (rows,) B (rows, M): the row of C passes through registers once for several rows of B, which are read as
+ * the streams that they are. */
+ALWAYS_INLINE void NAME(add_rows)(const int rows, ptrdiff_t M, const real *restrict A, const real *restrict B,
+                                  ptrdiff_t ldb, real *restrict C) {
+    ptrdiff_t j = 0;
+    for (; j + VECTOR_LENGTH <= M; j += VECTOR_LENGTH) {
+        NAME(vector) c = *(const NAME(vector) *)(C + j);
+        UNROLL for (int k = 0; k < rows; k++) c += A[k] * *(const NAME(vector) *)(B + k * ldb + j);
+        *(NAME(vector) *)(C + j) = c;
+    }
+    for (; j < M; j++) {
+        real c = C[j];
+        UNROLL for (int k = 0; k < rows; k++) c += A[k] * B[k * ldb + j];
+        C[j] = c;
+    }
+}
+
+static void NAME(multiply_row)(ptrdiff_t K, ptrdiff_t M, const real *A, const real *B, ptrdiff_t ldb, NAME(start) from,
+                               real *C) {
+    if (from.at != C) NAME(copy_start)(1, M, from, C, 0);
+    ptrdiff_t k = 0;
+    for (; k + 8 <= K; k += 8) NAME(add_rows)(8, M, A + k, B + k * ldb, ldb, C);
+    for (; k < K; k++) NAME(add_rows)(1, M, A + k, B + k * ldb, ldb, C);
+}
+
+/* Packs a panel when it is needed, and does not keep it: for many rows, once. */
+static void NAME(multiply_rows)(ptrdiff_t m, ptrdiff_t K, ptrdiff_t M, NAME(left) A, const real *B, ptrdiff_t ldb,
+                                NAME(start) from, real *C, ptrdiff_t ldc) {
+    real packed[KC * W];
+    for (ptrdiff_t j = 0; j < M; j += W)
+        for (ptrdiff_t k = 0; k < K; k += KC) {
+            ptrdiff_t depth = SMALLER(KC, K - k), columns = SMALLER(W, M - j);
+            NAME(left) part = A;
+            part.at += k * A.k_step;
+            NAME(pack_panels)(W, depth, columns, B + k * ldb + j, ldb, 1, packed);
+            NAME(multiply_panels)(m, depth, columns, part, packed,
+                                  k ? (NAME(start)){C + j, ldc} : NAME(start_at)(from, 0, j), C + j, ldc);
+        }
+}
+
 static void NAME(multiply)(ptrdiff_t m, ptrdiff_t K, ptrdiff_t M, const void *A_, ptrdiff_t lda, const void *B_,
                            ptrdiff_t ldb, const void *from_, ptrdiff_t ldfrom, void *C_, ptrdiff_t ldc) {
     NAME(left) A = NAME(row_major)(m, A_, lda);
     NAME(start) from = {from_, ldfrom};
     const real *B = B_;
-    real *C = C_, packed[64 * W];
+    real *C = C_;
     ptrdiff_t whole = M / W * W, rest = M - whole;
     if (!K) {
         NAME(copy_start)(m, M, from, C, ldc);
-        return;
+    } else if (m == 1) {
+        NAME(multiply_row)(K, M, A.at, B, ldb, from, C);
+    } else if (m > MR || !whole) {
+        NAME(multiply_rows)(m, K, M, A, B, ldb, from, C, ldc);
+    } else {
+        NAME(whole_panels)(m, K, M, A, (NAME(right)){B, ldb, W}, from, C, ldc);
+        if (rest) /* the last W columns; what is done already is computed again and thrown away */
+            NAME(part_panel)(m, K, W - rest, rest, A, (NAME(right)){B + M - W, ldb, 0},
+                             NAME(start_at)(from, 0, whole), C + whole, ldc);
     }
-    NAME(whole_panels)(m, K, M, A, (NAME(right)){B, ldb, W}, from, C, ldc);
-    if (whole && rest) /* the last W columns; what is done already is computed again and thrown away */
-        NAME(part_panel)(m, K, W - rest, rest, A, (NAME(right)){B + M - W, ldb, 0}, NAME(start_at)(from, 0, whole),
-                         C + whole, ldc);
-    else if (rest)
-        for (ptrdiff_t k = 0; k < K; k += 64, A.at += 64, B += 64 * ldb, from = (NAME(start)){C, ldc}) {
-            NAME(pack_panels)(W, SMALLER(64, K - k), M, B, ldb, 1, packed);
-            NAME(part_panel)(m, SMALLER(64, K - k), 0, M, A, (NAME(right)){packed, W, 0}, from, C, ldc);
-        }
 }
 
 #define STRIPS_WORK (SMALLER(K, KC) * CEIL_DIVIDE(SMALLER(m, MC), MR) * MR)
