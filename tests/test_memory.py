@@ -1,12 +1,15 @@
 """Large arrays go round: what a user still holds is never written again, and what is kept stays bounded."""
 
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
+from problems import VARIANTS, make_problem
 
 import rnncore as rc
-from rnncore import _engine
+from rnncore import _engine, functional
 
 
 def problem(rng, T=30, N=8, D=16, H=64):
@@ -74,3 +77,52 @@ def test_memory_stays_flat_over_many_shapes():
             sizes.append(resident())
     # The kept blocks may still fill up; a leak of every call's memory would be hundreds of megabytes.
     assert sizes[1] - sizes[0] < 64 << 20, sizes
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_training_keeps_gates_states_and_no_more(variant):
+    T, N, H = 40, 6, 32
+    cell, arguments = make_problem(np.random.default_rng(0), variant, T, N, 5, H, "float32")
+    _, _, cache = getattr(rc, f"{cell}_forward")(**arguments)
+    G = VARIANTS[variant][1]
+    _, h0, c0, *kept = cache._kept
+    assert sum(array.nbytes for array in kept if array is not None) <= (G + 2) * T * N * H * 4
+    assert sum(array.nbytes for array in (h0, c0) if array is not None) <= 2 * N * H * 4
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_inference_in_pieces_has_the_same_bits(variant, monkeypatch):
+    """An input that must be copied is copied piece by piece."""
+    rng = np.random.default_rng(0)
+    for lengths, resets, reverse in np.ndindex(2, 2, 2):
+        options = {"lengths": bool(lengths), "resets": bool(resets), "reverse": bool(reverse)}
+        cell, arguments = make_problem(rng, variant, 23, 4, 5, 6, "float32", **options)
+        arguments["x"] = np.asfortranarray(arguments["x"])
+        forward = getattr(rc, f"{cell}_forward")
+        h, state, _ = forward(**arguments)
+        for tokens in (4096, 9, 1):
+            monkeypatch.setattr(functional, "_PIECE_TOKENS", tokens)
+            other, other_state, _ = forward(**arguments, training=False)
+            np.testing.assert_array_equal(other, h)
+            np.testing.assert_array_equal(other_state, state)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in kilobytes on Linux")
+@pytest.mark.parametrize("options", ["", "lengths=[T, T // 2]", "x=x[::-1]"])
+def test_inference_needs_its_output_and_little_more(options):
+    code = f"""
+import resource
+import numpy as np
+import rnncore as rc
+T, N, D, H = 50_000, 2, 64, 64
+rng = np.random.default_rng(0)
+x = rng.normal(size=(T, N, D)).astype("f4")
+Wx, Wh, b = (0.1 * rng.normal(size=s).astype("f4") for s in [(D, 4 * H), (H, 4 * H), (4 * H,)])
+options = dict(x=x) | dict({options})
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+h = rc.lstm_forward(Wx=Wx, Wh=Wh, b=b, training=False, **options)[0]
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 - h.nbytes)
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    # The output is 26 MB, and so would a copy of the input be; index arrays of a ragged batch are 3 MB.
+    assert int(result.stdout) < 12 << 20
