@@ -524,14 +524,14 @@ class Stream:
         N, D, H, dtype = self.batch_size, self.input_size, self.hidden_size, self.dtype
         if out is None:
             out = np.empty((N, H), dtype)
-        elif not (isinstance(out, np.ndarray) and out.shape == (N, H) and out.dtype == dtype):
+        if self._native.try_step(x, out):
+            return out
+        # Something is wrong, or has to be converted.
+        if not (isinstance(out, np.ndarray) and out.shape == (N, H) and out.dtype == dtype):
             got = f"{out.shape} {out.dtype}" if isinstance(out, np.ndarray) else type(out).__name__
             raise ValueError(f"out must be an array (N, H) = {(N, H)} of {dtype}; got {got}")
-        elif not (out.flags.carray and not np.may_share_memory(x, out)):
+        if not (out.flags.carray and not np.may_share_memory(x, out)):
             raise ValueError("out must be C-contiguous, writable, and apart from x")
-        if type(x) is np.ndarray and x.shape == (N, D) and x.dtype == dtype and x.flags.carray:
-            self._native.step(x, None, out)
-            return out
         x = np.asarray(x)
         if x.dtype.kind in "iu":
             if x.shape != (N,):

@@ -106,7 +106,7 @@ def set_cost_rule(double flops=12e6, Py_ssize_t rows=4, Py_ssize_t products=50_0
 def set_num_threads(n):
     """Use at most n threads in a call, from now on; never more than 64.
 
-    At the start it is the number of cores that the process may use, or the environment variable
+    At the start it is the number of cores that the process (and its container) may use, or the environment variable
     ``RNNCORE_NUM_THREADS``. A call takes one thread for each 12 million floating-point operations it has to do. It
     gives every thread rows of the batch, at least four; threads that are left over share the hidden units, where each
     has 50,000 multiplications a step or more; the two directions of a layer are computed side by side. Threads fall
@@ -1470,6 +1470,25 @@ cdef class Stream:
             ids = NULL
         end_flush_subnormals(saved)
 
+    def try_step(self, x, out):
+        """Step if x (N,D) and out (N,H) are what advance needs, and apart. -> whether it did"""
+        cdef const Call *f = &self.calls[0]
+        cdef int number = cnp.NPY_DOUBLE if self.is_double else cnp.NPY_FLOAT
+        cdef Py_ssize_t N = f.batch.N
+        cdef char *address_x
+        cdef char *address_out
+        if not (is_plain(x, number, 2, N, f.layer.D) and is_plain(out, number, 2, N, f.layer.H)
+                and cnp.PyArray_ISWRITEABLE(<cnp.ndarray>out)):
+            return False
+        address_x = <char *>address(x)
+        address_out = <char *>address(out)
+        if (address_x < address_out + cnp.PyArray_NBYTES(<cnp.ndarray>out)
+                and address_out < address_x + cnp.PyArray_NBYTES(<cnp.ndarray>x)):
+            return False
+        with nogil:
+            self.advance(address_x, NULL, address_out)
+        return True
+
     def step(self, x, ids, out):
         """Arrays as in advance, x or ids None; dense and checked."""
         cdef void *address_x = address(x)
@@ -1607,6 +1626,19 @@ def sample(Stream stack, const floating[:, ::1] embedding, const floating[:, ::1
     return drawn
 
 
+def _usable_cores():
+    """Cores that the process may use: its affinity, and the quota of its container (cgroup v2)."""
+    import os
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        with open("/sys/fs/cgroup/cpu.max") as file:
+            quota, period = file.read().split()
+            cores = min(cores, max(1, round(int(quota) / int(period))))
+    except (OSError, ValueError):  # no such file, or no quota ("max")
+        pass
+    return cores
+
+
 def _start():
     import os
     *_, widest = available_isas()
@@ -1615,9 +1647,8 @@ def _start():
     except ValueError as error:
         raise ValueError(f"environment variable RNNCORE_ISA: {error}") from None
     set_cost_rule()
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
-        set_num_threads(int(os.environ.get("RNNCORE_NUM_THREADS", usable)))
+        set_num_threads(int(os.environ.get("RNNCORE_NUM_THREADS", _usable_cores())))
     except ValueError as error:
         raise ValueError(f"environment variable RNNCORE_NUM_THREADS: {error}") from None
 
