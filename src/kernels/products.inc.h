@@ -57,11 +57,11 @@ ALWAYS_INLINE NAME(start) NAME(start_at)(NAME(start) from, ptrdiff_t i, ptrdiff_
     return from;
 }
 
-/* C (rows, panels W) = from + A (rows, K) B (K, panels W), while the part of B from `ahead` on comes into the cache */
-ALWAYS_INLINE void NAME(tile)(const int rows, const int panels, ptrdiff_t K, const real *restrict a, ptrdiff_t a_row,
+/* C (rows, vectors) = from + A (rows, K) B (K, vectors), NV vectors in a panel, while the part of B from `ahead` on comes
+ * into the cache */
+ALWAYS_INLINE void NAME(tile)(const int rows, const int vectors, ptrdiff_t K, const real *restrict a, ptrdiff_t a_row,
                               ptrdiff_t a_k, const real *restrict b, ptrdiff_t b_k, ptrdiff_t b_panel,
                               NAME(start) from, real *C, ptrdiff_t ldc, const real *ahead, ptrdiff_t ahead_k) {
-    const int vectors = panels * NV;
     NAME(vector) c[MR][4 * NV], row[4 * NV];
     if (from.at) {
         UNROLL for (int i = 0; i < rows; i++)
@@ -72,7 +72,7 @@ ALWAYS_INLINE void NAME(tile)(const int rows, const int panels, ptrdiff_t K, con
             UNROLL for (int v = 0; v < vectors; v++) c[i][v] = (NAME(vector)){0};
     }
     for (ptrdiff_t k = 0; k < K; k++, a += a_k, b += b_k, ahead += ahead_k) {
-        UNROLL for (int p = 0; p < panels; p++) __builtin_prefetch(ahead + p * b_panel);
+        UNROLL for (int v = 0; v < vectors; v += NV) __builtin_prefetch(ahead + v / NV * b_panel);
         UNROLL for (int v = 0; v < vectors; v++)
             row[v] = *(const NAME(vector) *)(b + v / NV * b_panel + v % NV * VECTOR_LENGTH);
         UNROLL for (int i = 0; i < rows; i++)
@@ -86,17 +86,18 @@ typedef void NAME(tile_function)(ptrdiff_t K, const real *a, ptrdiff_t a_row, pt
                                  ptrdiff_t b_k, ptrdiff_t b_panel, NAME(start) from, real *C, ptrdiff_t ldc,
                                  const real *ahead, ptrdiff_t ahead_k);
 
-#define TILE(rows, panels)                                                                                            \
-    static void NAME(tile_##rows##x##panels)(ptrdiff_t K, const real *a, ptrdiff_t a_row, ptrdiff_t a_k,              \
-                                             const real *b, ptrdiff_t b_k, ptrdiff_t b_panel, NAME(start) from,       \
-                                             real *C, ptrdiff_t ldc, const real *ahead, ptrdiff_t ahead_k) {          \
-        NAME(tile)(rows, panels, K, a, a_row, a_k, b, b_k, b_panel, from, C, ldc, ahead, ahead_k);                    \
+#define TILE(name, rows, vectors)                                                                                     \
+    static void NAME(name)(ptrdiff_t K, const real *a, ptrdiff_t a_row, ptrdiff_t a_k, const real *b, ptrdiff_t b_k,  \
+                           ptrdiff_t b_panel, NAME(start) from, real *C, ptrdiff_t ldc, const real *ahead,            \
+                           ptrdiff_t ahead_k) {                                                                       \
+        NAME(tile)(rows, vectors, K, a, a_row, a_k, b, b_k, b_panel, from, C, ldc, ahead, ahead_k);                   \
     }
-TILE(1, 1) TILE(2, 1) TILE(3, 1) TILE(4, 1) TILE(5, 1) TILE(6, 1)
+#define TILES(rows) TILE(tile_##rows##x1, rows, NV) TILE(narrow_tile_##rows, rows, 1)
+TILES(1) TILES(2) TILES(3) TILES(4) TILES(5) TILES(6)
 #if MR == 8
-TILE(7, 1) TILE(8, 1)
+TILES(7) TILES(8)
 #endif
-TILE(1, 2) TILE(2, 2) TILE(3, 2) TILE(1, 4)
+TILE(tile_1x2, 1, 2 * NV) TILE(tile_2x2, 2, 2 * NV) TILE(tile_3x2, 3, 2 * NV) TILE(tile_1x4, 1, 4 * NV)
 
 /* [log2 of panels][rows]: few rows take several panels at once, for 8 independent FMAs in flight. */
 static NAME(tile_function) *const NAME(tiles)[3][MR + 1] = {
@@ -107,6 +108,15 @@ static NAME(tile_function) *const NAME(tiles)[3][MR + 1] = {
     },
     {NULL, NAME(tile_1x2), NAME(tile_2x2), NAME(tile_3x2)},
     {NULL, NAME(tile_1x4)},
+};
+
+/* [rows]: one vector of a panel, for its last columns. */
+static NAME(tile_function) *const NAME(narrow_tiles)[MR + 1] = {
+    NULL, NAME(narrow_tile_1), NAME(narrow_tile_2), NAME(narrow_tile_3), NAME(narrow_tile_4), NAME(narrow_tile_5),
+    NAME(narrow_tile_6),
+#if MR == 8
+    NAME(narrow_tile_7), NAME(narrow_tile_8)
+#endif
 };
 
 /* A factor that exceeds the second-level cache comes from afar, at 100 GB/s or 128 with prefetch; the first visit to a
@@ -149,13 +159,14 @@ static void NAME(whole_panels)(ptrdiff_t m, ptrdiff_t K, ptrdiff_t M, NAME(left)
 static void NAME(part_panel)(ptrdiff_t m, ptrdiff_t K, ptrdiff_t first, ptrdiff_t count, NAME(left) A, NAME(right) B,
                              NAME(start) from, real *C, ptrdiff_t ldc) {
     real whole[MR * W];
+    NAME(tile_function) *const *tiles = first + count <= VECTOR_LENGTH ? NAME(narrow_tiles) : NAME(tiles)[0];
     for (ptrdiff_t i = 0, block = 0; i < m; i += A.block_rows, block++) {
         ptrdiff_t rows = SMALLER(A.block_rows, m - i);
         for (ptrdiff_t j = 0; j < rows * W; j++) whole[j] = 0;
         for (ptrdiff_t r = 0; r < rows && from.at; r++)
             for (ptrdiff_t j = 0; j < count; j++) whole[r * W + first + j] = from.at[(i + r) * from.row_step + j];
-        NAME(tiles)[0][rows](K, A.at + block * A.block_step, A.row_step, A.k_step, B.at, B.k_step, 0,
-                             (NAME(start)){whole, W}, whole, W, B.at, 0);
+        tiles[rows](K, A.at + block * A.block_step, A.row_step, A.k_step, B.at, B.k_step, 0, (NAME(start)){whole, W},
+                    whole, W, B.at, 0);
         for (ptrdiff_t r = 0; r < rows; r++)
             for (ptrdiff_t j = 0; j < count; j++) C[(i + r) * ldc + j] = whole[r * W + first + j];
     }
@@ -379,6 +390,7 @@ static void NAME(weight_gradients)(ptrdiff_t K, ptrdiff_t M, const void *B_, ptr
 #undef CEIL_DIVIDE
 #undef UNROLL
 #undef TILE
+#undef TILES
 #undef STRIPS_WORK
 #undef TRANSPOSES_SQUARES
 #undef FAR
