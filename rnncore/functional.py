@@ -4,6 +4,7 @@ All argument checks of the engine stand here and nowhere else; native code trust
 """
 
 import math
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import wraps
 from itertools import pairwise, zip_longest
@@ -74,8 +75,13 @@ def as_real(name, value):
 
 
 def _is_dense(array, dtype):
-    """Whether native code can read the array as it is."""
+    """Whether native code can read the array as it is; the dtype is in native byte order."""
     return array.dtype == dtype and array.flags.c_contiguous and array.flags.aligned
+
+
+def _takes(array, shape, dtype):
+    """Whether native code can write into ``array``, as an array of that shape and dtype."""
+    return type(array) is np.ndarray and array.shape == shape and _is_dense(array, dtype) and array.flags.writeable
 
 
 def _dense(array, dtype):
@@ -86,6 +92,10 @@ def _dense(array, dtype):
     if _is_dense(array, dtype):
         return array.view()
     return np.array(array, dtype, order="C")
+
+
+def _working_dtype(*arrays):
+    return _FLOAT64 if any(array.dtype.itemsize == 8 for array in arrays) else _FLOAT32
 
 
 def _check_shape(name, array, letters, wanted):
@@ -340,6 +350,11 @@ class _Inference:
         batch, weights = (T, N, None, None, None, reverse), (Wx, Wh, b, bhn, peephole)
         self.job = (cell, batch, weights, x, None, h0, c0, None, None, None, self.h, self.h_n, self.c_n)
 
+    @property
+    def kind(self):
+        """Calls of one kind make the same native calls: they can run side by side."""
+        return type(self), self.h.dtype
+
     def jobs(self):
         return ((_engine.forward, self.job),)
 
@@ -410,7 +425,7 @@ class _Forward:
         if checkpoint is not None:
             count = checkpoint_segments(checkpoint, steps)
         elif not training and ids is None and (packing is not None or not _is_dense(x, dtype)):
-            count = -(-tokens // _PIECE_TOKENS)
+            count = max(1, -(-tokens // _PIECE_TOKENS))
         weights = Wx, Wh, b, bhn, peephole
         segments = [(0, steps)] if count == 1 else _cut(steps, min(count, max(steps, 1)), reverse)
         self.cache = Cache(kind, cell, (T, N, D, H), dtype, packing, resets, bool(reverse), x, ids, weights, segments)
@@ -418,6 +433,10 @@ class _Forward:
         self.c0 = self.initial(c0) if kind == "lstm" else None
         self.h_n, self.c_n = self.h0.copy(), None if self.c0 is None else self.c0.copy()
         self.h = _empty((T, N, H), dtype) if packing is None else _zeros((T, N, H), dtype)
+
+    @property
+    def kind(self):
+        return type(self), self.dtype, len(self.cache._segments), self.empty
 
     def initial(self, state):
         """A copy: callers carry the state on in place."""
@@ -498,8 +517,7 @@ def _clean(G, x, Wx, Wh, b, h0, c0, bhn, peephole):
     ):
         if name in arrays:
             _check_shape(name, arrays[name], letters, wanted)
-    wide = any(a.dtype.itemsize == 8 for a in arrays.values()) or (x is not None and x.dtype.itemsize == 8)
-    return x, ids, arrays, _FLOAT64 if wide else _FLOAT32, (T, N, D, H)
+    return x, ids, arrays, _working_dtype(*arrays.values(), *(() if x is None else (x,))), (T, N, D, H)
 
 
 def _clean_cotangent(name, value, letters, wanted, dtype):
@@ -528,9 +546,23 @@ class _Backward:
             self.dx = _zeros((T, N, D), dtype) if self.empty or packing is not None else _empty((T, N, D), dtype)
         self.dweights = None
 
-    def add_into(self, dWx, dWh, db, dbhn=None, dpeephole=None):
-        """Add the gradients of the weights to these arrays, dense and of the cache's dtype, and make no fresh ones."""
-        self.dweights = dWx, dWh, db, dbhn, dpeephole
+    def add_into(self, arrays):
+        """Add the gradients of the weights to these arrays, by name, where native code can; -> whether it can.
+
+        ValueError if one is of another shape: then the cache is not of the layer that they belong to.
+        """
+        _, _, D, H = self.cache._shape
+        GH = self.cache._cell[1] * H
+        shapes = {"dWx": (D, GH), "dWh": (H, GH), "db": (GH,), "dbhn": (H,), "dpeephole": (3, H)}
+        for name, array in arrays.items():
+            if array.shape != shapes[name]:
+                raise ValueError(
+                    f"{name} must be {shapes[name]} as the cache says; the gradient to add to is {array.shape}"
+                )
+        if not all(_takes(array, array.shape, self.cache._dtype) for array in arrays.values()):
+            return False
+        self.dweights = tuple(arrays.get(name) for name in shapes)
+        return True
 
     def fresh(self):
         _, _, D, H = self.cache._shape
@@ -543,6 +575,10 @@ class _Backward:
             None if bhn is None else np.zeros(H, dtype),
             None if peephole is None else np.zeros((3, H), dtype),
         )
+
+    @property
+    def kind(self):
+        return type(self), self.cache._dtype, len(self.cache._segments), self.cache._kept is None, self.empty
 
     def carried(self, name, d_n):
         _, N, _, H = self.cache._shape
@@ -618,83 +654,127 @@ def _native(prepare):
 
 
 def side_by_side(function, arguments, into=None):
-    """Call one of the public functions with each of one or two dicts of arguments, at the same time where cores allow.
+    """Call one of the public functions with each of one or two dicts of arguments, at the same time where that can be.
 
-    Two calls must be of one shape, dtype and number of segments; one may run in reverse. ``into``: for each backward
-    call the arrays that the gradients of its weights are added to, by name; see :meth:`_Backward.add_into`.
+    ``into``: for each backward call the arrays that the gradients of its weights are added to, by name.
     -> list of the results
     """
     calls = [function.__wrapped__(**keywords) for keywords in arguments]
-    for call, arrays in zip(calls, into or (), strict=False):
-        call.add_into(**arrays)
-    for jobs in zip_longest(*(call.jobs() for call in calls)):
-        jobs[0][0](*(arguments for _, arguments in jobs))
-    return [call.result() for call in calls]
+    added = [call.add_into(arrays) for call, arrays in zip(calls, into or (), strict=False)]
+    if len({call.kind for call in calls}) == 1:
+        for jobs in zip_longest(*(call.jobs() for call in calls)):
+            jobs[0][0](*(arguments for _, arguments in jobs))
+    else:
+        for call in calls:
+            for native, job in call.jobs():
+                native(job)
+    results = [call.result() for call in calls]
+    for result, arrays, done in zip(results, into or (), added, strict=False):
+        if not done:
+            for name, array in arrays.items():
+                array += getattr(result, name)
+    return results
 
 
 # ---- other native functions ---------------------------------------------------------------------------------------
 
 
 def affine_forward(x, W, b):
-    """x (L, D) W (D, K) + b (K,) -> (L, K), in the dtype of W."""
-    (L, D), K = x.shape, W.shape[-1]
-    _check_shape("W", W, "(D, K)", (D, K))
-    _check_shape("b", b, "(K,)", (K,))
-    dtype = W.dtype
+    """x (L, D) W (D, K) + b (K,) -> (L, K)"""
+    x, W, b, dtype = _clean_affine(x, W, b)
+    (L, D), K = x.shape, W.shape[1]
     if 0 in (L, D, K):
         return np.zeros((L, K), dtype) + b
     y = _empty((L, K), dtype)
-    x, W, b = (_dense(a, dtype) for a in (x, W, b))
     _engine.affine(x, W, b, y, None, None, None, None, None, None)
     return y
 
 
 def affine_backward(x, W, dy, dW, db):
-    """-> dx (L, D) of x (L, D), W (D, K), dy (L, K); adds to dW (D, K) and db (K,), dense, in place."""
-    (L, D), K = x.shape, W.shape[-1]
-    _check_shape("W", W, "(D, K)", (D, K))
-    _check_shape("dW", dW, "(D, K)", (D, K))
-    _check_shape("db", db, "(K,)", (K,))
-    dtype = W.dtype
-    if 0 in (L, D, K):
-        return np.zeros((L, D), dtype)
-    dx = _empty((L, D), dtype)
-    x, W, dy = (_dense(a, dtype) for a in (x, W, dy))
-    _engine.affine(x, W, None, dy, None, None, None, dx, dW, db)
+    """-> dx (L, D) of x (L, D), W (D, K), dy (L, K); adds to dW (D, K) and db (K,) in place."""
+    x, W, _, dtype = _clean_affine(x, W, None)
+    _check_shape("dy", dy, "(L, K)", (len(x), W.shape[1]))
+    _check_shape("dW", dW, "(D, K)", W.shape)
+    _check_shape("db", db, "(K,)", W.shape[1:])
+    if 0 in (*x.shape, W.shape[1]):
+        return np.zeros(x.shape, dtype)
+    dx = _empty(x.shape, dtype)
+    with _added(dW, db, W.shape, dtype) as gradients:
+        _engine.affine(x, W, None, _dense(dy, dtype), None, None, None, dx, *gradients)
     return dx
 
 
 def softmax_head(x, W, b, targets, weights, dW=None, db=None):
     """Cross-entropy of softmax(x W + b), and its gradients, without an array of all logits.
 
-    x (L, D); W (D, K), b (K,), dense; targets (L,) int64 in [0, K); weights (L,) float64 scale the gradients only, and
-    where one is 0 the row counts for nothing. -> losses (L,) float64, dx (L, D); adds to dW and db in place. Without
-    dW and db there are no gradients: dx is None.
+    x (L, D), W (D, K), b (K,); targets (L,) int64 in [0, K); weights (L,) float64 scale the gradients only, and where
+    one is 0 the row counts for nothing; both dense. -> losses (L,) float64, dx (L, D); adds to dW and db in place.
+    Without dW and db there are no gradients: dx is None.
     """
-    losses, dx = np.zeros(len(x)), None if dW is None else _empty(x.shape, W.dtype)
-    if len(x):
-        _engine.affine(_dense(x, W.dtype), W, b, None, targets, weights, losses, dx, dW, db)
+    x, W, b, dtype = _clean_affine(x, W, b)
+    if dW is not None:
+        _check_shape("dW", dW, "(D, K)", W.shape)
+        _check_shape("db", db, "(K,)", W.shape[1:])
+    losses, dx = np.zeros(len(x)), None if dW is None else _empty(x.shape, dtype)
+    if len(x) == 0:
+        return losses, dx
+    with _added(dW, db, W.shape, dtype) as gradients:
+        _engine.affine(x, W, b, None, targets, weights, losses, dx, *gradients)
     return losses, dx
+
+
+def _clean_affine(x, W, b):
+    """-> x, W and b, dense and of one dtype, and that; b may be None."""
+    arrays = [as_real(name, a) for name, a in (("x", x), ("W", W), ("b", b)) if a is not None]
+    x, W = arrays[:2]
+    _check_shape("W", W, "(D, K)", (x.shape[1], W.shape[-1]))
+    if b is not None:
+        _check_shape("b", arrays[2], "(K,)", W.shape[1:])
+    dtype = _working_dtype(*arrays)
+    x, W, b = (*(_dense(array, dtype) for array in arrays), None)[:3]
+    return x, W, b, dtype
+
+
+@contextmanager
+def _added(dW, db, shape, dtype):
+    """Arrays that native code adds gradients to: dW and db themselves, or others that are added to them at the end."""
+    if dW is None:
+        yield None, None
+        return
+    if _takes(dW, shape, dtype) and _takes(db, shape[1:], dtype):
+        yield dW, db
+        return
+    gradients = _zeros(shape, dtype), np.zeros(shape[1:], dtype)
+    yield gradients
+    for array, gradient in zip((dW, db), gradients, strict=True):
+        array += gradient
 
 
 def square_sum(array):
     """Sum of the squares of a float32 or float64 array, in float64."""
-    return _engine.square_sum(_dense(array, array.dtype).reshape(-1)) if array.size else 0.0
+    return _engine.square_sum(_dense(array, array.dtype.newbyteorder("=")).reshape(-1)) if array.size else 0.0
 
 
 def optimizer_step(rule, constants, g, p, *state):
     """One step of a rule of :data:`_engine.RULES` for a parameter p and its state, in place.
 
-    g is anything of p's shape; p and the state are float32 or float64. constants: rate, scale of g, decay and share of
-    g in the first state, decay and share of g**2 in the second, epsilon.
+    g is anything of p's shape; p and the state are float32 or float64, of one shape and dtype. constants: rate, scale
+    of g, decay and share of g in the first state, decay and share of g**2 in the second, epsilon.
     """
     if not p.size:
         return
     dtype = p.dtype.newbyteorder("=")
+    scale = constants[1]
+    if scale < np.finfo(dtype).tiny:
+        # It would lose digits, or become zero.
+        g, constants = np.asarray(g, np.float64) * scale, (constants[0], 1.0, *constants[2:])
     own = [_dense(array, dtype).reshape(-1) for array in (p, *state)]
+    g = _dense(g, dtype).reshape(-1)
+    if np.may_share_memory(g, own[0]):
+        g = g.copy()
     m = own[1] if rule in ("momentum", "adam") else None
     v = own[-1] if rule in ("squares", "adam") else None
-    _engine.optimizer_step(_engine.RULES[rule], constants, _dense(g, dtype).reshape(-1), own[0], m, v)
+    _engine.optimizer_step(_engine.RULES[rule], constants, g, own[0], m, v)
     for array, dense in zip((p, *state), own, strict=True):
         if not _is_dense(array, dtype):
             array[...] = dense.reshape(array.shape)
@@ -754,8 +834,9 @@ def sample_ids(cells, embedding, Wy, by, h, c, first, uniforms, *, temperature, 
         Rows that ids stand for; None feeds the ids to the first cell.
     Wy, by : arrays (H, V), (V,)
         Output layer.
-    h, c : arrays (layers, H)
-        State; updated in place to that after the last draw was fed back, but for the last one drawn.
+    h, c : arrays (layers, H), dense, float32 or float64
+        State, in whose dtype all is computed; updated in place to that after the last draw was fed back, but for the
+        last one drawn.
     first : int
         Id that is fed first.
     uniforms : float64 array (n,)
@@ -793,6 +874,9 @@ def sample_ids(cells, embedding, Wy, by, h, c, first, uniforms, *, temperature, 
     ids = np.empty(len(uniforms), np.int64)
     flags = np.zeros(V, np.int8)
     flags[banned] = 1
+    dtype = h.dtype
+    cells = [(cell, *(None if a is None else _dense(a, dtype) for a in weights)) for cell, *weights in cells]
+    embedding, Wy, by = (None if a is None else _dense(a, dtype) for a in (embedding, Wy, by))
     stack = _engine.Stream(cells, 1, *(None if state is None else state[:, None] for state in (h, c)))
     drawn = _engine.sample["float" if Wy.dtype == _FLOAT32 else "double"](
         stack,

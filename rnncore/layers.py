@@ -126,6 +126,14 @@ class Dense(_Layer):
         self._add("W", glorot_uniform(np.random.default_rng(seed), self.input_size, self.output_size))
         self._add("b", np.zeros(self.output_size))
 
+    def weights(self):
+        """-> W (input_size, output_size), b (output_size,) from ``params``. ValueError for other shapes."""
+        W, b = self.params["W"], self.params["b"]
+        if W.shape != (self.input_size, self.output_size) or b.shape != (self.output_size,):
+            wanted = f"{(self.input_size, self.output_size)} and {(self.output_size,)}"
+            raise ValueError(f"params W and b must be {wanted}; got {W.shape} and {b.shape}")
+        return W, b
+
     def __call__(self, x):
         """x (..., input_size) -> (..., output_size)"""
         return self.forward(x)[0]
@@ -136,7 +144,7 @@ class Dense(_Layer):
         if x.ndim < 1 or x.shape[-1] != self.input_size:
             raise ValueError(f"x must be (..., input_size) = (..., {self.input_size}); got {x.shape}")
         rows = x.reshape(math.prod(x.shape[:-1]), self.input_size)
-        y = functional.affine_forward(rows, self.params["W"], self.params["b"])
+        y = functional.affine_forward(rows, *self.weights())
         return y.reshape(*x.shape[:-1], self.output_size), x
 
     def backward(self, dy, cache):
@@ -144,7 +152,8 @@ class Dense(_Layer):
         dy = _like("dy", dy, (*cache.shape[:-1], self.output_size), self.dtype)
         rows = cache.reshape(math.prod(cache.shape[:-1]), self.input_size)
         dy = dy.reshape(len(rows), self.output_size)
-        dx = functional.affine_backward(rows, self.params["W"], dy, self.grads["W"], self.grads["b"])
+        W, _ = self.weights()
+        dx = functional.affine_backward(rows, W, dy, self.grads["W"], self.grads["b"])
         return dx.reshape(cache.shape)
 
 

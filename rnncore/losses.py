@@ -98,13 +98,12 @@ def fused_softmax_cross_entropy(dense, x, targets, lengths=None, *, reduction="m
     if lengths is not None:
         # What stands at padded steps may be NaN, which a weight of 0 does not take out of a sum.
         x = np.where((weights != 0)[..., None], x, dense.dtype.type(0))
-    gradients = dense.grads.values() if training else ()
     losses, dx = functional.softmax_head(
         x.reshape(targets.size, dense.input_size),
-        *dense.params.values(),
+        *dense.weights(),
         targets.reshape(-1),
         weights.reshape(-1),
-        *gradients,
+        *((dense.grads["W"], dense.grads["b"]) if training else ()),
     )
     return _reduce(losses.reshape(targets.shape), scale, reduction), None if dx is None else dx.reshape(x.shape)
 

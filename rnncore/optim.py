@@ -128,6 +128,7 @@ class Optimizer:
         self.iterations = 0
         self.params = dict(params)
         self.state = {kind: {name: np.zeros_like(p) for name, p in params.items()} for kind in kinds}
+        self._kinds = tuple(kinds)
 
     @property
     def learning_rate(self):
@@ -171,7 +172,7 @@ class Optimizer:
         self.iterations += 1
         rule, constants = self._rule(scale)
         for name, param in self.params.items():
-            functional.optimizer_step(rule, constants, grads[name], param, *(k[name] for k in self.state.values()))
+            functional.optimizer_step(rule, constants, grads[name], param, *(self.state[k][name] for k in self._kinds))
         return norm
 
     def _rule(self, scale):
@@ -192,6 +193,15 @@ class Optimizer:
                 raise ValueError(f"grads[{name!r}] must be {p.shape} like params[{name!r}]; got {g.shape}")
             if g.dtype.kind not in "fiu":
                 raise TypeError(f"grads[{name!r}] must be real numbers; got dtype {g.dtype}")
+            if not p.flags.writeable:
+                raise ValueError(f"params[{name!r}] must be writeable, it is updated in place; got a read-only array")
+            for kind in self._kinds:
+                memory = self.state[kind][name]
+                if memory.shape != p.shape or memory.dtype != p.dtype:
+                    raise ValueError(
+                        f"state[{kind!r}][{name!r}] must be {p.shape} {p.dtype} like params[{name!r}]; "
+                        f"got {memory.shape} {memory.dtype}"
+                    )
         return grads
 
 

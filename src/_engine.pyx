@@ -100,7 +100,8 @@ def set_cost_rule(double flops=12e6, Py_ssize_t rows=4, Py_ssize_t products=50_0
     """The least of a call, of the rows of a batch, of a step between two barriers and of the hidden units that a thread
     joins for. The tests set small ones; no result depends on them."""
     global flops_per_thread, rows_per_group, products_per_member, units_per_member
-    flops_per_thread, rows_per_group, products_per_member, units_per_member = flops, rows, products, units
+    flops_per_thread, rows_per_group = max(flops, 1.), max(rows, 1)
+    products_per_member, units_per_member = max(products, 1), max(units, 1)
 
 
 def set_num_threads(n):
@@ -178,7 +179,7 @@ cdef struct Memory:
 # Freed blocks that wait for the next call, oldest first; guarded by the GIL.
 cdef enum:
     MOST_KEPT = 16
-    SMALLEST_KEPT = 1 << 16  # the allocator keeps smaller ones itself
+cdef size_t SMALLEST_KEPT = 1 << 16  # the allocator keeps smaller ones itself
 cdef size_t LARGEST_KEPT = 1 << 28
 cdef Memory[MOST_KEPT] kept
 cdef int kept_count = 0
@@ -576,7 +577,7 @@ cdef void begin_part(Part *p, const Call *f, int member) noexcept nogil:
     cdef int group = member // f.plan.members
     p.leads = member % f.plan.members == 0
     p.group_size = f.plan.members
-    p.group = f.barriers + 1 + group
+    p.group = NULL if f.barriers == NULL else f.barriers + 1 + group
     p.first = member % f.plan.members * f.plan.units
     p.units = min(f.plan.units, f.layer.H - p.first)
     p.batch = f.batch
@@ -599,9 +600,10 @@ cdef inline Py_ssize_t steps_per_projection(const Batch *s) noexcept nogil:
 
 cdef inline Py_ssize_t prepared_size(const Call *f) noexcept nogil:
     """Room that prepare_forward needs for each member of a group."""
-    cdef Py_ssize_t H = f.layer.H, D = f.layer.D, units = f.plan.units, blocks = f.layer.cell.gates
+    cdef Py_ssize_t H = f.layer.H, D = f.layer.D, units = f.plan.units, blocks = f.layer.cell.gates, columns
     if units == H:
-        return ((packed_size(H, blocks * H) + packed_size(H, H) if f.packs_h else 0)
+        columns = gated_columns(&f.layer)
+        return ((packed_size(H, columns) + packed_size(H, blocks * H - columns) if f.packs_h else 0)
                 + (packed_size(D, blocks * H) if f.packs_x else 0))
     return blocks * ((packed_size(H, units) if f.packs_h else 0) + (packed_size(D, units) if f.packs_x else 0))
 
@@ -1133,7 +1135,7 @@ cdef int make_plans(Pair *pair, int size) noexcept nogil:
 cdef int run_pair(Pair *pair) except -1:
     """Make the plans, the scratch and the barriers of one call or two, and run them."""
     cdef double flops = 0
-    cdef int i, wanted, barriers = 0
+    cdef int i, wanted, granted, barriers = 0
     cdef Py_ssize_t values = 0
     cdef Py_ssize_t[2] needed
     cdef size_t item = sizeof(double) if pair.is_double else sizeof(float)
@@ -1143,10 +1145,10 @@ cdef int run_pair(Pair *pair) except -1:
     for i in range(pair.count):
         flops += flops_of(&pair.calls[i].layer, &pair.calls[i].batch, pair.calls[i].ids != NULL)
     wanted = make_plans(pair, threads_for(2 * flops if pair.backward else flops))
-    pair.size = take_team(wanted)
+    granted = take_team(wanted)
     try:
-        if pair.size < wanted:
-            make_plans(pair, pair.size)
+        # A smaller team than was wanted has other plans, which may need fewer threads still.
+        pair.size = make_plans(pair, granted) if granted < wanted else wanted
         for i in range(pair.count):
             if pair.backward:
                 needed[i] = set_backward_scratch(&pair.calls[i])
@@ -1173,7 +1175,7 @@ cdef int run_pair(Pair *pair) except -1:
             run_team(pair.size, part_of_pair, pair)
         give_memory(memory)
     finally:
-        leave_team(pair.size)
+        leave_team(granted)
     return 0
 
 
@@ -1246,7 +1248,7 @@ cdef enum:
 cdef struct Affine:
     const kernel_table *kernels
     Py_ssize_t L, D, K, chunk    # rows in all, and rows at a time
-    bint is_double, forward      # forward: y is computed, or else it holds dL/dy
+    bint is_double, computes_y   # or else y holds dL/dy
     void *x                      # (L, D)
     void *W                      # (D, K)
     void *b                      # (K,)
@@ -1275,7 +1277,7 @@ cdef void affine_part(const Affine *f, int member, floating *scratch) noexcept n
     cdef barrier *everyone = <barrier *>&f.everyone
     cdef Factor W, W_transposed
     cdef weight_gradient out
-    if f.forward:
+    if f.computes_y:
         W = factor(k, False, D, K, 1, 0, <const floating *>f.W, K, &packed if f.packed_size else NULL, member, f.size)
     if f.dx != NULL:
         W_transposed = factor(k, True, K, D, 1, 0, <const floating *>f.W, K, &transposed, member, f.size)
@@ -1286,7 +1288,7 @@ cdef void affine_part(const Affine *f, int member, floating *scratch) noexcept n
         begin = share_begin(n, member, f.size, 8)
         rows = share_begin(n, member + 1, f.size, 8) - begin
         y = scratch + f.packed_size + f.transposed_size if f.y == NULL else <floating *>f.y + chunk * K
-        if f.forward:
+        if f.computes_y:
             product_from(k, rows, <const floating *>f.x + (chunk + begin) * D, D, &W, <const floating *>f.b, 0,
                          y + begin * K, K)
         if f.targets != NULL:
@@ -1324,7 +1326,7 @@ def affine(x, W, b, y, targets, weights, losses, dx, dW, db):
     f.L = cnp.PyArray_DIM(<cnp.ndarray>x, 0)
     f.D = cnp.PyArray_DIM(<cnp.ndarray>W, 0)
     f.K = cnp.PyArray_DIM(<cnp.ndarray>W, 1)
-    f.forward = b is not None
+    f.computes_y = b is not None
     f.x = address(x)
     f.W = address(W)
     f.b = address(b)
@@ -1336,10 +1338,10 @@ def affine(x, W, b, y, targets, weights, losses, dx, dW, db):
     f.dW = address(dW)
     f.db = address(db)
     f.chunk = f.L if f.y != NULL else min(f.L, max(<Py_ssize_t>CHUNK_ROWS, CHUNK_LOGITS // f.K))
-    f.packed_size = padded(packed_size(f.D, f.K)) if f.forward and packing_pays(1, f.L) else 0
+    f.packed_size = padded(packed_size(f.D, f.K)) if f.computes_y and packing_pays(1, f.L) else 0
     f.transposed_size = 0 if f.dx == NULL else padded(packed_size(f.K, f.D))
     f.chunk_size = padded(f.chunk * f.K) if f.y == NULL else 0
-    f.size = take_team(threads_for(2. * f.L * f.D * f.K * (f.forward + (0 if f.dx == NULL else 2))))
+    f.size = take_team(threads_for(2. * f.L * f.D * f.K * (f.computes_y + (0 if f.dx == NULL else 2))))
     try:
         f.work_size = 0
         if f.dx != NULL:
@@ -1373,11 +1375,14 @@ def optimizer_step(int rule, tuple constants, g, p, m, v):
     cdef void *address_p = address(p)
     cdef void *address_m = address(m)
     cdef void *address_v = address(v)
+    cdef unsigned long long saved
     cdef int i
     for i in range(OPTIMIZER_CONSTANTS):
         numbers[i] = constants[i]
     with nogil:
+        saved = begin_flush_subnormals()
         k.optimizer_step(rule, count, numbers, address_g, address_p, address_m, address_v)
+        end_flush_subnormals(saved)
 
 
 def square_sum(const floating[::1] a):

@@ -72,3 +72,149 @@ def test_gradient_into_unaligned_memory():
     out = np.frombuffer(bytearray(12 * 8 + 1), np.uint8)[1:].view(np.float64).reshape(3, 4)
     with pytest.raises(ValueError, match="^out must be"):
         rc.softmax_cross_entropy(logits, np.zeros(3, int), out=out)
+
+
+# Parameters and gradients that the user replaced
+
+
+def as_of(kind, array):
+    """An array of the same values that native code cannot take as it is."""
+    if kind == "fortran":
+        return np.asfortranarray(array)
+    if kind == "strided":
+        return np.repeat(array, 2, axis=-1)[..., ::2]
+    return array.astype({"wide": "f8", "half": "f2", "swapped": array.dtype.newbyteorder()}[kind])
+
+
+KINDS = ["fortran", "strided", "wide", "half", "swapped"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("part", ["params", "grads"])
+@pytest.mark.parametrize("cell", ["RNN", "GRU", "LSTM"])
+def test_layers_with_replaced_arrays(cell, part, kind):
+    """All of them, in one direction of two: the results are those of the plain arrays."""
+    rng = np.random.default_rng(0)
+    x, dy = rng.normal(size=(9, 3, 5)).astype("f4"), rng.normal(size=(9, 3, 12)).astype("f4")
+    results = []
+    for replaced in (False, True):
+        layer = getattr(rc, cell)(5, 6, bidirectional=True, seed=0)
+        arrays = getattr(layer, part)
+        for name in arrays:
+            arrays[name][...] = arrays[name].astype("f2")
+            if replaced and name.endswith("_reverse"):
+                arrays[name] = as_of(kind, arrays[name])
+        y, _, cache = layer.forward(x)
+        dx, _ = layer.backward(dy, cache)
+        results.append([y, dx, layer(x)[0], *layer.grads.values()])
+    for got, wanted in zip(*results[::-1], strict=True):
+        np.testing.assert_allclose(got, wanted, atol=2e-2 if (part, kind) == ("grads", "half") else 1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("part", ["params", "grads"])
+def test_dense_layers_with_replaced_arrays(part, kind):
+    rng = np.random.default_rng(0)
+    x, dy = rng.normal(size=(9, 3, 5)).astype("f4"), rng.normal(size=(9, 3, 40)).astype("f4")
+    targets, lengths = rng.integers(40, size=(9, 3)), [9, 2, 5]
+    results = []
+    for replaced in (False, True):
+        dense = rc.Dense(5, 40, seed=0)
+        arrays = getattr(dense, part)
+        for name in list(arrays)[::-1]:
+            arrays[name][...] = arrays[name].astype("f2")
+            if replaced:
+                arrays[name] = as_of(kind, arrays.pop(name))  # and in another order
+        y, cache = dense.forward(x)
+        dx = dense.backward(dy, cache)
+        loss, fused_dx = rc.fused_softmax_cross_entropy(dense, x, targets, lengths)
+        results.append([y, dx, loss, fused_dx, dense.grads["W"], dense.grads["b"]])
+    for got, wanted in zip(*results[::-1], strict=True):
+        np.testing.assert_allclose(got, wanted, atol=2e-2 if (part, kind) == ("grads", "half") else 1e-5)
+
+
+def test_gradients_of_another_shape_are_refused():
+    rng = np.random.default_rng(0)
+    one, other = rc.LSTM(3, 50), rc.LSTM(40, 50)
+    y, _, cache = other.forward(rng.normal(size=(6, 2, 40)))
+    with pytest.raises(ValueError, match=r"dWx must be \(40, 200\) as the cache says; .* is \(3, 200\)"):
+        one.backward(y, cache)
+    other.grads["Wh_0"] = np.zeros((1, 1), "f4")
+    with pytest.raises(ValueError, match="dWh must be"):
+        other.backward(y, cache)
+    assert not any(g.any() for layer in (one, other) for g in layer.grads.values())
+    dense = rc.Dense(40, 50)
+    for name in ("W", "b"):
+        kept = dense.grads[name]
+        dense.grads[name] = np.zeros((1, 50), "f4")[: kept.ndim]
+        with pytest.raises(ValueError, match=f"d{name} must be"):
+            rc.fused_softmax_cross_entropy(dense, rng.normal(size=(6, 40)), np.zeros(6, int))
+        dense.grads[name] = kept
+    dense.params["W"] = np.zeros((2, 2), "f4")
+    with pytest.raises(ValueError, match="params W and b must be"):
+        rc.fused_softmax_cross_entropy(dense, rng.normal(size=(6, 40)), np.zeros(6, int))
+
+
+def test_read_only_gradients_are_not_written():
+    layer = rc.GRU(3, 4, seed=0)
+    y, _, cache = layer.forward(np.ones((5, 2, 3)))
+    layer.grads["Wh_0"].flags.writeable = False
+    with pytest.raises(ValueError, match="read-only"):
+        layer.backward(y, cache)
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_a_batch_without_a_token(training):
+    layer = rc.LSTM(3, 5, bidirectional=True, seed=0)
+    x = np.ones((4, 2, 3))
+    for options in ({"lengths": [0, 0]}, {}):
+        x = x if options else x[:0].astype("f2")
+        y, _, *cache = (layer.forward if training else layer)(x, **options)
+        assert y.shape == (len(x), 2, 10)
+        assert not y.any()
+        for kept in cache:
+            dx, _ = layer.backward(y, kept)
+            assert dx.shape == x.shape
+    state = rc.lstm_forward(x, np.ones((3, 20)), np.ones((5, 20)), np.ones(20), training=training)[1]
+    assert not state[0].any()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_sampling_with_replaced_arrays(kind):
+    def draw(replaced):
+        model = rc.LanguageModel(hidden_size=6, embedding_size=3, seed=0).build(rc.Vocabulary("abc"))
+        for layer in model.layers.values():
+            for name, array in layer.params.items():
+                array[...] = (3 * array).astype("f2")
+                if replaced:
+                    layer.params[name] = as_of(kind, array)
+        return model.sample(40, seed=0)
+
+    assert draw(True) == draw(False)
+
+
+def test_optimiser_state_of_another_shape_is_refused():
+    optimizer = rc.Adam({"W": np.ones(5000)})
+    optimizer.state["m"]["W"] = np.zeros(1)
+    with pytest.raises(ValueError, match=r"state\['m'\]\['W'\] must be \(5000,\)"):
+        optimizer.step({"W": np.ones(5000)})
+    W = np.ones(3)
+    optimizer = rc.SGD({"W": W})
+    W.flags.writeable = False
+    with pytest.raises(ValueError, match="writeable"):
+        optimizer.step({"W": np.ones(3)})
+
+
+def test_optimisers_with_overlapping_and_tiny_values():
+    buffer = np.arange(64, dtype="f4")
+    p, g = buffer[1:], buffer[:-1]
+    wanted = p - g
+    rc.SGD({"p": p}, learning_rate=1.0).step({"p": g})
+    np.testing.assert_array_equal(p, wanted)
+    # A scale that float32 does not hold.
+    once, twice, g = np.ones(4, "f4"), np.ones(4, "f4"), np.full(4, 3e38, "f4")
+    rc.SGD({"p": once}, learning_rate=1e30).step({"p": g}, clip_norm=1e-7)
+    clipped = g.copy()
+    rc.clip_by_global_norm([clipped], 1e-7)
+    rc.SGD({"p": twice}, learning_rate=1e30).step({"p": clipped})
+    np.testing.assert_allclose(once, twice, rtol=1e-6)

@@ -219,3 +219,31 @@ def test_default_is_the_cores_that_the_process_may_use():
     clean = {name: value for name, value in os.environ.items() if name != "RNNCORE_NUM_THREADS"}
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=clean)
     assert result.stdout.strip() == "1", result.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits the address space to stop the making of threads")
+def test_fewer_threads_than_wanted():
+    """A plan for the team that there is, which may need fewer threads than it has."""
+    code = """
+import resource
+import numpy as np
+import rnncore as rc
+from rnncore import _engine
+rng = np.random.default_rng(0)
+lstm = rc.LSTM(5, 64, bidirectional=True, seed=0)
+x = rng.normal(size=(9, 8, 5)).astype("f4")
+arguments = [(0.3 * rng.normal(size=s)).astype("f4") for s in [(9, 8, 5), (5, 256), (64, 256), (256,)]]
+rc.set_num_threads(1)
+expected = [rc.lstm_forward(*arguments)[0], lstm(x)[0]]
+_engine.set_cost_rule(flops=1, rows=4, products=1, units=32)
+with open("/proc/self/statm") as file:
+    size = int(file.read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (size + (EXTRA << 20),) * 2)
+for count in (4, 9, 32):
+    rc.set_num_threads(count)
+    for _ in range(20):
+        for actual, wanted in zip([rc.lstm_forward(*arguments)[0], lstm(x)[0]], expected):
+            assert (actual == wanted).all()
+"""
+    for extra in (4, 20, 30, 45):  # a thread takes 8 MB or more
+        subprocess.run([sys.executable, "-c", code.replace("EXTRA", str(extra))], check=True, timeout=120)
