@@ -18,8 +18,8 @@ def main(source, target):
         run = json.load(file)
     records = [r for r in run["records"] if r["mode"] in TITLES and r["dtype"] == "float32"]
     cells = list(dict.fromkeys(r["cell"] for r in records))
-    figure = Figure(figsize=(11, 6.5), layout="constrained")
-    axes = figure.subplots(len(TITLES), len(cells), squeeze=False, sharey="row")
+    figure = Figure(figsize=(11, 6), layout="constrained")
+    axes = figure.subplots(len(TITLES), len(cells), squeeze=False, sharex="col", sharey="row")
     for row, mode in enumerate(TITLES):
         for ax, cell in zip(axes[row], cells, strict=True):
             chosen = [r for r in records if (r["mode"], r["cell"]) == (mode, cell)]
@@ -36,15 +36,17 @@ def main(source, target):
             ax.grid(axis="y", alpha=0.3)
             ax.set_xticks(range(len(chosen)), [r["workload"] for r in chosen], rotation=60, ha="right", fontsize=8)
             ax.set_title(f"{cell.upper()}, {TITLES[mode]}", fontsize=10)
-        axes[row][0].set_ylabel("time of the other / time of rnncore")
-    axes[0][0].legend(fontsize=8)
+    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside upper right", ncols=3, fontsize=9)
+    figure.supylabel("time of the other / time of rnncore", fontsize=9)
     figure.supxlabel("time steps, batch, input size, hidden size", fontsize=9)
     plural = "" if run["threads"] == 1 else "s"
     figure.suptitle(
-        f"float32, {run['threads']} thread{plural}, {run['processor']}, {run['instruction set']}, {run['date']}",
+        x=0.02,
+        ha="left",
+        t=f"float32, {run['threads']} thread{plural}, {run['processor']}, {run['instruction set']}, {run['date']}",
         fontsize=10,
     )
-    figure.savefig(target, dpi=110)
+    figure.savefig(target, dpi=100)
 
 
 if __name__ == "__main__":
