@@ -576,7 +576,10 @@ def pinned(arguments, argv):
     if all(os.environ.get(name) == str(arguments.threads) for name in PINNED):
         return None
     environment = {**os.environ, **dict.fromkeys(PINNED, str(arguments.threads))}
-    return subprocess.call([sys.executable, "-m", "rnncore.bench", *argv], env=environment)
+    # The same package, whatever the folder that the command is given in.
+    paths = [str(Path(__file__).parents[1]), environment.get("PYTHONPATH", "")]
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+    return subprocess.call([sys.executable, "-P", "-m", "rnncore.bench", *argv], env=environment)
 
 
 def main(argv=None):

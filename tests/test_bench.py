@@ -11,7 +11,7 @@ from rnncore import bench
 
 
 def run(*arguments):
-    command = [sys.executable, "-m", "rnncore", "bench", "--seconds", "0.001", *arguments]
+    command = [sys.executable, "-P", "-m", "rnncore", "bench", "--seconds", "0.001", *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=300)
 
 
@@ -45,7 +45,7 @@ def test_json_and_threads(tmp_path):
 def test_wrong_arguments():
     assert "--threads must be at least 1" in run("--threads", "0").stderr
     assert "invalid choice" in run("--mode", "nothing").stderr
-    other = subprocess.run([sys.executable, "-m", "rnncore", "info", "--what"], capture_output=True, text=True)
+    other = subprocess.run([sys.executable, "-P", "-m", "rnncore", "info", "--what"], capture_output=True, text=True)
     assert other.returncode == 2
     assert "unrecognized arguments: --what" in other.stderr
 

@@ -81,5 +81,5 @@ h, _, cache = rc.lstm_forward(x, Wx, Wh, b, checkpoint=True)
 gradients = rc.lstm_backward(dh, cache)
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 - h.nbytes - gradients.dx.nbytes)
 """
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    result = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
     assert int(result.stdout) < 8 << 20  # the gates alone would be 100 MB

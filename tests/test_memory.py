@@ -123,6 +123,6 @@ before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 h = rc.lstm_forward(Wx=Wx, Wh=Wh, b=b, training=False, **options)[0]
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 - h.nbytes)
 """
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    result = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
     # The output is 26 MB, and so would a copy of the input be; index arrays of a ragged batch are 3 MB.
     assert int(result.stdout) < 12 << 20

@@ -158,7 +158,7 @@ caller.join()
 assert (lstm(x)[0] == expected).all()
 assert codes == [0] * 8, codes
 """
-    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, timeout=120)
+    subprocess.run([sys.executable, "-P", "-W", "ignore", "-c", code], check=True, timeout=120)
 
 
 def test_signals_reach_the_main_thread():
@@ -199,7 +199,7 @@ def test_number_of_threads_is_checked():
 def environment(value):
     code = "import rnncore; print(rnncore.get_num_threads())"
     return subprocess.run(
-        [sys.executable, "-c", code],
+        [sys.executable, "-P", "-c", code],
         capture_output=True,
         text=True,
         env={**os.environ, "RNNCORE_NUM_THREADS": value},
@@ -217,7 +217,7 @@ def test_default_is_the_cores_that_the_process_may_use():
     code = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); "
     code += "import rnncore; print(rnncore.get_num_threads())"
     clean = {name: value for name, value in os.environ.items() if name != "RNNCORE_NUM_THREADS"}
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=clean)
+    result = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, env=clean)
     assert result.stdout.strip() == "1", result.stderr
 
 
@@ -246,4 +246,4 @@ for count in (4, 9, 32):
             assert (actual == wanted).all()
 """
     for extra in (4, 20, 30, 45):  # a thread takes 8 MB or more
-        subprocess.run([sys.executable, "-c", code.replace("EXTRA", str(extra))], check=True, timeout=120)
+        subprocess.run([sys.executable, "-P", "-c", code.replace("EXTRA", str(extra))], check=True, timeout=120)
