@@ -567,10 +567,12 @@ class _Backward:
     def fresh(self):
         _, _, D, H = self.cache._shape
         dtype, GH = self.cache._dtype, self.cache._cell[1] * H
+        # Written as a whole by the first native call, if there is one.
+        make = _zeros if self.empty else _empty
         _, _, _, bhn, peephole = self.cache._weights
         return (
-            _zeros((D, GH), dtype),
-            _zeros((H, GH), dtype),
+            make((D, GH), dtype) if self.cache._ids is None else _zeros((D, GH), dtype),
+            make((H, GH), dtype),
             np.zeros(GH, dtype),
             None if bhn is None else np.zeros(H, dtype),
             None if peephole is None else np.zeros((3, H), dtype),
@@ -588,7 +590,8 @@ class _Backward:
         return np.array(d_n if self.cache._packing is None else d_n[self.cache._packing.order], order="C")
 
     def jobs(self):
-        if self.dweights is None:
+        adds = self.dweights is not None
+        if not adds:
             self.dweights = self.fresh()
         if self.empty:
             return
@@ -620,11 +623,13 @@ class _Backward:
                     _empty((L, H), dtype) if cache._irregular else None,  # h before each step
                     _empty((L, H), dtype) if cache._irregular and self.dweights[4] is not None else None,  # c before
                     dx,
+                    adds,
                     *self.dweights,
                     self.dh0,
                     self.dc0,
                 ),
             )
+            adds = True
             if packing is not None and dx is not None:
                 self.dx.reshape(T * N, D)[packing.index[tokens]] = dx
 

@@ -309,7 +309,8 @@ cdef struct Call:
     void *h_before
     void *c_before
     void *dx                     # (L, D)
-    void *dWx                    # as the weights; added to
+    bint adds                    # dWh and, but for ids, dWx are added to; the other gradients of weights always are
+    void *dWx                    # as the weights
     void *dWh
     void *db
     void *dbhn
@@ -880,10 +881,11 @@ cdef inline void add_products(const kernel_table *k, Tokens tokens, Py_ssize_t M
     k.weight_gradients(tokens.count, M, b + tokens.first * ldb, tokens.step * ldb, out, count, sums, work)
 
 
-cdef inline weight_gradient of_factor(const floating *A, Py_ssize_t m, Py_ssize_t M, floating *C,
-                                      Py_ssize_t ldc) noexcept nogil:
+cdef inline weight_gradient of_factor(const floating *A, Py_ssize_t m, Py_ssize_t M, floating *C, Py_ssize_t ldc,
+                                      bint adds) noexcept nogil:
     """A (L, m), dense"""
     cdef weight_gradient gradient
+    gradient.adds = adds
     gradient.m, gradient.M, gradient.A, gradient.lda, gradient.C, gradient.ldc = m, M, A, m, C, ldc
     return gradient
 
@@ -936,6 +938,7 @@ cdef void weight_gradients(const Call *f, int part, int parts, floating *work) n
     cdef floating *dWh = <floating *>f.dWh
     cdef weight_gradient[2] out
     cdef int i, count
+    cdef bint adds = f.adds
     # dWx (D,GH) = x' (D,L) dgates (L,GH)
     # dWh (H,GH) = h'' (H,L) dgates (L,GH), with r h' or dm in the candidate's block of a GRU
     # db (GH,) = sum of dgates over the tokens
@@ -947,17 +950,18 @@ cdef void weight_gradients(const Call *f, int part, int parts, floating *work) n
         states = <const floating *>pieces[i].states
         count = 0
         if begin < columns:
-            out[count] = of_factor(states, H, min(end, columns) - begin, dWh + begin, GH)
+            out[count] = of_factor(states, H, min(end, columns) - begin, dWh + begin, GH, adds)
             count += 1
         if f.ids == NULL:
-            out[count] = of_factor(<const floating *>f.x, w.D, end - begin, at(f.dWx, begin, work), GH)
+            out[count] = of_factor(<const floating *>f.x, w.D, end - begin, at(f.dWx, begin, work), GH, adds)
             count += 1
         add_products(k, pieces[i].tokens, end - begin, dgates + begin, GH, out, count, at(f.db, begin, work), work)
         if dm != NULL:
-            out[0] = of_factor(states, H, units, dWh + 2 * H + unit, GH)
+            out[0] = of_factor(states, H, units, dWh + 2 * H + unit, GH, adds)
             add_products(k, pieces[i].tokens, units, dm + unit, H, out, 1, at(f.dbhn, unit, work), work)
+        adds = adds or pieces[i].tokens.count > 0
     if f.rh != NULL:
-        out[0] = of_factor(<const floating *>f.rh, H, units, dWh + 2 * H + unit, GH)
+        out[0] = of_factor(<const floating *>f.rh, H, units, dWh + 2 * H + unit, GH, f.adds)
         add_products(k, tokens, units, dgates + 2 * H + unit, GH, out, 1, <floating *>NULL, work)
     if f.dpeephole != NULL:
         # rows i, f: sum of da c';   row o: sum of da_o c, or da_o c'
@@ -1203,8 +1207,8 @@ def backward(*calls):
     cdef Call *f
     pair.backward = True
     pair.count = 0
-    for (cell, batch, weights, x, ids, h0, c0, gates, c, m, h, dh, dgates, dm, rh, h_before, c_before, dx, dWx, dWh,
-         db, dbhn, dpeephole, dh0, dc0) in calls:
+    for (cell, batch, weights, x, ids, h0, c0, gates, c, m, h, dh, dgates, dm, rh, h_before, c_before, dx, adds, dWx,
+         dWh, db, dbhn, dpeephole, dh0, dc0) in calls:
         f = &pair.calls[pair.count]
         describe(f, cell, batch, weights, x, ids, h0, c0, gates, c, m, h)
         f.dh = address(dh)
@@ -1214,6 +1218,7 @@ def backward(*calls):
         f.h_before = address(h_before)
         f.c_before = address(c_before)
         f.dx = address(dx)
+        f.adds = adds
         f.dWx = address(dWx)
         f.dWh = address(dWh)
         f.db = address(db)
@@ -1299,7 +1304,7 @@ cdef void affine_part(const Affine *f, int member, floating *scratch) noexcept n
             product_from(k, rows, <const floating *>y + begin * K, K, &W_transposed, NULL, 0,
                          <floating *>f.dx + (chunk + begin) * D, D)
             wait_for_all(everyone, f.size)
-            out = of_factor(<const floating *>f.x + chunk * D, D, columns, <floating *>f.dW + column, K)
+            out = of_factor(<const floating *>f.x + chunk * D, D, columns, <floating *>f.dW + column, K, True)
             k.weight_gradients(n, columns, y + column, K, &out, 1, <floating *>f.db + column, work)
         if f.y == NULL:
             wait_for_all(everyone, f.size)  # before the next chunk takes the place of this one

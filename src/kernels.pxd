@@ -16,6 +16,7 @@ cdef extern from "kernels.h" nogil:
     const Py_ssize_t LARGEST_PANEL
 
     ctypedef struct weight_gradient:
+        bint adds
         Py_ssize_t m
         Py_ssize_t M
         const void *A

@@ -23,8 +23,9 @@ enum { PEEPHOLE_NONE, PEEPHOLE_CURRENT, PEEPHOLE_PREVIOUS };
 /* A multiple of every panel width: packed factors of M columns fit in M rounded up to it. */
 enum { LARGEST_PANEL = 64 };
 
-/* C (m, M) of a product with the first M columns of B; A (K, m). */
+/* C (m, M) of a product with the first M columns of B; A (K, m). What stands in C is added to, or is not read. */
 typedef struct weight_gradient {
+    int adds;
     ptrdiff_t m, M;
     const void *A;
     ptrdiff_t lda;
@@ -44,8 +45,8 @@ typedef struct kernel_table {
     /* C (m, M) = from + A (m, K) B (K, M), B as it lies: for calls too small to pay for packing */
     void (*multiply)(ptrdiff_t m, ptrdiff_t K, ptrdiff_t M, const void *A, ptrdiff_t lda, const void *B, ptrdiff_t ldb,
                      const void *from, ptrdiff_t ldfrom, void *C, ptrdiff_t ldc);
-    /* Sums over K tokens of B (K, M): C (m, M) += A' B for each of `count` A, and sums (M,) += B, or NULL; work as large
-     * as _work says for the largest m */
+    /* Sums over K > 0 tokens of B (K, M): C (m, M) = (C +) A' B for each of `count` A, and sums (M,) += B, or NULL; work
+     * as large as _work says for the largest m */
     void (*weight_gradients)(ptrdiff_t K, ptrdiff_t M, const void *B, ptrdiff_t ldb, const weight_gradient *out,
                              int count, void *sums, void *work);
     ptrdiff_t (*weight_gradients_work)(ptrdiff_t m, ptrdiff_t K, ptrdiff_t M);

@@ -373,7 +373,7 @@ static void NAME(weight_gradients)(ptrdiff_t K, ptrdiff_t M, const void *B_, ptr
                     NAME(pack_panels)(MR, depth, rows, A, o->lda, 1, strips);
                     NAME(multiply_panels)(rows, depth, SMALLER(columns, o->M - j),
                                           (NAME(left)){strips, 1, MR, MR, MR * depth}, panels,
-                                          (NAME(start)){C, o->ldc}, C, o->ldc);
+                                          (NAME(start)){k || o->adds ? C : NULL, o->ldc}, C, o->ldc);
                 }
         }
 }
