@@ -30,52 +30,18 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
 import rnncore as rc  # noqa: E402
-
-
-class TorchModel(torch.nn.Module):
-    """Embedding, recurrent layers, dense output; takes the parameters of an rnncore model."""
-
-    def __init__(self, model):
-        super().__init__()
-        p = {name: torch.from_numpy(value.copy()) for name, value in model.params.items()}
-        (V, E), H, layers = p["embedding.W"].shape, model.hidden_size, model.num_layers
-        self.embedding = torch.nn.Embedding(V, E)
-        self.recurrent = {"lstm": torch.nn.LSTM, "gru": torch.nn.GRU, "rnn": torch.nn.RNN}[model.cell](E, H, layers)
-        self.output = torch.nn.Linear(H, V)
-        with torch.no_grad():
-            self.embedding.weight.copy_(p["embedding.W"])
-            for k in range(layers):
-                getattr(self.recurrent, f"weight_ih_l{k}").copy_(p[f"recurrent.Wx_{k}"].T)
-                getattr(self.recurrent, f"weight_hh_l{k}").copy_(p[f"recurrent.Wh_{k}"].T)
-                getattr(self.recurrent, f"bias_ih_l{k}").copy_(p[f"recurrent.b_{k}"])
-                # PyTorch's second bias only doubles the learning rate of the first, but for a GRU's candidate.
-                second = getattr(self.recurrent, f"bias_hh_l{k}")
-                second.zero_()
-                second.requires_grad_(model.cell == "gru")
-            self.output.weight.copy_(p["output.W"].T)
-            self.output.bias.copy_(p["output.b"])
-
-    def forward(self, ids, state=None):
-        h, state = self.recurrent(self.embedding(ids), state)
-        return self.output(h), state
+from rnncore.bench import TorchLanguageModel  # noqa: E402
 
 
 def train_torch(model, ids):
-    network = TorchModel(model)
-    optimizer = torch.optim.Adam([p for p in network.parameters() if p.requires_grad], lr=model.learning_rate)
+    network = TorchLanguageModel(model, arguments.threads)
     targets = torch.from_numpy(rc.streams(ids, model.batch_size))
     inputs = torch.cat([torch.full_like(targets[:1], model.vocabulary.eos_id), targets[:-1]])
     for _ in range(model.epochs):
         state = None
         for t in range(0, len(targets), model.chunk_length):
-            logits, state = network(inputs[t : t + model.chunk_length], state)
-            state = tuple(s.detach() for s in state) if isinstance(state, tuple) else state.detach()
-            wanted = targets[t : t + model.chunk_length]
-            loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), wanted.flatten())
-            optimizer.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(network.parameters(), model.clip_norm)
-            optimizer.step()
+            chunk = slice(t, t + model.chunk_length)
+            state = network.update(inputs[chunk], targets[chunk], state)
     return network
 
 
@@ -85,14 +51,12 @@ def held_out_torch(network, ids, eos):
     inputs = torch.cat([torch.full_like(targets[:1], eos), targets[:-1]])
     total, state = 0.0, None
     for t in range(0, len(targets), 2048):
-        logits, state = network(inputs[t : t + 2048], state)
-        wanted = targets[t : t + 2048].flatten()
-        total += torch.nn.functional.cross_entropy(logits.flatten(0, 1), wanted, reduction="sum").item()
+        loss, state = network.loss(inputs[t : t + 2048], targets[t : t + 2048], state, reduction="sum")
+        total += loss.item()
     return total / len(ids)
 
 
 def main():
-    torch.set_num_threads(arguments.threads)
     text = Path(arguments.file).read_text(encoding="utf-8")
     cut = round(len(text) * 0.9)
     options = {"form": "reset_after", "update": "old"} if arguments.cell == "gru" else None

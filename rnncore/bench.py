@@ -18,6 +18,7 @@ import sys
 import time
 from dataclasses import asdict, dataclass
 from functools import cache
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +48,7 @@ CELLS = {
 }
 # PyTorch and ONNX Runtime have one GRU: reset after the product, z weighs the old state.
 COMPARED = {"lstm": "lstm", "gru": "gru-reset_after", "rnn": "rnn"}
+LAYERS = {"lstm": layers.LSTM, "gru": layers.GRU, "rnn": layers.RNN}
 
 # (cell, V, embedding or None for one-hot, H, layers, N, T)
 LANGUAGE_MODELS = [
@@ -57,7 +59,7 @@ LANGUAGE_MODELS = [
     ("lstm", 10_000, 256, 256, 1, 20, 35),
 ]
 
-# name -> variant, changes of its arguments; each is compared with the plain cell.
+# name -> cell, changes of its arguments; each is compared with the plain cell.
 OPTIONS = {
     "lstm peephole": ("lstm", {"peephole": (3,)}),
     "lstm identity": ("lstm", {"output_activation": "identity"}),
@@ -290,42 +292,46 @@ def measure(calls, seconds):
     return dict(zip(calls, interleaved_medians(list(calls.values()), seconds), strict=True))
 
 
-def sequences(arguments, mode):
+def sequences(arguments, mode, dtype):
     """Whole sequences: forward without, or with the backward pass."""
     backward = mode == "train"
-    for dtype in arguments.dtype:
-        for cell in arguments.cell:
-            for shape in SHORT if arguments.short else SHAPES:
-                seconds = measure(competitors(cell, shape, dtype, backward, arguments.threads), arguments.seconds)
-                bound = limit(COMPARED[cell], shape, dtype, backward, arguments.threads)
-                yield Record(mode, cell, dtype, arguments.threads, describe(shape), seconds, bound)
+    for cell in arguments.cell:
+        for shape in SHORT if arguments.short else SHAPES:
+            seconds = measure(competitors(cell, shape, dtype, backward, arguments.threads), arguments.seconds)
+            bound = limit(COMPARED[cell], shape, dtype, backward, arguments.threads)
+            yield Record(mode, cell, dtype, arguments.threads, describe(shape), seconds, bound)
 
 
-def streams(arguments, mode):
+def streams(arguments, mode, dtype):
     """One step a call, weights packed before; the frameworks' cheapest call of one step."""
     for cell in arguments.cell:
         for D, H in [(64, 128), (64, 256)]:
             shape = (1, 1, D, H)
-            x, Wx, Wh, b, _ = make_arrays(COMPARED[cell], shape, "float32")
-            calls = competitors(cell, shape, "float32", False, arguments.threads)
-            layer = {"rnn": layers.RNN, "gru": layers.GRU, "lstm": layers.LSTM}[cell](D, H, **CELLS[COMPARED[cell]][1])
+            x, Wx, Wh, b, _ = make_arrays(COMPARED[cell], shape, dtype)
+            calls = competitors(cell, shape, dtype, False, arguments.threads)
+            layer = LAYERS[cell](D, H, dtype=dtype, **CELLS[COMPARED[cell]][1])
             for name, value in zip(("Wx_0", "Wh_0", "b_0"), (Wx, Wh, b), strict=True):
                 layer.params[name][...] = value
-            stream, x, out = layer.stream(), x[0], np.empty((1, H), np.float32)
+            stream, x, out = layer.stream(), x[0], np.empty((1, H), dtype)
             np.testing.assert_allclose(stream.step(x), calls["engine"]()[0], atol=1e-6)
-            calls = {
-                "engine": lambda stream=stream, x=x, out=out: stream.step(x, out=out),
-                **dict(list(calls.items())[1:]),
-            }
+            calls["engine"] = lambda stream=stream, x=x, out=out: stream.step(x, out=out)
             seconds = measure(calls, arguments.seconds)
-            yield Record(mode, cell, "float32", arguments.threads, f"D={D} H={H}", seconds, unit="us")
+            yield Record(mode, cell, dtype, arguments.threads, f"D={D} H={H}", seconds, unit="us")
 
 
-def language_model(cell, V, embedding, H, depth, batch, chunk):
+def language_model(cell, V, embedding, H, depth, batch, chunk, dtype):
     model = models.LanguageModel(
-        "word", cell, H, depth, embedding_size=embedding or 0, batch_size=batch, chunk_length=chunk, seed=0,
+        "word",
+        cell,
+        H,
+        depth,
+        embedding_size=embedding or 0,
+        batch_size=batch,
+        chunk_length=chunk,
         cell_options={"form": "reset_after", "update": "old"} if cell == "gru" else None,
-    )  # fmt: skip
+        dtype=dtype,
+        seed=0,
+    )
     return model.build(text.Vocabulary([f"w{k}" for k in range(V - 2)], level="word"))
 
 
@@ -339,34 +345,43 @@ class TorchLanguageModel:
         self.torch = torch
         p = {name: torch.from_numpy(value.copy()) for name, value in model.params.items()}
         V, H = len(model.vocabulary), model.hidden_size
-        table = p.get("embedding.W", torch.eye(V))
+        dtype = p["output.W"].dtype
+        table = p.get("embedding.W", torch.eye(V, dtype=dtype))
         self.embedding = torch.nn.Embedding.from_pretrained(table, freeze="embedding.W" not in p)
         kinds = {"lstm": torch.nn.LSTM, "gru": torch.nn.GRU, "rnn": torch.nn.RNN}
-        self.recurrent = kinds[model.cell](table.shape[1], H, model.num_layers)
-        self.output = torch.nn.Linear(H, V)
+        self.recurrent = kinds[model.cell](table.shape[1], H, model.num_layers, dtype=dtype)
+        self.output = torch.nn.Linear(H, V, dtype=dtype)
         with torch.no_grad():
             for k in range(model.num_layers):
                 getattr(self.recurrent, f"weight_ih_l{k}").copy_(p[f"recurrent.Wx_{k}"].T)
                 getattr(self.recurrent, f"weight_hh_l{k}").copy_(p[f"recurrent.Wh_{k}"].T)
                 getattr(self.recurrent, f"bias_ih_l{k}").copy_(p[f"recurrent.b_{k}"])
-                getattr(self.recurrent, f"bias_hh_l{k}").zero_()
+                # The second bias only doubles the learning rate of the first, but for a GRU's candidate.
+                second = getattr(self.recurrent, f"bias_hh_l{k}")
+                second.zero_()
+                second.requires_grad_(model.cell == "gru")
             self.output.weight.copy_(p["output.W"].T)
             self.output.bias.copy_(p["output.b"])
         modules = (self.embedding, self.recurrent, self.output)
         self.parameters = [q for module in modules for q in module.parameters() if q.requires_grad]
-        self.optimizer = torch.optim.Adam(self.parameters, lr=2e-3)
+        self.optimizer = torch.optim.Adam(self.parameters, lr=model.learning_rate)
+        self.clip_norm = model.clip_norm
 
-    def loss(self, inputs, targets):
-        h, _ = self.recurrent(self.embedding(inputs))
-        return self.torch.nn.functional.cross_entropy(self.output(h).flatten(0, 1), targets.flatten())
+    def loss(self, inputs, targets, state=None, reduction="mean"):
+        """-> loss of inputs, targets (T, N), and the state after them, cut off from its past."""
+        h, state = self.recurrent(self.embedding(inputs), state)
+        logits = self.output(h).flatten(0, 1)
+        state = tuple(s.detach() for s in state) if isinstance(state, tuple) else state.detach()
+        return self.torch.nn.functional.cross_entropy(logits, targets.flatten(), reduction=reduction), state
 
-    def update(self, inputs, targets):
-        loss = self.loss(inputs, targets)
+    def update(self, inputs, targets, state=None):
+        """-> state"""
+        loss, state = self.loss(inputs, targets, state)
         self.optimizer.zero_grad()
         loss.backward()
-        self.torch.nn.utils.clip_grad_norm_(self.parameters, 5.0)
+        self.torch.nn.utils.clip_grad_norm_(self.parameters, self.clip_norm)
         self.optimizer.step()
-        return float(loss.detach())
+        return state
 
     def sample(self, n):
         """A Python loop over the steps, as every tutorial has it."""
@@ -378,36 +393,36 @@ class TorchLanguageModel:
                 token = torch.multinomial(torch.softmax(self.output(h[0]), dim=-1), 1)
 
 
-def language_models(arguments, mode):
+def language_models(arguments, mode, dtype):
     """Updates of a language model: embedding, layers, softmax, cross-entropy, clipping, Adam."""
     for cell, V, embedding, H, depth, batch, chunk in LANGUAGE_MODELS[: 3 if arguments.short else None]:
         if cell not in arguments.cell:
             continue
-        model = language_model(cell, V, embedding, H, depth, batch, chunk)
+        model = language_model(cell, V, embedding, H, depth, batch, chunk, dtype)
         ids = np.random.default_rng(0).integers(V, size=(chunk + 1, batch))
-        optimizer = optim.Adam(model.params, 2e-3)
+        optimizer = optim.Adam(model.params, model.learning_rate)
 
         def update(model=model, ids=ids, optimizer=optimizer):
             loss, _ = model.loss_and_gradients(ids[:-1], ids[1:])
-            optimizer.step(model.grads, clip_norm=5.0)
+            optimizer.step(model.grads, clip_norm=model.clip_norm)
             return loss
 
         calls = {"engine": update}
         if has("torch"):
             other = TorchLanguageModel(model, arguments.threads)
             inputs, targets = (other.torch.from_numpy(a) for a in (ids[:-1], ids[1:]))
-            np.testing.assert_allclose(float(other.loss(inputs, targets).detach()), update(), rtol=1e-4)
+            np.testing.assert_allclose(float(other.loss(inputs, targets)[0].detach()), update(), rtol=1e-4)
             calls["PyTorch"] = lambda other=other, inputs=inputs, targets=targets: other.update(inputs, targets)
         name = f"V={V} E={embedding or 'one-hot'} H={H} x {depth} N={batch} T={chunk}"
         seconds = measure(calls, 4 * arguments.seconds)
-        yield Record(mode, cell, "float32", arguments.threads, name, seconds, unit="tokens/s", amount=batch * chunk)
+        yield Record(mode, cell, dtype, arguments.threads, name, seconds, unit="tokens/s", amount=batch * chunk)
 
 
-def sampling(arguments, mode):
+def sampling(arguments, mode, dtype):
     """Characters drawn one after the other."""
     for cell in arguments.cell:
         for H in (128, 256):
-            model = language_model(cell, 65, None, H, 1, 1, 1)
+            model = language_model(cell, 65, None, H, 1, 1, 1, dtype)
             n = 1000
             calls = {"engine": lambda model=model, n=n: model.sample(n, seed=0, stop_at_eos=False)}
             if has("torch"):
@@ -415,27 +430,27 @@ def sampling(arguments, mode):
                 calls["PyTorch"] = lambda other=other, n=n: other.sample(n)
             seconds = measure(calls, arguments.seconds)
             name = f"V=65 H={H}"
-            yield Record(mode, cell, "float32", arguments.threads, name, seconds, unit="characters/s", amount=n)
+            yield Record(mode, cell, dtype, arguments.threads, name, seconds, unit="characters/s", amount=n)
 
 
-def ragged(arguments, mode):
+def ragged(arguments, mode, dtype):
     """Lengths uniform in 1..T against the padded batch; the limit is the share of tokens that are there."""
     for cell in arguments.cell:
         for shape in [(50, 8, 128, 128), (100, 32, 256, 256)]:
             lengths = np.random.default_rng(0).integers(1, shape[0] + 1, size=shape[1])
             for backward in (False, True):
                 calls = {
-                    "engine": make_call(functional, cell, shape, "float32", backward, lengths=lengths),
-                    "padded": make_call(functional, cell, shape, "float32", backward),
+                    "engine": make_call(functional, cell, shape, dtype, backward, lengths=lengths),
+                    "padded": make_call(functional, cell, shape, dtype, backward),
                 }
                 seconds = measure(calls, arguments.seconds)
                 share = lengths.sum() / (shape[0] * shape[1])
                 name = f"{describe(shape)} {'train' if backward else 'forward'}, {share:.0%} of the tokens"
                 bound = seconds["padded"] * share
-                yield Record(mode, cell, "float32", arguments.threads, name, seconds, bound)
+                yield Record(mode, cell, dtype, arguments.threads, name, seconds, bound)
 
 
-def options(arguments, mode):
+def options(arguments, mode, dtype):
     """Every option against the plain cell."""
     for name, (cell, change) in OPTIONS.items():
         if cell not in arguments.cell:
@@ -443,27 +458,27 @@ def options(arguments, mode):
         for shape in [(50, 8, 128, 128), (100, 32, 256, 256)]:
             T, N, D, H = shape
             rng = np.random.default_rng(0)
-            keywords, variant = dict(change), cell
+            keywords = dict(change)
             if "peephole" in keywords:
-                keywords["peephole"] = rng.normal(size=(3, H)).astype("float32")
+                keywords["peephole"] = rng.normal(size=(3, H)).astype(dtype)
             if "resets" in keywords:
                 keywords["resets"] = rng.random((T, N)) < 0.05
             if keywords.pop("ids", False):
                 keywords["x"] = rng.integers(D, size=(T, N))
             for backward in (False, True):
-                plain = make_call(functional, cell, shape, "float32", backward)
+                plain = make_call(functional, cell, shape, dtype, backward)
                 if keywords.get("form") == "simplified":
-                    call = simplified_call(shape, backward)
+                    call = simplified_call(shape, dtype, backward)
                 else:
-                    call = make_call(functional, variant, shape, "float32", backward, **keywords)
+                    call = make_call(functional, cell, shape, dtype, backward, **keywords)
                 seconds = measure({"engine": call, "plain": plain}, arguments.seconds)
                 workload = f"{name}, {describe(shape)} {'train' if backward else 'forward'}"
-                yield Record(mode, cell, "float32", arguments.threads, workload, seconds)
+                yield Record(mode, cell, dtype, arguments.threads, workload, seconds)
 
 
-def simplified_call(shape, backward):
+def simplified_call(shape, dtype, backward):
     """The simplified GRU has two blocks of the three."""
-    x, Wx, Wh, b, dh = make_arrays("gru", shape, "float32")
+    x, Wx, Wh, b, dh = make_arrays("gru", shape, dtype)
     columns = 2 * shape[3]
     Wx, Wh, b = (np.ascontiguousarray(a[..., :columns]) for a in (Wx, Wh, b))
 
@@ -476,7 +491,7 @@ def simplified_call(shape, backward):
     return train if backward else infer
 
 
-def scaling(arguments, mode):
+def scaling(arguments, mode, dtype):
     """All threads against one, for functions and for layers in both directions; three calls in a row, as in a loop."""
 
     def with_threads(count, call):
@@ -492,11 +507,11 @@ def scaling(arguments, mode):
         for shape in SHAPES:
             for backward in (False, True):
                 name = f"{describe(shape)} {'train' if backward else 'forward'}"
-                calls[name] = make_call(functional, COMPARED[cell], shape, "float32", backward)
+                calls[name] = make_call(functional, COMPARED[cell], shape, dtype, backward)
         for shape in [(100, 1, 128, 128), (50, 8, 128, 128)]:
             T, N, D, H = shape
-            layer = {"rnn": layers.RNN, "gru": layers.GRU, "lstm": layers.LSTM}[cell](D, H, bidirectional=True, seed=0)
-            x = make_arrays(cell, shape, "float32")[0]
+            layer = LAYERS[cell](D, H, bidirectional=True, dtype=dtype, seed=0)
+            x = make_arrays(cell, shape, dtype)[0]
 
             def both(layer=layer, x=x):
                 y, _, kept = layer.forward(x)
@@ -507,7 +522,7 @@ def scaling(arguments, mode):
         for name, call in calls.items():
             pair = {"engine": with_threads(arguments.threads, call), "one thread": with_threads(1, call)}
             seconds = {rival: value / 3 for rival, value in measure(pair, arguments.seconds).items()}
-            yield Record(mode, cell, "float32", arguments.threads, name, seconds)
+            yield Record(mode, cell, dtype, arguments.threads, name, seconds)
         _engine.set_num_threads(arguments.threads)
 
 
@@ -613,7 +628,7 @@ def main(argv=None):
     records = []
     for mode in arguments.mode:
         group = None
-        for record in MODES[mode](arguments, mode):
+        for record in chain.from_iterable(MODES[mode](arguments, mode, dtype) for dtype in arguments.dtype):
             if (record.mode, record.cell, record.dtype) != group:
                 finish(records, group)
                 group = record.mode, record.cell, record.dtype

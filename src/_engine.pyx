@@ -318,7 +318,7 @@ cdef struct Call:
     void *dh0                    # (N, H): dL/dh_n on entry, dL/dh0 on return; dc0 as well
     void *dc0
     void *scratch
-    Py_ssize_t packed_size, member_size, work_size   # of its parts: see set_forward_scratch, set_backward_scratch
+    Py_ssize_t packed_size, member_size   # of its parts: see set_forward_scratch, set_backward_scratch
 
 
 # A right-hand factor (K, blocks M) of many products: packed, or as it lies.
@@ -662,9 +662,9 @@ cdef void project(const Call *f, const Part *p, Py_ssize_t begin, Py_ssize_t n, 
                      gates + p.first, GH)
         return
     for block in range(p.x.blocks):
-        w.kernels.fill_rows(n, p.x.M, at(w.b, p.first + block * p.x.step, gates),
-                            at(w.Wx, p.first + block * p.x.step, gates), GH, f.ids + begin,
-                            gates + p.first + block * p.x.step, GH)
+        w.kernels.gather_rows(n, p.x.M, at(w.b, p.first + block * p.x.step, gates),
+                              at(w.Wx, p.first + block * p.x.step, gates), GH, f.ids + begin,
+                              gates + p.first + block * p.x.step, GH)
 
 
 cdef void step_forward(const Layer *w, const Part *p, Py_ssize_t n, const floating *h_prev, const floating *c_prev,

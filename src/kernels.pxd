@@ -35,8 +35,8 @@ cdef extern from "kernels.h" nogil:
         void (*weight_gradients)(Py_ssize_t K, Py_ssize_t M, const void *B, Py_ssize_t ldb, const weight_gradient *out,
                                  int count, void *sums, void *work) noexcept nogil
         Py_ssize_t (*weight_gradients_work)(Py_ssize_t m, Py_ssize_t K, Py_ssize_t M) noexcept nogil
-        void (*fill_rows)(Py_ssize_t rows, Py_ssize_t M, const void *b, const void *table, Py_ssize_t ldtable,
-                          const int64_t *ids, void *out, Py_ssize_t ldout) noexcept nogil
+        void (*gather_rows)(Py_ssize_t rows, Py_ssize_t M, const void *b, const void *table, Py_ssize_t ldtable,
+                            const int64_t *ids, void *out, Py_ssize_t ldout) noexcept nogil
         void (*scatter_add)(Py_ssize_t rows, Py_ssize_t M, const int64_t *ids, Py_ssize_t ids_step, const void *a,
                             Py_ssize_t lda, void *table, Py_ssize_t ldtable) noexcept nogil
         void (*column_sums)(Py_ssize_t rows, Py_ssize_t M, const void *a, Py_ssize_t lda, void *out) noexcept nogil

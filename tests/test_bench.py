@@ -15,16 +15,18 @@ def run(*arguments):
     return subprocess.run(command, capture_output=True, text=True, timeout=300)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("mode", bench.MODES)
-def test_every_mode_runs(mode, monkeypatch):
+def test_every_mode_runs(mode, dtype, monkeypatch):
     """On small workloads."""
     monkeypatch.setattr(bench, "SHAPES", {(3, 2, 4, 5): ""})
     monkeypatch.setattr(bench, "LANGUAGE_MODELS", [("gru", 20, None, 8, 2, 3, 4), ("lstm", 20, 5, 8, 1, 3, 4)])
     parser = bench.make_parser()
-    arguments = parser.parse_args(["--seconds", "0.001", "--mode", mode, "--dtype", "float32", "float64"])
-    records = list(bench.MODES[mode](arguments, mode))
+    arguments = parser.parse_args(["--seconds", "0.001", "--mode", mode])
+    records = list(bench.MODES[mode](arguments, mode, dtype))
     assert records
     for record in records:
+        assert record.dtype == dtype
         assert "engine" in record.seconds
         assert min(record.seconds.values()) > 0
         assert record.workload in bench.line(record)

@@ -2,7 +2,6 @@
 
 import itertools
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -161,18 +160,27 @@ assert codes == [0] * 8, codes
     subprocess.run([sys.executable, "-P", "-W", "ignore", "-c", code], check=True, timeout=120)
 
 
-def test_signals_reach_the_main_thread():
-    _engine.set_cost_rule(flops=1, rows=1)
-    rc.set_num_threads(3)
-    seen = []
-    before = signal.signal(signal.SIGALRM, lambda *_: seen.append(threading.current_thread()))
-    try:
-        outcome("gru-simplified-new", (20, 6, 5, 33), "float32", {})
-        os.kill(os.getpid(), signal.SIGALRM)
-        outcome("gru-simplified-new", (20, 6, 5, 33), "float32", {})
-    finally:
-        signal.signal(signal.SIGALRM, before)
-    assert seen == [threading.main_thread()]
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the signal masks of threads from /proc")
+def test_signals_are_for_the_callers_threads():
+    """Every other thread of the process blocks them."""
+    code = """
+import os, signal
+import numpy as np
+import rnncore as rc
+from rnncore import _engine
+before = set(os.listdir("/proc/self/task"))  # with those of BLAS
+_engine.set_cost_rule(flops=1, rows=1)
+rc.set_num_threads(3)
+rc.LSTM(5, 40, seed=0)(np.ones((30, 6, 5), "f4"))
+made = set(os.listdir("/proc/self/task")) - before
+assert len(made) == 2, made
+for thread in made:
+    with open(f"/proc/self/task/{thread}/status") as file:
+        (blocked,) = (int(line.split()[1], 16) for line in file if line.startswith("SigBlk"))
+    for number in (signal.SIGINT, signal.SIGALRM, signal.SIGCHLD):
+        assert blocked >> (number - 1) & 1, (thread, number)
+"""
+    subprocess.run([sys.executable, "-P", "-c", code], check=True, timeout=60)
 
 
 def test_threads_sleep_between_calls():
@@ -223,27 +231,37 @@ def test_default_is_the_cores_that_the_process_may_use():
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits the address space to stop the making of threads")
 def test_fewer_threads_than_wanted():
-    """A plan for the team that there is, which may need fewer threads than it has."""
+    """A plan for the team that there is, which may need fewer threads than it has; the others touch nothing."""
     code = """
-import resource
+import os, resource
 import numpy as np
 import rnncore as rc
 from rnncore import _engine
 rng = np.random.default_rng(0)
-lstm = rc.LSTM(5, 64, bidirectional=True, seed=0)
-x = rng.normal(size=(9, 8, 5)).astype("f4")
-arguments = [(0.3 * rng.normal(size=s)).astype("f4") for s in [(9, 8, 5), (5, 256), (64, 256), (256,)]]
+names, shapes = ("x", "Wx", "Wh", "b"), [(9, 8, 5), (5, 256), (64, 256), (256,)]
+arguments = {name: (0.3 * rng.normal(size=s)).astype("f4") for name, s in zip(names, shapes)}
+both = [arguments | {"training": False, "reverse": reverse} for reverse in (False, True)]
 rc.set_num_threads(1)
-expected = [rc.lstm_forward(*arguments)[0], lstm(x)[0]]
+expected = [h for h, _, _ in rc.functional.side_by_side(rc.lstm_forward, both)]
 _engine.set_cost_rule(flops=1, rows=4, products=1, units=32)
+before = len(os.listdir("/proc/self/task"))
 with open("/proc/self/statm") as file:
     size = int(file.read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (size + (EXTRA << 20),) * 2)
 for count in (4, 9, 32):
     rc.set_num_threads(count)
     for _ in range(20):
-        for actual, wanted in zip([rc.lstm_forward(*arguments)[0], lstm(x)[0]], expected):
-            assert (actual == wanted).all()
+        first, second = (h for h, _, _ in rc.functional.side_by_side(rc.lstm_forward, both))
+        assert (first == expected[0]).all() and (second == expected[1]).all()
+        second[...] = 0
+        assert (rc.lstm_forward(**both[0])[0] == expected[0]).all()
+        assert not second.any()  # the call of before is over
+print(len(os.listdir("/proc/self/task")) - before)
 """
-    for extra in (4, 20, 30, 45):  # a thread takes 8 MB or more
-        subprocess.run([sys.executable, "-P", "-c", code.replace("EXTRA", str(extra))], check=True, timeout=120)
+    made = set()
+    for extra in (4, 12, 20, 30):  # a thread takes 8 MB
+        command = [sys.executable, "-P", "-c", code.replace("EXTRA", str(extra))]
+        environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
+        result = subprocess.run(command, check=True, timeout=120, env=environment, capture_output=True, text=True)
+        made.add(int(result.stdout))
+    assert len(made) > 1, made  # or else no team was cut short

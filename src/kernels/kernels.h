@@ -51,9 +51,9 @@ typedef struct kernel_table {
                              int count, void *sums, void *work);
     ptrdiff_t (*weight_gradients_work)(ptrdiff_t m, ptrdiff_t K, ptrdiff_t M);
 
-    /* out (rows, M) = b (M,) + table[ids[row]] (V, M); table and ids may be NULL: out = b */
-    void (*fill_rows)(ptrdiff_t rows, ptrdiff_t M, const void *b, const void *table, ptrdiff_t ldtable,
-                      const int64_t *ids, void *out, ptrdiff_t ldout);
+    /* out (rows, M) = b (M,) + table[ids[row]] (V, M) */
+    void (*gather_rows)(ptrdiff_t rows, ptrdiff_t M, const void *b, const void *table, ptrdiff_t ldtable,
+                        const int64_t *ids, void *out, ptrdiff_t ldout);
     /* table[ids[row]] (V, M) += a (rows, M), in order of rows; ids lie ids_step apart */
     void (*scatter_add)(ptrdiff_t rows, ptrdiff_t M, const int64_t *ids, ptrdiff_t ids_step, const void *a,
                         ptrdiff_t lda, void *table, ptrdiff_t ldtable);

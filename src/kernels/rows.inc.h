@@ -16,15 +16,10 @@ static void NAME(add)(ptrdiff_t rows, ptrdiff_t M, const void *a, ptrdiff_t lda,
     for (ptrdiff_t row = 0; row < rows; row++) NAME(add_row)(M, (const real *)a + row * lda, (real *)out + row * ldout);
 }
 
-static void NAME(fill_rows)(ptrdiff_t rows, ptrdiff_t M, const void *b, const void *table, ptrdiff_t ldtable,
-                            const int64_t *ids, void *out_, ptrdiff_t ldout) {
-    real *out = out_;
-    for (ptrdiff_t row = 0; row < rows; row++, out += ldout) {
-        if (ids)
-            NAME(sum_row)(M, b, (const real *)table + ids[row] * ldtable, out);
-        else
-            memcpy(out, b, (size_t)M * sizeof(real));
-    }
+static void NAME(gather_rows)(ptrdiff_t rows, ptrdiff_t M, const void *b, const void *table, ptrdiff_t ldtable,
+                            const int64_t *ids, void *out, ptrdiff_t ldout) {
+    for (ptrdiff_t row = 0; row < rows; row++)
+        NAME(sum_row)(M, b, (const real *)table + ids[row] * ldtable, (real *)out + row * ldout);
 }
 
 static void NAME(scatter_add)(ptrdiff_t rows, ptrdiff_t M, const int64_t *ids, ptrdiff_t ids_step, const void *a,
