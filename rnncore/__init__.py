@@ -1,6 +1,6 @@
 """Recurrent networks (RNN, GRU, LSTM), forward and backward, on the CPU: a faster backend for NumPy models."""
 
-from . import reference
+from . import metrics, reference
 
 try:
     from ._engine import available_isas, get_num_threads, set_num_threads, use_isa
@@ -10,9 +10,10 @@ except ModuleNotFoundError as error:
         "Leave the directory, or build in place with: pip install -e ."
     ) from error
 from .functional import gru_backward, gru_forward, lstm_backward, lstm_forward, rnn_backward, rnn_forward
+from .inspection import gradient_flow
 from .layers import GRU, LSTM, RNN, Dense, Embedding
 from .losses import fused_softmax_cross_entropy, sigmoid_cross_entropy, softmax_cross_entropy
-from .models import LanguageModel, load
+from .models import EncoderDecoder, LanguageModel, SequenceClassifier, SequenceGenerator, SequenceTagger, load
 from .optim import SGD, Adagrad, Adam, RMSProp, clip_by_global_norm, clip_by_value
 from .text import Vocabulary, batches_by_length, pad, streams
 
@@ -27,8 +28,12 @@ __all__ = [
     "Adam",
     "Dense",
     "Embedding",
+    "EncoderDecoder",
     "LanguageModel",
     "RMSProp",
+    "SequenceClassifier",
+    "SequenceGenerator",
+    "SequenceTagger",
     "Vocabulary",
     "available_isas",
     "batches_by_length",
@@ -36,11 +41,13 @@ __all__ = [
     "clip_by_value",
     "fused_softmax_cross_entropy",
     "get_num_threads",
+    "gradient_flow",
     "gru_backward",
     "gru_forward",
     "load",
     "lstm_backward",
     "lstm_forward",
+    "metrics",
     "pad",
     "reference",
     "rnn_backward",

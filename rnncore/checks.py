@@ -1,8 +1,12 @@
-"""Checks of plain numbers that several modules make; those of arrays stand in functional.py."""
+"""Checks of plain values that several modules make; those of arrays stand in functional.py.
+
+Each takes the name of the argument and its value, and returns the value in a plain type.
+"""
 
 import math
 import numbers
 import operator
+from functools import partial
 
 
 def integer(name, value, least):
@@ -23,8 +27,35 @@ def positive(name, value):
     return float(value)
 
 
+def not_negative(name, value):
+    """-> float, at least 0 and finite; ValueError otherwise."""
+    if not (isinstance(value, numbers.Real) and 0 <= value < math.inf):
+        raise ValueError(f"{name} must be at least 0 and finite; got {value!r}")
+    return float(value)
+
+
 def share(name, value):
     """-> float in [0, 1); ValueError otherwise."""
     if not (isinstance(value, numbers.Real) and 0 <= value < 1):
         raise ValueError(f"{name} must be in [0, 1); got {value!r}")
     return float(value)
+
+
+def choice(name, value, choices):
+    """-> ``value``, one of ``choices``; ValueError otherwise."""
+    if not isinstance(value, str) or value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}; got {value!r}")
+    return value
+
+
+def flag(name, value):
+    """-> bool; TypeError for anything that is not True, False, 0 or 1."""
+    if value not in (0, 1):
+        raise TypeError(f"{name} must be True or False; got {value!r}")
+    return bool(value)
+
+
+def optional(rule, **bounds):
+    """The check ``rule`` with some bounds, where None is right too."""
+    rule = partial(rule, **bounds)
+    return lambda name, value: None if value is None else rule(name, value)

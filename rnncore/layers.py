@@ -11,7 +11,7 @@ import numpy as np
 
 from . import checks, functional
 
-__all__ = ["GRU", "LSTM", "RNN", "Dense", "Embedding", "Stream"]
+__all__ = ["GRU", "LSTM", "RNN", "Dense", "Embedding", "Stream", "dropout_mask"]
 
 _INITIALISATIONS = ("orthogonal", "uniform")
 
@@ -29,6 +29,35 @@ def orthogonal(rng, size):
     """A random orthogonal matrix, uniform among all of them (Saxe, McClelland and Ganguli 2014)."""
     q, r = np.linalg.qr(rng.normal(size=(size, size)))
     return q * np.where(np.diag(r) < 0, -1, 1)
+
+
+# ---- dropout ----------------------------------------------------------------------------------------------------
+
+
+def dropout_mask(rng, shape, share, dtype):
+    """What values are multiplied by in training, so that their mean stays (Srivastava et al. 2014, inverted).
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+    shape : tuple of int
+    share : float in [0, 1)
+        Probability of a zero.
+    dtype : numpy dtype
+
+    Returns
+    -------
+    ndarray of ``shape``
+        0, or 1 / (1 - share).
+
+    Examples
+    --------
+    >>> dropout_mask(np.random.default_rng(5), (2, 3), 0.5, np.dtype("float32"))
+    array([[0., 0., 2.],
+           [0., 2., 0.]], dtype=float32)
+    """
+    keep = 1 - share
+    return (rng.random(shape, np.float32) < keep).astype(dtype) / dtype.type(keep)
 
 
 # ---- what all layers share --------------------------------------------------------------------------------------
@@ -172,17 +201,26 @@ class LayerCache(NamedTuple):
 
     shape: tuple  # (T, N)
     cells: list
-    masks: list  # of dropout, between the layers
+    masks: list  # of dropout, between the layers: (T, N, H * directions)
+    recurrent_masks: list  # of recurrent dropout, for every layer and direction: (H,); empty without
+
+    @property
+    def gates(self):
+        """Activated gates (T, N, G*H) of every layer and direction, in the order of the state; read-only.
+
+        Blocks are those of the layer's ``gate_names``, 0 beyond each row's length; None with ``checkpoint``.
+        """
+        return [cell.gates for directions in self.cells for cell in directions]
 
 
 class _Recurrent(_Layer):
     """A stack of one cell, in one direction or both.
 
-    A subclass says how many gate blocks its cell has and how to call it. States are handled as tuples of arrays
+    A subclass says what gate blocks its cell has and how to call it. States are handled as tuples of arrays
     (num_layers * directions, N, H), layer by layer, forward before reverse.
     """
 
-    gates = 1  # G
+    gate_names = ("h",)
     state_names = ("h",)
     cell_name = "rnn"
 
@@ -198,6 +236,7 @@ class _Recurrent(_Layer):
         bidirectional,
         batch_first,
         dropout,
+        recurrent_dropout,
         checkpoint,
         init,
         dtype,
@@ -209,6 +248,7 @@ class _Recurrent(_Layer):
         self.num_layers = checks.integer("num_layers", num_layers, least=1)
         self.bidirectional, self.batch_first = bool(bidirectional), bool(batch_first)
         self.dropout = checks.share("dropout", dropout)
+        self.recurrent_dropout = checks.share("recurrent_dropout", recurrent_dropout)
         self.checkpoint = checkpoint
         if checkpoint is not None:
             functional.checkpoint_segments(checkpoint, 1)
@@ -220,6 +260,10 @@ class _Recurrent(_Layer):
                 size = self.input_size if layer == 0 else self.output_size
                 for name, value in self._initial(size, init).items():
                     self._add(name + suffix, value)
+
+    @property
+    def gates(self):
+        return len(self.gate_names)  # G
 
     @property
     def directions(self):
@@ -250,13 +294,18 @@ class _Recurrent(_Layer):
         """Shapes of the parameters that the cell has beyond Wx, Wh, b."""
         return {}
 
-    def _options(self):
+    def options(self):
         """Keyword arguments of the cell's forward function that do not change from call to call."""
         return {}
 
     def _description(self):
         """The cell as native code knows it; ValueError for an unknown option."""
         raise NotImplementedError
+
+    def weights(self, layer, direction):
+        """-> dict of the parameters of one cell, by the names of the arguments of its forward function."""
+        suffix = self._suffixes(layer)[direction]
+        return {name: self.params[name + suffix] for name in self._names()}
 
     def cells(self):
         """The stack, bottom first, as :func:`rnncore.functional.sample_ids` takes it. One direction only."""
@@ -265,11 +314,9 @@ class _Recurrent(_Layer):
         return [
             (
                 self._description(),
-                *(self.params[name + suffix] for name in ("Wx", "Wh", "b")),
-                *(self.params.get(name + suffix) for name in ("bhn", "peephole")),
+                *map(self.weights(layer, 0).get, ("Wx", "Wh", "b", "bhn", "peephole")),
             )
             for layer in range(self.num_layers)
-            for suffix in self._suffixes(layer)
         ]
 
     def stream(self, batch_size=1):
@@ -318,7 +365,7 @@ class _Recurrent(_Layer):
         return y, state
 
     def forward(self, x, state=None, lengths=None):
-        """As calling the layer, and keep what :meth:`backward` needs; with dropout between the layers.
+        """As calling the layer, and keep what :meth:`backward` needs; with dropout.
 
         Returns
         -------
@@ -327,7 +374,8 @@ class _Recurrent(_Layer):
         """
         return self._run(x, state, lengths, training=True)
 
-    def _run(self, x, state, lengths, training):
+    def time_major(self, x):
+        """-> x (T, N, input_size) of the layer's dtype, or ids (T, N). ValueError, TypeError as calling the layer."""
         x = np.asarray(x)
         if x.dtype.kind not in "iu":
             x = functional.as_real("x", x)
@@ -337,25 +385,34 @@ class _Recurrent(_Layer):
             x = x.astype(self.dtype, copy=False)
         elif x.ndim != 2:
             raise ValueError(f"x of integers holds ids and must have two axes; got shape {x.shape}")
-        y = x.swapaxes(0, 1) if self.batch_first else x
+        return x.swapaxes(0, 1) if self.batch_first else x
+
+    def _run(self, x, state, lengths, training):
+        y = self.time_major(x)
         T, N = y.shape[:2]
-        states = self._split_state(state, N)
-        finals, cells, masks = [], [], []
+        states = self.split_state(state, N)
+        finals, cells, masks, recurrent_masks = [], [], [], []
         for layer in range(self.num_layers):
+            weights = [self.weights(layer, direction) for direction in range(self.directions)]
+            if training and self.recurrent_dropout:
+                for arrays in weights:
+                    m = dropout_mask(self._rng, (self.hidden_size,), self.recurrent_dropout, self.dtype)
+                    arrays["Wh"] = m[:, None] * arrays["Wh"]  # (h' * m) Wh = h' (diag(m) Wh)
+                    recurrent_masks.append(m)
             results = self._call(
                 "forward",
                 [
                     {
                         "x": y,
-                        **{name: self.params[name + suffix] for name in self._names()},
+                        **weights[direction],
                         **{name + "0": s[layer * self.directions + direction] for name, s in states.items()},
-                        **self._options(),
+                        **self.options(),
                         "lengths": lengths,
                         "reverse": bool(direction),
                         "training": training,
                         "checkpoint": self.checkpoint if training else None,
                     }
-                    for direction, suffix in enumerate(self._suffixes(layer))
+                    for direction in range(self.directions)
                 ],
             )
             outputs, layer_finals, caches = zip(*results, strict=True)
@@ -363,13 +420,12 @@ class _Recurrent(_Layer):
             y = outputs[0] if len(outputs) == 1 else np.concatenate(outputs, axis=2)
             cells.append(caches)
             if training and self.dropout and layer < self.num_layers - 1:
-                keep = 1 - self.dropout
-                mask = (self._rng.random(y.shape, np.float32) < keep).astype(self.dtype) / self.dtype.type(keep)
-                masks.append(mask)
-                y = y * mask
+                masks.append(dropout_mask(self._rng, y.shape, self.dropout, self.dtype))
+                y = y * masks[-1]
         state = tuple(np.stack(values) for values in zip(*finals, strict=True))
         y = y.swapaxes(0, 1) if self.batch_first else y
-        return y, self._join_state(state), LayerCache((T, N), cells, masks) if training else None
+        cache = LayerCache((T, N), cells, masks, recurrent_masks) if training else None
+        return y, self._join_state(state), cache
 
     def _call(self, function, arguments, into=None):
         """The cell's forward or backward function for each direction: at the same time, where the backend can.
@@ -411,15 +467,20 @@ class _Recurrent(_Layer):
             raise TypeError(f"cache must come from forward; got {type(cache).__name__}")
         T, N = cache.shape
         if dy is not None:
-            dy = _like("dy", dy, (*((N, T) if self.batch_first else (T, N)), self.output_size), self.dtype)
-            dy = dy.swapaxes(0, 1) if self.batch_first else dy
-        dfinals = self._split_state(dstate, N, "dstate")
+            dy = self.time_major_gradient(dy, T, N)
+        dfinals = self.split_state(dstate, N, "dstate")
         H = self.hidden_size
         dinitials = [None] * (self.num_layers * self.directions)
         for layer in reversed(range(self.num_layers)):
             if cache.masks and layer < self.num_layers - 1:
                 dy = dy * cache.masks[layer]
             dx = None
+            into = [
+                {f"d{name}": self.grads[name + suffix] for name in self._names()} for suffix in self._suffixes(layer)
+            ]
+            masks = cache.recurrent_masks[layer * self.directions :][: self.directions]
+            # The gradients of diag(m) Wh are to be scaled before they are added.
+            of_scaled = [arrays | {"dWh": np.zeros_like(arrays["dWh"])} for arrays in into] if masks else into
             results = self._call(
                 "backward",
                 [
@@ -430,8 +491,10 @@ class _Recurrent(_Layer):
                     }
                     for direction in range(self.directions)
                 ],
-                [{f"d{name}": self.grads[name + suffix] for name in self._names()} for suffix in self._suffixes(layer)],
+                of_scaled,
             )
+            for m, own, scaled in zip(masks, into, of_scaled, strict=False):
+                own["dWh"] += m[:, None] * scaled["dWh"]
             for direction, gradients in enumerate(results):
                 index = layer * self.directions + direction
                 dinitials[index] = tuple(getattr(gradients, f"d{name}0") for name in self.state_names)
@@ -443,10 +506,15 @@ class _Recurrent(_Layer):
             dx = dx.swapaxes(0, 1)
         return dx, self._join_state(dstate)
 
+    def time_major_gradient(self, dy, T, N):
+        """-> dy (T, N, H * directions) of the layer's dtype. ValueError, TypeError for another shape or dtype."""
+        dy = _like("dy", dy, (*((N, T) if self.batch_first else (T, N)), self.output_size), self.dtype)
+        return dy.swapaxes(0, 1) if self.batch_first else dy
+
     def _names(self):
         return ("Wx", "Wh", "b", *self._extra_shapes())
 
-    def _split_state(self, state, N, argument="state"):
+    def split_state(self, state, N, argument="state"):
         """-> dict of the arrays (num_layers * directions, N, H) by name; empty for None."""
         if state is None:
             return {}
@@ -474,7 +542,7 @@ class _Recurrent(_Layer):
     def _described(self):
         return {
             name: getattr(self, name)
-            for name in ("bidirectional", "batch_first", "dropout", "checkpoint")
+            for name in ("bidirectional", "batch_first", "dropout", "recurrent_dropout", "checkpoint")
             if getattr(self, name)
         }
 
@@ -590,6 +658,10 @@ class RNN(_Recurrent):
         Sequences come and go as (N, T, .).
     dropout : float, default 0
         Share of the values between layers that ``forward`` sets to zero.
+    recurrent_dropout : float, default 0
+        Share of the units that ``forward`` hides from the product with ``Wh``, drawn once a call for every layer and
+        direction: the same for all steps and rows (Gal and Ghahramani 2016, "A theoretically grounded application of
+        dropout in recurrent neural networks").
     checkpoint : True or int, optional
         Segments of the sequence that ``backward`` computes again instead of ``forward`` keeping them: long sequences
         in little memory, with the same bits; see :func:`rnncore.rnn_forward`.
@@ -617,6 +689,7 @@ class RNN(_Recurrent):
         bidirectional=False,
         batch_first=False,
         dropout=0.0,
+        recurrent_dropout=0.0,
         checkpoint=None,
         init="orthogonal",
         dtype="float32",
@@ -631,6 +704,7 @@ class RNN(_Recurrent):
             bidirectional=bidirectional,
             batch_first=batch_first,
             dropout=dropout,
+            recurrent_dropout=recurrent_dropout,
             checkpoint=checkpoint,
             init=init,
             dtype=dtype,
@@ -640,7 +714,7 @@ class RNN(_Recurrent):
     def _description(self):
         return functional.rnn_cell(self.activation)
 
-    def _options(self):
+    def options(self):
         return {"activation": self.activation}
 
 
@@ -658,7 +732,7 @@ class GRU(_Recurrent):
     form : {"reset_before", "reset_after", "simplified"}
     update : {"new", "old"}
         "new": h = z n + (1-z) h' (the course); "old": h = (1-z) n + z h' (PyTorch).
-    bidirectional, batch_first, dropout, checkpoint, init, dtype, seed
+    bidirectional, batch_first, dropout, recurrent_dropout, checkpoint, init, dtype, seed
         As in :class:`RNN`.
 
     Examples
@@ -682,13 +756,15 @@ class GRU(_Recurrent):
         bidirectional=False,
         batch_first=False,
         dropout=0.0,
+        recurrent_dropout=0.0,
         checkpoint=None,
         init="orthogonal",
         dtype="float32",
         seed=None,
     ):
         self.form, self.update = form, update
-        self.gates = self._description()[1]
+        self._description()
+        self.gate_names = ("z", "n") if form == "simplified" else ("r", "z", "n")
         super().__init__(
             input_size,
             hidden_size,
@@ -696,6 +772,7 @@ class GRU(_Recurrent):
             bidirectional=bidirectional,
             batch_first=batch_first,
             dropout=dropout,
+            recurrent_dropout=recurrent_dropout,
             checkpoint=checkpoint,
             init=init,
             dtype=dtype,
@@ -708,7 +785,7 @@ class GRU(_Recurrent):
     def _extra_shapes(self):
         return {"bhn": (self.hidden_size,)} if self.form == "reset_after" else {}
 
-    def _options(self):
+    def options(self):
         return {"form": self.form, "update": self.update}
 
 
@@ -729,7 +806,7 @@ class LSTM(_Recurrent):
     output_activation : {"tanh", "identity"}
     forget_bias : float, default 1
         Added to the f block of ``b`` at the start (Jozefowicz, Zaremba and Sutskever 2015).
-    bidirectional, batch_first, dropout, checkpoint, init, dtype, seed
+    bidirectional, batch_first, dropout, recurrent_dropout, checkpoint, init, dtype, seed
         As in :class:`RNN`.
 
     Examples
@@ -742,7 +819,7 @@ class LSTM(_Recurrent):
     """
 
     cell_name = "lstm"
-    gates = 4
+    gate_names = ("i", "f", "g", "o")
     state_names = ("h", "c")
 
     def __init__(
@@ -758,6 +835,7 @@ class LSTM(_Recurrent):
         bidirectional=False,
         batch_first=False,
         dropout=0.0,
+        recurrent_dropout=0.0,
         checkpoint=None,
         init="orthogonal",
         dtype="float32",
@@ -773,6 +851,7 @@ class LSTM(_Recurrent):
             bidirectional=bidirectional,
             batch_first=batch_first,
             dropout=dropout,
+            recurrent_dropout=recurrent_dropout,
             checkpoint=checkpoint,
             init=init,
             dtype=dtype,
@@ -790,5 +869,5 @@ class LSTM(_Recurrent):
     def _extra_shapes(self):
         return {"peephole": (3, self.hidden_size)} if self.peephole else {}
 
-    def _options(self):
+    def options(self):
         return {"peephole_output": self.peephole_output, "output_activation": self.output_activation}

@@ -1,5 +1,6 @@
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
 from numpy.random import Generator
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
@@ -8,6 +9,8 @@ State = Array | tuple[Array, Array]
 StateLike = ArrayLike | tuple[ArrayLike, ArrayLike]
 Init = Literal["orthogonal", "uniform"]
 Seed = int | Generator | None
+
+def dropout_mask(rng: Generator, shape: tuple[int, ...], share: float, dtype: np.dtype[Any]) -> Array: ...
 
 class _Layer:
     dtype: Any
@@ -38,6 +41,9 @@ class LayerCache(NamedTuple):
     shape: tuple[int, int]
     cells: list[list[Any]]
     masks: list[Array]
+    recurrent_masks: list[Array]
+    @property
+    def gates(self) -> list[Array | None]: ...
 
 class _Recurrent(_Layer):
     input_size: int
@@ -46,14 +52,23 @@ class _Recurrent(_Layer):
     bidirectional: bool
     batch_first: bool
     dropout: float
+    recurrent_dropout: float
     checkpoint: Literal[True] | int | None
     backend: Any
-    gates: int
+    cell_name: str
+    gate_names: tuple[str, ...]
     state_names: tuple[str, ...]
+    @property
+    def gates(self) -> int: ...
     @property
     def directions(self) -> int: ...
     @property
     def output_size(self) -> int: ...
+    def weights(self, layer: int, direction: int) -> dict[str, Array]: ...
+    def options(self) -> dict[str, str]: ...
+    def time_major(self, x: ArrayLike) -> Array: ...
+    def time_major_gradient(self, dy: ArrayLike, T: int, N: int) -> Array: ...
+    def split_state(self, state: StateLike | None, N: int, argument: str = "state") -> dict[str, Array]: ...
     def cells(self) -> list[tuple[Any, ...]]: ...
     def stream(self, batch_size: int = 1) -> Stream: ...
     def __call__(
@@ -86,6 +101,7 @@ class RNN(_Recurrent):
         bidirectional: bool = False,
         batch_first: bool = False,
         dropout: float = 0.0,
+        recurrent_dropout: float = 0.0,
         checkpoint: Literal[True] | int | None = None,
         init: Init = "orthogonal",
         dtype: DTypeLike = "float32",
@@ -104,6 +120,7 @@ class GRU(_Recurrent):
         bidirectional: bool = False,
         batch_first: bool = False,
         dropout: float = 0.0,
+        recurrent_dropout: float = 0.0,
         checkpoint: Literal[True] | int | None = None,
         init: Init = "orthogonal",
         dtype: DTypeLike = "float32",
@@ -124,6 +141,7 @@ class LSTM(_Recurrent):
         bidirectional: bool = False,
         batch_first: bool = False,
         dropout: float = 0.0,
+        recurrent_dropout: float = 0.0,
         checkpoint: Literal[True] | int | None = None,
         init: Init = "orthogonal",
         dtype: DTypeLike = "float32",

@@ -9,7 +9,7 @@ __all__ = ["fused_softmax_cross_entropy", "sigmoid_cross_entropy", "softmax_cros
 _REDUCTIONS = ("mean", "sum", "none")
 
 
-def softmax_cross_entropy(logits, targets, lengths=None, *, reduction="mean", out=None):
+def softmax_cross_entropy(logits, targets, lengths=None, *, weights=None, reduction="mean", out=None):
     """``-log softmax(y)[target]`` at every valid step, and its gradient ``softmax(y) - onehot(target)``.
 
     Parameters
@@ -19,9 +19,12 @@ def softmax_cross_entropy(logits, targets, lengths=None, *, reduction="mean", ou
         Ids in [0, V).
     lengths : integer array (N,), optional
         Steps t >= lengths[n] count for nothing: what stands in ``logits`` and ``targets`` there does not matter.
+    weights : array (T, N), or (...), optional
+        How much each step counts, finite and >= 0; all the same if None. A step of weight 0 is as good as padded.
     reduction : {"mean", "sum", "none"}
-        "mean" is over the valid steps. With "none" the loss of every step comes back, and the gradient is that of
-        their sum.
+        "mean" is ``sum(weights * loss) / sum(weights)`` over the valid steps, 0 if there are none, "sum" is
+        ``sum(weights * loss)``. With "none" ``weights * loss`` of every step comes back, and the gradient is that
+        of their sum.
     out : array like logits, optional
         Where the gradient goes; may be ``logits`` itself, which saves its memory.
 
@@ -34,7 +37,7 @@ def softmax_cross_entropy(logits, targets, lengths=None, *, reduction="mean", ou
     Raises
     ------
     ValueError, TypeError
-        A shape, dtype, target, length or reduction is wrong.
+        A shape, dtype, target, length, weight or reduction is wrong.
 
     Examples
     --------
@@ -42,21 +45,29 @@ def softmax_cross_entropy(logits, targets, lengths=None, *, reduction="mean", ou
     >>> loss, dlogits = softmax_cross_entropy(np.zeros((1, 1, 4)), np.array([[2]]))
     >>> round(loss, 4), dlogits[0, 0].tolist()
     (1.3863, [0.25, 0.25, -0.75, 0.25])
+
+    Rare classes count more:
+
+    >>> targets = np.array([[2], [1]])
+    >>> weights = np.array([1.0, 3.0, 1.0, 1.0])[targets]
+    >>> _, dlogits = softmax_cross_entropy(np.zeros((2, 1, 4)), targets, weights=weights)
+    >>> dlogits[1, 0].tolist()
+    [0.1875, -0.5625, 0.1875, 0.1875]
     """
     logits = functional.as_real("logits", logits)
     V = logits.shape[-1] if logits.ndim else 0
-    targets, weights, scale = _clean_targets("logits", logits, targets, V, lengths, reduction)
+    targets, weights, scale = _clean_targets("logits", logits, targets, V, lengths, weights, reduction)
     if out is None:
         out = np.empty_like(logits, dtype=np.result_type(logits, np.float32), order="C")
     else:
         _check_out(out, logits.shape)
     if out is not logits:
         out[...] = logits
-    losses = functional.softmax_cross_entropy_rows(out, targets, weights)
-    return _reduce(losses, scale, reduction), out
+    losses = functional.softmax_cross_entropy_rows(out, targets, weights * scale)
+    return _reduce(losses, weights, scale, reduction), out
 
 
-def fused_softmax_cross_entropy(dense, x, targets, lengths=None, *, reduction="mean", training=True):
+def fused_softmax_cross_entropy(dense, x, targets, lengths=None, *, weights=None, reduction="mean", training=True):
     """:func:`softmax_cross_entropy` of the output of a :class:`rnncore.Dense` layer, and its backward pass, in one.
 
     The logits exist for some rows at a time only, so that a large vocabulary needs no (T, N, V) array.
@@ -67,7 +78,7 @@ def fused_softmax_cross_entropy(dense, x, targets, lengths=None, *, reduction="m
         Output layer; the gradients are added to ``dense.grads``.
     x : float array (T, N, H), or any (..., H) without lengths
         Its input.
-    targets, lengths, reduction
+    targets, lengths, weights, reduction
         As in :func:`softmax_cross_entropy`.
     training : bool, default True
         False computes the loss only.
@@ -81,7 +92,7 @@ def fused_softmax_cross_entropy(dense, x, targets, lengths=None, *, reduction="m
     Raises
     ------
     ValueError, TypeError
-        A shape, dtype, target, length or reduction is wrong.
+        A shape, dtype, target, length, weight or reduction is wrong.
 
     Examples
     --------
@@ -94,21 +105,22 @@ def fused_softmax_cross_entropy(dense, x, targets, lengths=None, *, reduction="m
     x = functional.as_real("x", x).astype(dense.dtype, copy=False)
     if x.ndim < 1 or x.shape[-1] != dense.input_size:
         raise ValueError(f"x must be (..., input_size) = (..., {dense.input_size}); got {x.shape}")
-    targets, weights, scale = _clean_targets("x", x, targets, dense.output_size, lengths, reduction)
-    if lengths is not None:
-        # What stands at padded steps may be NaN, which a weight of 0 does not take out of a sum.
+    targets, weights, scale = _clean_targets("x", x, targets, dense.output_size, lengths, weights, reduction)
+    if not weights.all():
+        # What stands at steps that do not count may be NaN, which a weight of 0 does not take out of a sum.
         x = np.where((weights != 0)[..., None], x, dense.dtype.type(0))
     losses, dx = functional.softmax_head(
         x.reshape(targets.size, dense.input_size),
         *dense.weights(),
         targets.reshape(-1),
-        weights.reshape(-1),
+        (weights * scale).reshape(-1),
         *((dense.grads["W"], dense.grads["b"]) if training else ()),
     )
-    return _reduce(losses.reshape(targets.shape), scale, reduction), None if dx is None else dx.reshape(x.shape)
+    loss = _reduce(losses.reshape(targets.shape), weights, scale, reduction)
+    return loss, None if dx is None else dx.reshape(x.shape)
 
 
-def sigmoid_cross_entropy(logits, targets, lengths=None, *, reduction="mean"):
+def sigmoid_cross_entropy(logits, targets, lengths=None, *, weights=None, reduction="mean"):
     """``-t log sigmoid(y) - (1-t) log(1 - sigmoid(y))`` summed over the labels of a step, and its gradient.
 
     Parameters
@@ -119,7 +131,7 @@ def sigmoid_cross_entropy(logits, targets, lengths=None, *, reduction="mean"):
         Probabilities in [0, 1]; 0 and 1 for labels.
     lengths : integer array (N,), optional
         Steps t >= lengths[n] count for nothing.
-    reduction : {"mean", "sum", "none"}
+    weights, reduction
         As in :func:`softmax_cross_entropy`.
 
     Returns
@@ -131,7 +143,7 @@ def sigmoid_cross_entropy(logits, targets, lengths=None, *, reduction="mean"):
     Raises
     ------
     ValueError, TypeError
-        A shape, dtype, target, length or reduction is wrong.
+        A shape, dtype, target, length, weight or reduction is wrong.
 
     Examples
     --------
@@ -146,7 +158,7 @@ def sigmoid_cross_entropy(logits, targets, lengths=None, *, reduction="mean"):
         raise TypeError(f"targets must be numbers in [0, 1]; got dtype {targets.dtype}")
     if targets.shape != logits.shape or logits.ndim < 1:
         raise ValueError(f"targets must have the shape of logits, {logits.shape}; got {targets.shape}")
-    weights, scale = _weights(logits.shape[:-1], lengths, reduction)
+    weights, scale = _weights(logits.shape[:-1], lengths, weights, reduction)
     valid = (weights != 0)[..., None]
     y = np.where(valid, logits, 0).astype(np.result_type(logits, np.float32), copy=False)
     t = np.where(valid, targets, 0).astype(y.dtype)
@@ -155,13 +167,13 @@ def sigmoid_cross_entropy(logits, targets, lengths=None, *, reduction="mean"):
         raise ValueError(f"targets must lie in [0, 1]; got {t[wrong].flat[0]}")
     # log(1 + exp(y)) - t y, written so that exp never overflows
     decay = np.exp(-np.abs(y))
-    losses = (np.maximum(y, 0) - t * y + np.log1p(decay)).sum(axis=-1, dtype=np.float64) * (weights != 0)
+    losses = (np.maximum(y, 0) - t * y + np.log1p(decay)).sum(axis=-1, dtype=np.float64)
     sigmoid = np.where(y >= 0, 1, decay) / (1 + decay)
-    dlogits = (sigmoid - t) * weights[..., None].astype(y.dtype)
-    return _reduce(losses, scale, reduction), dlogits
+    dlogits = (sigmoid - t) * (weights * scale)[..., None].astype(y.dtype)
+    return _reduce(losses, weights, scale, reduction), dlogits
 
 
-def _clean_targets(name, array, targets, V, lengths, reduction):
+def _clean_targets(name, array, targets, V, lengths, weights, reduction):
     """-> int64 targets in the shape of the steps of ``array``, 0 where they do not count, weights, scale."""
     targets = np.asarray(targets)
     if targets.dtype.kind not in "iu":
@@ -169,7 +181,7 @@ def _clean_targets(name, array, targets, V, lengths, reduction):
     shape = array.shape[:-1]
     if not array.ndim or targets.shape != shape:
         raise ValueError(f"targets must have the shape of {name} without its last axis, {shape}; got {targets.shape}")
-    weights, scale = _weights(shape, lengths, reduction)
+    weights, scale = _weights(shape, lengths, weights, reduction)
     targets = np.where(weights != 0, targets, 0)  # a copy, so that what is checked is what is used
     wrong = (targets < 0) | (targets >= V)
     if (wrong & (weights != 0)).any():
@@ -184,22 +196,32 @@ def _check_out(out, shape):
         raise ValueError(f"out must be a C-contiguous float array of shape {shape}; got {got}")
 
 
-def _weights(shape, lengths, reduction):
-    """-> weight of every step in the gradient (T, N), factor of the summed loss."""
+def _weights(shape, lengths, weights, reduction):
+    """-> float64 weight of every step in the loss and gradient, 0 where it does not count; factor of both."""
     if reduction not in _REDUCTIONS:
         raise ValueError(f"reduction must be one of {', '.join(map(repr, _REDUCTIONS))}; got {reduction!r}")
-    weights = np.ones(shape)
+    valid = np.ones(shape, dtype=bool)
     if lengths is not None:
         if len(shape) != 2:
             raise ValueError(f"lengths need logits of shape (T, N, V); got {len(shape) + 1} axes")
         T, N = shape
-        weights[:] = np.arange(T)[:, None] < functional.clean_lengths(lengths, T, N)
+        valid[:] = np.arange(T)[:, None] < functional.clean_lengths(lengths, T, N)
+    weights = valid if weights is None else np.asarray(weights)
+    if weights.dtype.kind not in "biuf":
+        raise TypeError(f"weights must be real numbers; got dtype {weights.dtype}")
+    if weights.shape != shape:
+        raise ValueError(f"weights must have the shape of the steps, {shape}; got {weights.shape}")
+    weights = np.where(valid, weights, 0).astype(np.float64, order="C")
+    wrong = ~((weights >= 0) & (weights < np.inf))
+    if wrong.any():
+        raise ValueError(f"weights must be finite and not negative; got {weights[wrong].flat[0]}")
     scale = 1.0
     if reduction == "mean":
+        weights /= weights.max(initial=0) or 1  # a mean asks for ratios only; the sum is now >= 1 or 0, and finite
         scale = 1 / max(weights.sum(), 1)
-        weights *= scale
     return weights, scale
 
 
-def _reduce(losses, scale, reduction):
+def _reduce(losses, weights, scale, reduction):
+    losses *= weights
     return losses if reduction == "none" else float(losses.sum() * scale)

@@ -12,6 +12,7 @@ def softmax_cross_entropy(
     targets: ArrayLike,
     lengths: ArrayLike | None = None,
     *,
+    weights: ArrayLike | None = None,
     reduction: Reduction = "mean",
     out: Array | None = None,
 ) -> tuple[Any, Array]: ...
@@ -21,9 +22,15 @@ def fused_softmax_cross_entropy(
     targets: ArrayLike,
     lengths: ArrayLike | None = None,
     *,
+    weights: ArrayLike | None = None,
     reduction: Reduction = "mean",
     training: bool = True,
 ) -> tuple[Any, Array | None]: ...
 def sigmoid_cross_entropy(
-    logits: ArrayLike, targets: ArrayLike, lengths: ArrayLike | None = None, *, reduction: Reduction = "mean"
+    logits: ArrayLike,
+    targets: ArrayLike,
+    lengths: ArrayLike | None = None,
+    *,
+    weights: ArrayLike | None = None,
+    reduction: Reduction = "mean",
 ) -> tuple[Any, Array]: ...

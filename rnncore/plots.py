@@ -2,7 +2,16 @@
 
 import numpy as np
 
-__all__ = ["loss_curve"]
+__all__ = ["beam", "gates", "gradient_flow", "history", "loss_curve"]
+
+# Characters that a label would not show.
+_VISIBLE = str.maketrans({" ": "␣", "\n": "↵", "\t": "⇥"})
+
+
+def _axes(ax, width=7, height=4):
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained").add_subplot() if ax is None else ax
 
 
 def loss_curve(losses, held_out=(), ax=None):
@@ -25,9 +34,7 @@ def loss_curve(losses, held_out=(), ax=None):
     ModuleNotFoundError
         matplotlib is not installed: ``pip install "rnncore[cli]"``.
     """
-    from matplotlib.figure import Figure
-
-    ax = Figure(figsize=(7, 4), layout="constrained").add_subplot() if ax is None else ax
+    ax = _axes(ax)
     losses = np.asarray(losses, np.float64)
     updates = np.arange(1, len(losses) + 1)
     ax.plot(updates, losses, color="0.8", linewidth=0.8, label="training, each update")
@@ -41,4 +48,256 @@ def loss_curve(losses, held_out=(), ax=None):
     ax.set_ylabel("loss (nats a token)")
     ax.grid(alpha=0.3)
     ax.legend()
+    return ax
+
+
+def history(records, ax=None):
+    """Training and held-out loss by epoch.
+
+    Parameters
+    ----------
+    records : sequence of dict
+        A model's ``history``: ``epoch``, ``loss`` and, where it was measured, ``held_out``; None is left out.
+    ax : matplotlib Axes, optional
+
+    Returns
+    -------
+    matplotlib Axes
+
+    Raises
+    ------
+    ValueError
+        There is no record.
+    ModuleNotFoundError
+        matplotlib is not installed: ``pip install "rnncore[cli]"``.
+
+    Examples
+    --------
+    >>> ax = history([{"epoch": 1, "loss": 2.5, "held_out": 2.6}, {"epoch": 2, "loss": 1.9, "held_out": 2.2}])
+    """
+    if not records:
+        raise ValueError("records must hold at least one epoch; got none")
+    from matplotlib.ticker import MaxNLocator
+
+    ax = _axes(ax)
+    for name, label, color in (("loss", "training", "C0"), ("held_out", "held-out", "C1")):
+        points = [(record["epoch"], record[name]) for record in records if record.get(name) is not None]
+        if points:
+            ax.plot(*zip(*points, strict=True), "o-", color=color, markersize=4, label=label)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.set_xlabel("epoch")
+    ax.set_ylabel("loss")
+    ax.grid(alpha=0.3)
+    ax.legend()
+    return ax
+
+
+def gradient_flow(norms, ax=None):
+    """How much of the gradient reaches each step, on a logarithmic scale.
+
+    Parameters
+    ----------
+    norms : dict of str -> array (T,)
+        By label, rows of :func:`rnncore.gradient_flow`. Zeros leave a gap.
+    ax : matplotlib Axes, optional
+
+    Returns
+    -------
+    matplotlib Axes
+
+    Raises
+    ------
+    ValueError
+        There is nothing to draw, or an array is not (T,).
+    ModuleNotFoundError
+        matplotlib is not installed: ``pip install "rnncore[cli]"``.
+
+    Examples
+    --------
+    >>> ax = gradient_flow({"RNN": 0.5 ** np.arange(20)[::-1], "LSTM": 0.9 ** np.arange(20)[::-1]})
+    """
+    norms = {label: np.asarray(values, np.float64) for label, values in norms.items()}
+    if not norms:
+        raise ValueError("norms must hold at least one array; got none")
+    for label, values in norms.items():
+        if values.ndim != 1 or not values.size:
+            raise ValueError(f"norms[{label!r}] must be (T,) with T at least 1; got {values.shape}")
+    ax = _axes(ax)
+    for label, values in norms.items():
+        ax.plot(np.where(values > 0, values, np.nan), ".-", markersize=4, linewidth=1.5, label=label)
+    if any((values > 0).any() for values in norms.values()):
+        ax.set_yscale("log")
+    ax.set_xlabel("step t")
+    ax.set_ylabel("norm of dL/dh at step t")
+    ax.grid(alpha=0.3)
+    ax.legend()
+    return ax
+
+
+def gates(activations, tokens, ax=None, *, units=None, title=None):
+    """Heat map of what a gate, or a state, does while it reads: units down, tokens along.
+
+    Values that all lie in [0, 1] are drawn in that range, others in one around 0, at least [-1, 1]. As in Karpathy,
+    Johnson and Fei-Fei 2015, "Visualizing and understanding recurrent networks".
+
+    Parameters
+    ----------
+    activations : array (T, H)
+        One row of the batch and one gate block of ``cache.gates``, say.
+    tokens : sequence of str
+        T labels.
+    ax : matplotlib Axes, optional
+    units : sequence of int, optional
+        The units to draw, in this order; all if not given.
+    title : str, optional
+
+    Returns
+    -------
+    matplotlib Axes
+
+    Raises
+    ------
+    ValueError
+        A shape is wrong, there is nothing to draw, or a unit is not in [0, H).
+    ModuleNotFoundError
+        matplotlib is not installed: ``pip install "rnncore[cli]"``.
+
+    Examples
+    --------
+    >>> ax = gates(np.random.default_rng(0).random((11, 8)), "hello world", units=[2, 3, 5], title="forget gate")
+    """
+    values, tokens = np.asarray(activations, np.float64), list(tokens)
+    if values.ndim != 2 or not values.size:
+        raise ValueError(f"activations must be (T, H), both at least 1; got {values.shape}")
+    T, H = values.shape
+    if len(tokens) != T:
+        raise ValueError(f"tokens must be T = {T} as in activations; got {len(tokens)}")
+    units = list(range(H)) if units is None else list(units)
+    if not units or not all(0 <= unit < H for unit in units):
+        raise ValueError(f"units must be one or more in [0, H) = [0, {H}); got {units}")
+    values = values[:, units].T
+    labels = [token.translate(_VISIBLE) for token in tokens]
+    own = ax is None
+    ax = _axes(ax, np.clip(1.5 + 0.2 * T, 5, 16), np.clip(1.2 + 0.16 * len(units), 2.4, 9))
+    if np.nanmin(values) >= 0 and np.nanmax(values) <= 1:
+        colors = {"cmap": "viridis", "vmin": 0, "vmax": 1}
+    else:
+        limit = max(1, np.nanmax(np.abs(values)))
+        colors = {"cmap": "RdBu_r", "vmin": -limit, "vmax": limit}
+    image = ax.imshow(values, aspect="auto", interpolation="nearest", **colors)
+    ax.figure.colorbar(image, ax=ax, pad=0.01 if own else 0.05)
+    # Points that a column has: longer labels stand upright, and take a line's height of it.
+    width = ax.get_window_extent().width * 72 / ax.figure.dpi / T
+    letters = max(map(len, labels))
+    level = letters == 1 or 7 * letters < width
+    size = np.clip(width / 1.25, 3, 10)
+    ax.set_xticks(range(T), labels, rotation=0 if level else 90, fontsize=size, parse_math=False)
+    every = -(-len(units) // 20)
+    ax.set_yticks(range(0, len(units), every), units[::every], fontsize=8)
+    ax.tick_params(length=0)
+    ax.set_ylabel("unit")
+    if title is not None:
+        ax.set_title(title)
+    return ax
+
+
+def beam(steps, ax=None, *, best=None):
+    """The tree of a beam search: a column for each step, the most probable hypothesis on top.
+
+    Parameters
+    ----------
+    steps : sequence of sequences of (parent, token, log_prob, kept)
+        For each step its hypotheses: position of what it continues in the step before (-1 in the first step), the token
+        added, log-probability of the whole so far, and whether the search kept it; others are faint.
+    ax : matplotlib Axes, optional
+    best : (int, int), optional
+        Step and position where the path that is emphasised ends: a hypothesis may be finished before the last step. If
+        not given, the most probable kept one of the last step.
+
+    Returns
+    -------
+    matplotlib Axes
+
+    Raises
+    ------
+    ValueError
+        There is no step, a step is empty, or a parent or ``best`` does not exist.
+    ModuleNotFoundError
+        matplotlib is not installed: ``pip install "rnncore[cli]"``.
+
+    Examples
+    --------
+    >>> first = [(-1, "a", -0.4, True), (-1, "the", -1.2, True)]
+    >>> second = [(0, "cat", -1.5, True), (1, "cat", -1.4, True), (0, "dog", -2.3, False)]
+    >>> ax = beam([first, second])
+    """
+    steps = [list(step) for step in steps]
+    if not steps or not all(steps):
+        raise ValueError(f"steps must be one or more, none empty; got sizes {[len(step) for step in steps]}")
+    for t, step in enumerate(steps):
+        allowed = range(len(steps[t - 1])) if t else [-1]
+        for parent, *_ in step:
+            if parent not in allowed:
+                wanted = f"in [0, {len(allowed)})" if t else "-1"
+                raise ValueError(f"parents in steps[{t}] must be {wanted}; got {parent}")
+    nodes = [(t, k) for t, step in enumerate(steps) for k in range(len(step))]
+    parents = {(t, k): (t - 1, steps[t][k][0]) for t, k in nodes}
+    if best is None:
+        _, k = max(((bool(kept), log_prob), k) for k, (_, _, log_prob, kept) in enumerate(steps[-1]))
+        best = len(steps) - 1, k
+    elif tuple(best) not in parents:
+        raise ValueError(f"best must be the step and the position of a hypothesis; got {best!r}")
+    path, node = set(), tuple(best)
+    while node in parents:
+        path.add(node)
+        node = parents[node]
+
+    places = {(-1, -1): (0, 0)}
+    for t, step in enumerate(steps):
+        ranked = sorted(range(len(step)), key=lambda k: -step[k][2])
+        places |= {(t, k): (t + 1, rank) for rank, k in enumerate(ranked)}
+    rows = max(map(len, steps))
+    ax = _axes(ax, np.clip(1.1 * len(steps) + 1.2, 4, 30), np.clip(0.6 * rows + 0.9, 2, 30))
+    ax.plot(0, 0, "o", color="C1", markersize=8)
+    along = np.linspace(0, 1, 25)
+    rise = along**2 * (3 - 2 * along)  # level at both ends, clear of the numbers below the nodes
+    for t, k in nodes:
+        _, token, log_prob, kept = steps[t][k]
+        (x, y), chosen = places[t, k], (t, k) in path
+        color = "C1" if chosen else "0.45" if kept else "0.8"
+        (x0, y0), width = places[parents[t, k]], 2.5 if chosen else 1
+        style = "-" if kept or chosen else ":"
+        ax.plot(x0 + (x - x0) * along, y0 + (y - y0) * rise, style, color=color, linewidth=width, zorder=1 + chosen)
+        label = token.translate(_VISIBLE)
+        ax.annotate(
+            label if len(label) <= 10 else label[:9] + "…",
+            (x, y),
+            ha="center",
+            va="center",
+            fontsize=9,
+            fontweight="bold" if chosen else "normal",
+            color="black" if kept or chosen else "0.55",
+            bbox={"boxstyle": "round,pad=0.3", "facecolor": "white", "edgecolor": color, "linewidth": width},
+            parse_math=False,
+            zorder=4,
+        )
+        ax.annotate(
+            f"{log_prob:.2f}",
+            (x, y),
+            (0, -10),
+            textcoords="offset points",
+            ha="center",
+            va="top",
+            fontsize=6.5,
+            color="0.3" if kept or chosen else "0.6",
+            bbox={"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none"},
+            zorder=3,
+        )
+    ax.set_xlim(-0.3, len(steps) + 0.6)
+    ax.set_ylim(rows - 0.3, -0.6)
+    ax.set_xticks(range(1, len(steps) + 1))
+    ax.set_yticks([])
+    ax.set_xlabel("step")
+    ax.tick_params(length=0)
+    ax.spines[:].set_visible(False)
     return ax

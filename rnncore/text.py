@@ -28,6 +28,7 @@ class Vocabulary:
       `encode` never gives ``<eos>``; a caller that wants it appends ``eos_id``.
     * ``"word"``: a token is what `str.split` gives; every newline is ``<eos>``, as is usual for the
       Penn Treebank and WikiText files. The literal words ``<unk>`` and ``<eos>`` in a text are ids 0 and 1.
+      `encode` also takes a list or tuple of str, a text already cut into its tokens; `from_text`, several such.
 
     Parameters
     ----------
@@ -88,8 +89,9 @@ class Vocabulary:
 
         Parameters
         ----------
-        text : str or iterable of str
-            One text or several (sentences, documents). Nothing is put between them.
+        text : str, or iterable of str or lists of str
+            One text or several (sentences, documents). Nothing is put between them. At level ``"word"`` a list
+            (or tuple) inside the iterable is a text already cut into its tokens.
         level : {"char", "word"}
         max_size : int, optional
             Largest number of entries, the two specials included. None is no limit for characters and
@@ -104,14 +106,17 @@ class Vocabulary:
         Raises
         ------
         TypeError
-            `text` is neither str nor an iterable of str.
+            `text` is neither str nor an iterable of texts.
         ValueError
-            Unknown `level`, no token at all in `text`, ``max_size < 3``, ``min_count < 1``.
+            Unknown `level`, no token at all in `text`, a token of a list that is empty or holds white space,
+            ``max_size < 3``, ``min_count < 1``.
 
         Examples
         --------
         >>> Vocabulary.from_text("hello", max_size=4).tokens
         ('<unk>', '<eos>', 'l', 'e')
+        >>> Vocabulary.from_text([["John", "Smith"], ["Smith", "'s"]], level="word").tokens
+        ('<unk>', '<eos>', 'Smith', "'s", 'John')
         """
         _check_level(level)
         if max_size is None:
@@ -124,9 +129,8 @@ class Vocabulary:
 
         counts = Counter()
         for position, part in enumerate([text] if isinstance(text, str) else text):
-            if not isinstance(part, str):
-                raise TypeError(f"text[{position}] must be str; got {type(part).__name__}")
-            counts.update(part if level == "char" else part.split())
+            _check_text(part, f"text[{position}]", level)
+            counts.update(part.split() if level == "word" and isinstance(part, str) else part)
         if not counts:
             raise ValueError(f"text must hold at least one token (level {level!r}); got none")
         for special in SPECIALS:
@@ -165,17 +169,19 @@ class Vocabulary:
 
         Parameters
         ----------
-        text : str
+        text : str, or at level "word" also list or tuple of str
+            A list holds tokens and is not split any further.
 
         Returns
         -------
         ids : ndarray (L,) of int64
-            Level ``"char"``: one id a character. Level ``"word"``: one id a word and one a newline.
+            Level ``"char"``: one id a character. Level ``"word"``: one id a word and one a newline; of a list,
+            one id a token.
 
         Raises
         ------
         TypeError
-            `text` is not a str.
+            `text` is neither, or a token of a list is not a str.
 
         Examples
         --------
@@ -183,14 +189,15 @@ class Vocabulary:
         array([4, 2, 3, 0])
         >>> Vocabulary(["a", "b"], level="word").encode("a b\nc")
         array([2, 3, 1, 0])
+        >>> Vocabulary(["a", "b"], level="word").encode(["a", "b", "a b", "<eos>"])
+        array([2, 3, 0, 1])
         """
-        if not isinstance(text, str):
-            raise TypeError(f"text must be str; got {type(text).__name__}")
+        _check_text(text, "text", self._level)
         if self._level == "char":
             # surrogatepass: Python's str may hold lone surrogates (undecodable file names and the like).
             codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
             return self._table[np.minimum(codes, len(self._table) - 1)]
-        words = text.replace("\n", f" {EOS} ").split()
+        words = text.replace("\n", f" {EOS} ").split() if isinstance(text, str) else text
         return np.fromiter(map(self._ids.get, words, repeat(self.unk_id)), dtype=np.int64, count=len(words))
 
     def decode(self, ids):
@@ -451,6 +458,18 @@ def streams(ids, batch_size):
 def _check_level(level):
     if level not in LEVELS:
         raise ValueError(f"level must be 'char' or 'word'; got {level!r}")
+
+
+def _check_text(text, name, level):
+    if isinstance(text, str):
+        return
+    is_list = isinstance(text, (list, tuple))
+    if level == "char" or not is_list:
+        wanted = "str or a list of str" if level == "word" else "str at level 'char'" if is_list else "str"
+        raise TypeError(f"{name} must be {wanted}; got {type(text).__name__}")
+    for position, token in enumerate(text):
+        if not isinstance(token, str):
+            raise TypeError(f"{name}[{position}] must be str; got {type(token).__name__}")
 
 
 def _check_token(token, name, level):

@@ -9,7 +9,7 @@ from gradcheck import check_gradients
 from problems import TOLERANCE
 
 import rnncore as rc
-from rnncore import reference
+from rnncore import functional, reference
 
 T, N, D, H = 5, 3, 2, 4
 
@@ -129,12 +129,22 @@ def test_gradients_with_ids(rng, kind, batch_first):
     check_layer(rng, layer, ids, [3, 1, 5])
 
 
-@each_cell
-def test_gradients_of_dropout_use_the_mask_of_the_forward_pass(rng, kind):
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"num_layers": 3, "dropout": 0.4},
+        {"num_layers": 2, "dropout": 0.4, "recurrent_dropout": 0.3},
+        {"num_layers": 2, "recurrent_dropout": 0.5, "checkpoint": 2},
+    ],
+    ids=["between", "both", "recurrent"],
+)
+@pytest.mark.parametrize("backend", [functional, reference], ids=["engine", "reference"])
+@every_layer
+def test_gradients_of_dropout_use_the_mask_of_the_forward_pass(rng, kind, backend, options):
     """Differences are taken with the generator set back, so that every forward pass drops the same."""
     generator = np.random.default_rng(3)
-    options = {"num_layers": 3, "bidirectional": True, "dropout": 0.4, "seed": generator}
-    layer = make_layer(rng, kind, **options)
+    layer = make_layer(rng, kind, bidirectional=True, seed=generator, **options)
+    layer.backend = backend
     start = generator.bit_generator.state
 
     def set_back():
@@ -460,6 +470,128 @@ def test_seeds_reproduce_dropout(rng):
     assert (runs[3] != runs[0]).any()
 
 
+@pytest.mark.parametrize("backend", [functional, reference], ids=["engine", "reference"])
+@every_layer
+def test_recurrent_dropout_is_one_mask_of_the_rows_of_Wh_for_all_steps(rng, kind, backend):
+    layer = make_layer(rng, kind, num_layers=2, bidirectional=True, recurrent_dropout=0.5)
+    layer.backend = backend
+    scaled = make_layer(rng, kind, num_layers=2, bidirectional=True)
+    x, lengths, state = rng.normal(size=(T, N, D)), [4, 0, 5], make_state(rng, layer)
+    dy, dstate = rng.normal(size=(T, N, 2 * H)), make_state(rng, layer)
+    y, final, cache = layer.forward(x, join(layer, state), lengths)
+    dx, dinitial = layer.backward(dy, cache, join(layer, dstate))
+    masks = dict(zip(("_0", "_0_reverse", "_1", "_1_reverse"), cache.recurrent_masks, strict=True))
+    for name, value in scaled.params.items():
+        value[...] = layer.params[name]
+    for end, m in masks.items():
+        assert m.shape == (H,)
+        assert set(m) <= {0, 2}
+        scaled.params["Wh" + end] *= m[:, None]
+    assert len({m.tobytes() for m in masks.values()}) > 1
+    y_scaled, final_scaled = scaled(x, join(layer, state), lengths)
+    np.testing.assert_allclose(y, y_scaled, **CLOSE)
+    np.testing.assert_allclose(np.stack(split(layer, final)), np.stack(split(layer, final_scaled)), **CLOSE)
+    expected = gradients_of(scaled, x, state, lengths, dy, dstate)
+    for end, m in masks.items():
+        expected["Wh" + end] *= m[:, None]
+    actual = {"x": dx, **layer.grads} | {f"state {k}": d for k, d in enumerate(split(layer, dinitial))}
+    assert actual.keys() == expected.keys()
+    for name, wanted in expected.items():
+        atol = CLOSE["atol"] * np.abs(wanted).max(initial=1)
+        np.testing.assert_allclose(actual[name], wanted, rtol=0, atol=atol, err_msg=name)
+
+
+@each_cell
+def test_no_recurrent_dropout_is_as_without_the_argument(rng, kind):
+    x, dy = rng.normal(size=(T, N, D)), rng.normal(size=(T, N, 2 * H))
+    runs = []
+    for options in ({}, {"recurrent_dropout": 0}):
+        layer = make_layer(np.random.default_rng(0), kind, num_layers=2, bidirectional=True, dropout=0.5, **options)
+        y, _, cache = layer.forward(x)
+        assert cache.recurrent_masks == []
+        dx, _ = layer.backward(dy, cache)
+        runs.append([y, dx, *layer.grads.values()])
+    for a, b in zip(*runs, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@each_cell
+def test_inference_has_no_recurrent_dropout(rng, kind):
+    layer = make_layer(rng, kind, num_layers=2, recurrent_dropout=0.5)
+    plain = make_layer(rng, kind, num_layers=2)
+    for name, value in plain.params.items():
+        value[...] = layer.params[name]
+    x = rng.normal(size=(T, N, D))
+    np.testing.assert_array_equal(layer(x)[0], plain(x)[0])
+    stream = layer.stream(N)
+    np.testing.assert_array_equal([stream.step(x_t) for x_t in x], plain(x)[0])
+    assert np.abs(layer.forward(x)[0] - plain(x)[0]).max() > 1e-3
+    for name, value in plain.params.items():
+        np.testing.assert_array_equal(layer.params[name], value)
+
+
+def test_recurrent_masks_are_drawn_anew_every_call_and_keep_the_mean():
+    layer = rc.RNN(1, 1000, 2, bidirectional=True, recurrent_dropout=0.3, dtype="float32", seed=5)
+    calls = [layer.forward(np.ones((2, 1, 1)))[2].recurrent_masks for _ in range(2)]
+    masks = [m for call in calls for m in call]
+    assert len({m.tobytes() for m in masks}) == 8
+    for m in masks:
+        assert m.dtype == np.float32
+        assert set(m) == {np.float32(0), np.float32(1) / np.float32(0.7)}
+        assert abs((m > 0).mean() - 0.7) < 0.06  # 1000 draws: four standard deviations
+
+
+def test_dropout_is_in_the_description():
+    layer = rc.GRU(2, 3, dropout=0.25, recurrent_dropout=0.5)
+    assert repr(layer) == "GRU(2, 3, 1, dropout=0.25, recurrent_dropout=0.5)"
+    assert "dropout" not in repr(rc.GRU(2, 3))
+
+
+# ---- gates -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("backend", [functional, reference], ids=["engine", "reference"])
+@every_layer
+def test_gates_of_every_layer_and_direction(rng, kind, backend):
+    """In the order of the state: a later state follows from the gates and the one before it."""
+    layer = make_layer(rng, kind, num_layers=2, bidirectional=True)
+    layer.backend = backend
+    _, final, cache = layer.forward(rng.normal(size=(T, N, D)), lengths=[5, 3, 0])
+    assert len(layer.gate_names) == layer.gates
+    assert len(cache.gates) == 4
+    for place, gates in enumerate(cache.gates):
+        assert gates.shape == (T, N, layer.gates * H)
+        np.testing.assert_array_equal(gates[3:, 1], 0)
+        blocks = dict(zip(layer.gate_names, np.split(gates[:, 0], layer.gates, axis=1), strict=True))
+        if place % 2:
+            blocks = {name: block[::-1] for name, block in blocks.items()}
+        h = c = np.zeros(H)
+        for t in range(T):
+            gate = {name: block[t] for name, block in blocks.items()}
+            if isinstance(layer, rc.LSTM):
+                c = gate["f"] * c + gate["i"] * gate["g"]
+                h = gate["o"] * (np.tanh(c) if layer.output_activation == "tanh" else c)
+            elif isinstance(layer, rc.GRU):
+                z = gate["z"] if layer.update == "new" else 1 - gate["z"]
+                h = z * gate["n"] + (1 - z) * h
+            else:
+                h = gate["h"]
+        np.testing.assert_allclose(h, split(layer, final)[0][place, 0], **CLOSE)
+
+
+def test_names_of_gates():
+    assert rc.RNN(2, 3).gate_names == ("h",)
+    assert rc.LSTM(2, 3).gate_names == ("i", "f", "g", "o")
+    for form, names in (("reset_before", "rzn"), ("reset_after", "rzn"), ("simplified", "zn")):
+        assert rc.GRU(2, 3, form=form).gate_names == tuple(names)
+
+
+def test_gates_are_not_kept_with_checkpoint(rng):
+    layer = rc.LSTM(2, 3, num_layers=2, checkpoint=2)
+    _, _, cache = layer.forward(rng.normal(size=(T, N, 2)))
+    assert cache.gates == [None, None]
+
+
 # ---- initial values ----------------------------------------------------------------------------------------
 
 
@@ -751,9 +883,10 @@ def test_wrong_arguments_of_recurrent_layers(layer_class):
             sizes[position] = wrong
             with pytest.raises(TypeError, match=literally(f"{name} must be an integer; got {wrong!r}")):
                 layer_class(*sizes)
-    for wrong in (1, -0.1, 1.5, float("nan")):
-        with pytest.raises(ValueError, match=literally(f"dropout must be in [0, 1); got {wrong!r}")):
-            layer_class(2, 3, dropout=wrong)
+    for name in ("dropout", "recurrent_dropout"):
+        for wrong in (1, -0.1, 1.5, float("nan"), "0.5"):
+            with pytest.raises(ValueError, match=literally(f"{name} must be in [0, 1); got {wrong!r}")):
+                layer_class(2, 3, **{name: wrong})
     for wrong in ("int32", "float16", "longdouble", bool):
         name = np.dtype(wrong)
         with pytest.raises(ValueError, match=literally(f"dtype must be float32 or float64; got {name}")):

@@ -39,6 +39,15 @@ def test_from_text_takes_several_texts():
     assert Vocabulary.from_text(iter(parts), "word").tokens[2:] == ("b", "a", "cc")
 
 
+def test_from_text_takes_texts_that_are_cut():
+    texts = [["John", "Smith", "<unk>"], ("Smith", "<eos>", "\u200b"), "a John\nSmith's", []]
+    v = Vocabulary.from_text(iter(texts), "word")
+    assert v.tokens[2:] == ("John", "Smith", "Smith's", "a", "\u200b")
+    assert Vocabulary.from_text(["John", "Smith John"], "word").tokens[2:] == ("John", "Smith")
+    assert Vocabulary.from_text((("a",), ("b", "a")), "word", max_size=3).tokens[2:] == ("a",)
+    assert Vocabulary.from_text([["a b", "c", "c"]], "word", min_count=2).tokens[2:] == ("c",)
+
+
 def test_from_text_limits():
     text = "a a a b b c c d"
     assert Vocabulary.from_text(text, "word", max_size=4).tokens[2:] == ("a", "b")
@@ -90,6 +99,13 @@ def test_constructor_refuses(error, match, args):
         (TypeError, r"text must be str or an iterable of str; got bytes", (b"ab",)),
         (TypeError, r"text must be str or an iterable of str; got float", (1.5,)),
         (TypeError, r"text\[1\] must be str; got NoneType", (["ab", None],)),
+        (TypeError, r"text\[0\] must be str at level 'char'; got list", ([["a"]],)),
+        (TypeError, r"text\[1\] must be str or a list of str; got int", (["ab", 3], "word")),
+        (TypeError, r"text\[1\]\[2\] must be str; got int", (["a", ["b", "c", 3]], "word")),
+        (TypeError, r"text\[0\]\[0\] must be str; got list", ([[["b"]]], "word")),
+        (ValueError, r"must be a word without white space at level 'word'; got 'New York'", ([["New York"]], "word")),
+        (ValueError, r"must be a word without white space at level 'word'; got ''", ([["a", ""]], "word")),
+        (ValueError, r"text must hold at least one token \(level 'word'\); got none", ([[], ()], "word")),
         (ValueError, r"text must hold at least one token \(level 'char'\); got none", ("",)),
         (ValueError, r"text must hold at least one token \(level 'char'\); got none", ([],)),
         (ValueError, r"text must hold at least one token \(level 'word'\); got none", (" \n", "word")),
@@ -123,6 +139,23 @@ def test_encode_words():
     ]:
         assert v.encode(text).dtype == np.int64
         assert_array_equal(v.encode(text), ids)
+
+
+def test_encode_tokens():
+    v = Vocabulary(["a", "b"], level="word")
+    for tokens, ids in [
+        (["a", "b", "c"], [2, 3, 0]),
+        (("<eos>", "b", "<unk>"), [1, 3, 0]),
+        (["a b", "a\n", "\n", "", "b"], [0, 0, 0, 0, 3]),
+        ([np.str_("b")], [3]),
+        ([], []),
+        ((), []),
+    ]:
+        assert v.encode(tokens).dtype == np.int64
+        assert v.encode(tokens).shape == (len(ids),)
+        assert_array_equal(v.encode(tokens), ids)
+    tokens = "the cat sat".split()
+    assert_array_equal(v.encode(tokens), v.encode("the cat sat"))
 
 
 @pytest.mark.parametrize("level", ["char", "word"])
@@ -193,9 +226,18 @@ def test_wrong_ids_and_texts(level):
             function([1.0])
     with pytest.raises(ValueError, match=r"ids must be \(L,\); got shape \(1, 2\)"):
         v.decode([[1, 2]])
-    for wrong, name in ((b"ab", "bytes"), (None, "NoneType"), (["a"], "list")):
-        with pytest.raises(TypeError, match=f"text must be str; got {name}"):
+    wanted = {"char": "str", "word": "str or a list of str"}[level]
+    for wrong, name in ((b"ab", "bytes"), (None, "NoneType"), (np.array(["a"]), "ndarray"), ({"a"}, "set")):
+        with pytest.raises(TypeError, match=f"^text must be {wanted}; got {name}$"):
             v.encode(wrong)
+
+
+def test_wrong_tokens():
+    for wrong in (["a"], ("a",), []):
+        with pytest.raises(TypeError, match=f"^text must be str at level 'char'; got {type(wrong).__name__}$"):
+            Vocabulary("ab").encode(wrong)
+    with pytest.raises(TypeError, match=r"^text\[1\] must be str; got bytes$"):
+        Vocabulary(["a"], "word").encode(["a", b"a"])
 
 
 # Vocabulary: state

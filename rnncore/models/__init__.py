@@ -1,11 +1,18 @@
 """The types of RNN as models that a user fits, saves and loads."""
 
+from .classifier import SequenceClassifier
+from .generator import SequenceGenerator
 from .language import LanguageModel
+from .seq2seq import EncoderDecoder
 from .storage import read_model
+from .tagger import SequenceTagger
 
-__all__ = ["LanguageModel", "load"]
+__all__ = ["EncoderDecoder", "LanguageModel", "SequenceClassifier", "SequenceGenerator", "SequenceTagger", "load"]
 
-_MODELS = {model.__name__: model for model in (LanguageModel,)}
+_MODELS = {
+    model.__name__: model
+    for model in (LanguageModel, SequenceTagger, SequenceClassifier, SequenceGenerator, EncoderDecoder)
+}
 
 
 def load(path):

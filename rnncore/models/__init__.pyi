@@ -1,5 +1,11 @@
 from os import PathLike
 
+from .classifier import SequenceClassifier as SequenceClassifier
+from .generator import SequenceGenerator as SequenceGenerator
 from .language import LanguageModel as LanguageModel
+from .seq2seq import EncoderDecoder as EncoderDecoder
+from .tagger import SequenceTagger as SequenceTagger
 
-def load(path: str | PathLike[str]) -> LanguageModel: ...
+Model = LanguageModel | SequenceTagger | SequenceClassifier | SequenceGenerator | EncoderDecoder
+
+def load(path: str | PathLike[str]) -> Model: ...

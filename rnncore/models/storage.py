@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 FORMAT = "rnncore model"
-VERSION = 1
+VERSION = 2
+READABLE = (1, 2)  # 1 held language models only, with fewer settings; what is missing takes its default
 
 
 def write_model(path, name, description, arrays):
@@ -53,8 +54,9 @@ def read_model(path):
             raise ValueError(f"{path} is not a model file of rnncore, or is damaged ({kind})") from error
     if found != FORMAT:
         raise ValueError(f"{path} is not a model file of rnncore: its format is {found!r}")
-    if version != VERSION:
-        raise ValueError(f"{path} has version {version} of the format; this rnncore reads version {VERSION}")
+    if version not in READABLE:
+        known = " and ".join(map(str, READABLE))
+        raise ValueError(f"{path} has version {version} of the format; this rnncore reads versions {known}")
     return name, description, {key.removeprefix("array/"): value for key, value in contents.items()}
 
 

@@ -1,0 +1,140 @@
+"""How good predicted sequences are: entities found in a text, n-grams shared with a reference."""
+
+import math
+from collections import Counter
+from itertools import pairwise
+from typing import NamedTuple
+
+__all__ = ["Score", "bleu", "entities", "entity_score"]
+
+
+class Score(NamedTuple):
+    """Of what was found, the share that is right; of what is there, the share that was found; their harmonic mean."""
+
+    precision: float
+    recall: float
+    f1: float
+
+
+def entities(tags):
+    """Entities of a sentence, from tags of the BIO scheme.
+
+    Parameters
+    ----------
+    tags : sequence of str
+        ``O``, ``B-type`` at the begin of an entity and ``I-type`` inside. An ``I`` that continues nothing of its type
+        begins an entity, as in the CoNLL evaluation (Tjong Kim Sang and De Meulder 2003).
+
+    Returns
+    -------
+    set of (type, begin, end)
+        ``tags[begin:end]``.
+
+    Examples
+    --------
+    >>> sorted(entities(["B-person", "I-person", "O", "B-person", "B-place"]))
+    [('person', 0, 2), ('person', 3, 4), ('place', 4, 5)]
+    """
+    found, begin = set(), 0
+    padded = ["O", *map(str, tags), "O"]
+    for place, (before, tag) in enumerate(pairwise(padded)):
+        goes_on = tag.startswith("I-") and before[2:] == tag[2:] and before != "O"
+        if before != "O" and not goes_on:
+            found.add((before[2:], begin, place))
+        if not goes_on:
+            begin = place
+    return found
+
+
+def entity_score(wanted, predicted, kind=None):
+    """Precision, recall and F1 of whole entities: type, begin and end must be right.
+
+    Parameters
+    ----------
+    wanted, predicted : lists of tag sequences
+    kind : str, optional
+        Count the entities of one type only.
+
+    Returns
+    -------
+    Score
+        0 where there is nothing to divide by.
+
+    Raises
+    ------
+    ValueError
+        The lists, or two of their sequences, are not of one length.
+
+    Examples
+    --------
+    >>> entity_score([["B-person", "O", "B-place"]], [["B-person", "O", "O"]])
+    Score(precision=1.0, recall=0.5, f1=0.6666666666666666)
+    """
+    right = found = there = 0
+    for n, (w, p) in enumerate(_pairs("wanted", wanted, "predicted", predicted)):
+        if len(w) != len(p):
+            raise ValueError(f"predicted[{n}] must have {len(w)} tags as wanted[{n}]; got {len(p)}")
+        w, p = (frozenset(e for e in entities(tags) if kind in (None, e[0])) for tags in (w, p))
+        right, found, there = right + len(w & p), found + len(p), there + len(w)
+    precision, recall = right / max(found, 1), right / max(there, 1)
+    return Score(precision, recall, 2 * right / max(found + there, 1))
+
+
+def bleu(references, candidates, order=4):
+    """BLEU of a set of translations (Papineni, Roukos, Ward and Zhu 2002), in [0, 1].
+
+    ``exp(min(0, 1 - r/c)) (p_1 ... p_order) ** (1/order)``: p_k is the share of the k-grams of all candidates that
+    stand in a reference too, each counted at most as often as in one of them; c is the length of the candidates and r
+    that of the references, each time the one of like length. A k-gram order that no candidate is long enough for is
+    left out.
+
+    Parameters
+    ----------
+    references : list of lists of token sequences
+        One or more right translations for each candidate.
+    candidates : list of token sequences
+    order : int, default 4
+
+    Returns
+    -------
+    float
+
+    Raises
+    ------
+    ValueError
+        The lists are not of one length, or a candidate has no reference.
+
+    Examples
+    --------
+    >>> round(bleu([["the cat sat on the mat".split()]], ["the cat sat on mat".split()]), 3)
+    0.579
+    """
+    matches, totals, reference_length, candidate_length = [0] * order, [0] * order, 0, 0
+    for n, (right, candidate) in enumerate(_pairs("references", references, "candidates", candidates)):
+        if not len(right):
+            raise ValueError(f"references[{n}] must hold at least one translation; got none")
+        candidate_length += len(candidate)
+        reference_length += min((abs(len(r) - len(candidate)), len(r)) for r in right)[1]
+        for k in range(1, order + 1):
+            most = Counter()
+            for reference in right:
+                most |= _ngrams(reference, k)
+            counts = _ngrams(candidate, k)
+            matches[k - 1] += (counts & most).total()
+            totals[k - 1] += counts.total()
+    orders = [k for k in range(order) if totals[k]]
+    if not orders or not all(matches[k] for k in orders):
+        return 0.0
+    brevity = min(0.0, 1 - reference_length / candidate_length)
+    return math.exp(brevity + sum(math.log(matches[k] / totals[k]) for k in orders) / len(orders))
+
+
+def _ngrams(tokens, k):
+    tokens = tuple(tokens)
+    return Counter(tokens[begin : begin + k] for begin in range(len(tokens) - k + 1))
+
+
+def _pairs(name, values, other_name, others):
+    if len(values) != len(others):
+        raise ValueError(f"{other_name} must be as many as {name}, {len(values)}; got {len(others)}")
+    return zip(values, others, strict=True)

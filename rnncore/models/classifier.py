@@ -1,0 +1,202 @@
+"""Many to one: a class for every sequence."""
+
+import dataclasses
+from functools import partial
+
+import numpy as np
+
+from .. import checks
+from .data import Examples, Labels, class_weights, label_array, pad_inputs, take
+from .documentation import document
+from .estimator import Batch, Labeller
+from .network import as_states, from_states
+
+
+@document
+@dataclasses.dataclass(eq=False, repr=False, kw_only=True)
+class SequenceClassifier(Labeller):
+    """One class for every sequence: the sentiment of a sentence, the language of a name, the speaker of a recording.
+
+    The states of the recurrent layers at their ends, or the mean of all states, go through an output layer with
+    softmax.
+
+    Parameters
+    ----------
+    NETWORK
+    bidirectional : bool, default True
+    pooling : {"last", "mean"}
+        What the output layer sees: the state after the last step (of both directions), or the mean of the states of
+        all steps. A sequence of length 0 gives zeros.
+    class_weight : dict, "balanced" or None
+        Weight of the examples of each class in the loss; "balanced" is n / (C * count).
+    TRAINING
+
+    Attributes
+    ----------
+    classes_ : ndarray (C,)
+    FITTED
+
+    Examples
+    --------
+    >>> model = SequenceClassifier("word", hidden_size=16, epochs=20, learning_rate=0.02, random_state=0)
+    >>> texts = ["a good film", "good and warm", "a bad film", "bad and cold"] * 8
+    >>> model = model.fit(texts, ["+", "+", "-", "-"] * 8)
+    >>> model.predict(["a warm film", "cold"]).tolist()
+    ['+', '-']
+    >>> model.score(texts, ["+", "+", "-", "-"] * 8)
+    1.0
+    """
+
+    pooling: str = "last"
+
+    _rules = Labeller._rules | {"pooling": partial(checks.choice, choices=("last", "mean"))}
+    _estimator_type = "classifier"  # so that scikit-learn splits by class
+
+    def __sklearn_tags__(self):
+        from sklearn.utils import ClassifierTags, InputTags, Tags, TargetTags
+
+        return Tags("classifier", TargetTags(required=True), classifier_tags=ClassifierTags(), input_tags=InputTags())
+
+    # ---- data ---------------------------------------------------------------------------------------------------
+
+    def _clean_targets(self, name, y, X):
+        labels = label_array(name, y)
+        if len(labels) != len(X):
+            raise ValueError(f"{name} must have one label a sequence, ({len(X)},); got ({len(labels)},)")
+        return labels
+
+    def _strata(self, y):
+        return y
+
+    def _learn(self, X, y):
+        self._labels = Labels.learn(y)
+        self._input_format = self._learn_format("X", X)
+        self._make_layers()
+
+    def _encode(self, X, y, names, training):
+        inputs, numbers = self._input_format.encode(names[0], X), self._labels.encode(names[1], y)
+        weights = class_weights(self._settings()["class_weight"], self._labels, numbers) if training else None
+        lengths = np.array([len(sequence) for sequence in inputs], np.int64)
+        return Examples(inputs, numbers, lengths, None if weights is None else weights[numbers])
+
+    def _batch(self, examples, rows):
+        inputs, lengths = pad_inputs(take(examples.inputs, rows), self._input_format, self.dtype)
+        weights = None if examples.weights is None else examples.weights[rows]
+        weight = len(rows) if weights is None else weights.sum()
+        return Batch((inputs, examples.targets[rows], lengths, weights), weight, int(lengths.sum()))
+
+    # ---- the network --------------------------------------------------------------------------------------------
+
+    def _pool(self, h, state, lengths):
+        """-> (N, H * directions) from the states of the top layer."""
+        if self.pooling == "mean":
+            return h.sum(axis=0) / np.maximum(lengths, 1)[:, None].astype(h.dtype)
+        return np.concatenate(as_states(state)[0][-self._trunk.recurrent.directions :], axis=1)
+
+    def loss_and_gradients(self, inputs, targets, lengths=None, weights=None):
+        """Mean loss of a batch; its gradients replace those in ``grads``.
+
+        Parameters
+        ----------
+        inputs : integer array (T, N), or array (T, N, D)
+        targets : integer array (N,)
+            Numbers of the classes.
+        lengths : integer array (N,), optional
+        weights : array (N,), optional
+            How much each sequence counts.
+
+        Returns
+        -------
+        float
+            Nats a sequence.
+        """
+        self._zero_grad()
+        T, N = inputs.shape[:2]
+        lengths = np.full(N, T) if lengths is None else np.asarray(lengths)
+        h, state, cache = self._trunk.forward(inputs, None, lengths)
+        loss, dpooled = self._head.forward(self._pool(h, state, lengths), targets, weights=weights)
+        if self.pooling == "mean":
+            # The mean is over valid steps; what stands at the others is not read.
+            dh = np.broadcast_to(dpooled / np.maximum(lengths, 1)[:, None].astype(h.dtype), h.shape)
+            self._trunk.backward(dh, cache)
+        else:
+            directions = self._trunk.recurrent.directions
+            dstates = [np.zeros_like(s) for s in as_states(state)]
+            dstates[0][-directions:] = np.stack(np.split(dpooled, directions, axis=1))
+            self._trunk.backward(None, cache, from_states(dstates))
+        return loss
+
+    def _nats(self, batch):
+        inputs, targets, lengths, _ = batch.arguments
+        return self._head.losses(self._pooled(inputs, lengths), targets).sum(), len(targets)
+
+    def _pooled(self, inputs, lengths):
+        return self._pool(*self._trunk(inputs, None, lengths), lengths)
+
+    # ---- use ----------------------------------------------------------------------------------------------------
+
+    def fit(self, X, y, *, lengths=None, validation=None, callback=None, progress=False):
+        """Train on sequences and their classes.
+
+        Parameters
+        ----------
+        SEQUENCES
+        y : sequence of labels (N,)
+            str or numbers.
+        FIT
+
+        Returns
+        -------
+        self
+
+        RAISES
+        """
+        return self._fit(X, y, lengths, validation, callback, progress)
+
+    def predict_proba(self, X, *, lengths=None):
+        """Probability of every class.
+
+        Parameters
+        ----------
+        X : sequences, as in :meth:`fit`
+            Characters and words that were not in the training data are ``<unk>``.
+        lengths : integer array (N,), optional
+
+        Returns
+        -------
+        ndarray (N, C)
+            Columns in the order of ``classes_``.
+        """
+        inputs = self._inputs(X, lengths)
+        result = np.zeros((len(inputs), len(self._labels)), self.dtype)
+        for rows in self._inference_batches([len(sequence) for sequence in inputs]):
+            batch = pad_inputs(take(inputs, rows), self._input_format, self.dtype)
+            result[rows] = self._head.probabilities(self._pooled(*batch))
+        return result
+
+    def predict(self, X, *, lengths=None):
+        """The likeliest class of every sequence.
+
+        Parameters
+        ----------
+        X, lengths
+            As in :meth:`predict_proba`.
+
+        Returns
+        -------
+        ndarray (N,)
+        """
+        return self.classes_[self.predict_proba(X, lengths=lengths).argmax(axis=1)]
+
+    def score(self, X, y, *, lengths=None):
+        """Share of the sequences whose class is predicted rightly.
+
+        Returns
+        -------
+        float
+        """
+        predicted = self.predict(X, lengths=lengths)
+        wanted = self._clean_targets("y", y, predicted)
+        if not len(wanted):
+            raise ValueError("X must hold at least one sequence; got none")
+        return float(np.mean(predicted == wanted))

@@ -1,0 +1,297 @@
+"""What users give, made into arrays: sequences of text, tokens, ids or features, and labels.
+
+A sequence is a str, a list of str (tokens), integers (ids) or an array (T, D) of features.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from .. import checks
+from ..functional import clean_lengths
+from ..text import Vocabulary, pad
+
+KINDS = ("text", "tokens", "ids", "features")
+
+
+class Examples(NamedTuple):
+    """Encoded data, one entry a sequence: what is trained on and scored."""
+
+    inputs: list  # arrays (T,) of ids or (T, D)
+    targets: list | np.ndarray | None
+    lengths: np.ndarray  # (N,) steps of each
+    weights: list | np.ndarray | None = None  # how much each step or sequence counts
+    labels: np.ndarray | None = None  # (N,) that the sequences are conditioned on
+
+
+def take(column, rows):
+    """Entries of a list or an array."""
+    return column[rows] if isinstance(column, np.ndarray) else [column[row] for row in rows]
+
+
+# ---- sequences --------------------------------------------------------------------------------------------------
+
+
+def as_sequences(name, values, lengths=None):
+    """-> list of sequences, from an iterable of them or a padded array (N, T) or (N, T, D) with lengths (N,)."""
+    if isinstance(values, (str, bytes, Mapping)) or not isinstance(values, Iterable):
+        raise TypeError(f"{name} must be a list of sequences, or a padded array; got {type(values).__name__}")
+    if isinstance(values, np.ndarray) and values.dtype.kind != "O":
+        if values.ndim < 2 and not (values.ndim == 1 and values.dtype.kind in "UT"):
+            raise ValueError(f"{name} must be a list of sequences or an array (N, T) or (N, T, D); got {values.shape}")
+        if lengths is not None:
+            lengths = clean_lengths(lengths, values.shape[1] if values.ndim > 1 else 0, len(values))
+            return [row[:length] for row, length in zip(values, lengths, strict=True)]
+        # Strings of an array are str, as those of a list.
+        return list(values) if values.ndim > 1 else values.tolist()
+    if lengths is not None:
+        raise ValueError(f"lengths belong to a padded array; {name} is a {type(values).__name__}")
+    return list(values)
+
+
+class Format:
+    """How the sequences of one column become arrays: learned from training data, used for all that comes after.
+
+    Attributes
+    ----------
+    kind : {"text", "tokens", "ids", "features"}
+    vocabulary : Vocabulary or None
+        Of text and tokens.
+    size : int
+        Number of ids, or of features.
+    """
+
+    def __init__(self, kind, size, vocabulary=None):
+        self.kind, self.size, self.vocabulary = kind, size, vocabulary
+
+    @property
+    def holds_ids(self):
+        return self.kind != "features"
+
+    @classmethod
+    def learn(cls, name, sequences, level, max_vocabulary):
+        """The format of training data; ``level`` and ``max_vocabulary`` are those of the vocabulary."""
+        if not sequences:
+            raise ValueError(f"{name} must hold at least one sequence; got none")
+        kinds = [_kind(f"{name}[{n}]", sequence) for n, sequence in enumerate(sequences)]
+        # A sequence without elements says only so much: [] may hold anything.
+        told = next((kind for kind in kinds if kind is not None), "ids")
+        if told == "tokens" and level == "char":
+            raise ValueError(f"{name} holds lists of tokens, so level must be 'word'; got 'char'")
+        if told in ("text", "tokens"):
+            vocabulary = Vocabulary.from_text(
+                [list(s) if told == "tokens" else s for s in sequences], level, max_vocabulary
+            )
+            return cls(told, len(vocabulary), vocabulary)
+        format = cls(told, 0)
+        arrays = [format._array(f"{name}[{n}]", sequence) for n, sequence in enumerate(sequences)]
+        if told == "ids":
+            format.size = max_vocabulary or 1 + max((int(a.max()) for a in arrays if a.size), default=0)
+        else:
+            format.size = next(a.shape[1] for a, kind in zip(arrays, kinds, strict=True) if kind is not None)
+        return format
+
+    def encode(self, name, sequences):
+        """-> list of arrays (T,) of ids or (T, D) of features; ValueError, TypeError naming what is wrong."""
+        return [self._encode(f"{name}[{n}]", sequence) for n, sequence in enumerate(sequences)]
+
+    def _encode(self, name, sequence):
+        found = _kind(name, sequence)
+        if found is not None and found != self.kind:
+            raise TypeError(f"{name} must be {_DESCRIPTIONS[self.kind]} as in training; got {_DESCRIPTIONS[found]}")
+        if self.kind == "text":
+            return self.vocabulary.encode(sequence if isinstance(sequence, str) else "")
+        if self.kind == "tokens":
+            return self.vocabulary.encode(list(sequence))
+        array = self._array(name, sequence)
+        if self.kind == "ids":
+            if array.size and not 0 <= array.min() <= array.max() < self.size:
+                wrong = array.min() if array.min() < 0 else array.max()
+                raise ValueError(f"{name} must hold ids in [0, {self.size}), those of training; got {wrong}")
+            return array
+        if found is None:
+            return np.zeros((0, self.size))
+        if array.shape[1] != self.size:
+            raise ValueError(f"{name} must have {self.size} features a step as in training; got {array.shape[1]}")
+        return array
+
+    def _array(self, name, sequence):
+        array = np.asarray(sequence)
+        if self.kind == "ids":
+            if array.size == 0:
+                return np.zeros(0, np.int64)
+            return array.astype(np.int64)
+        if array.ndim == 1:
+            array = array[:, None]
+        array = array.astype(np.float64 if array.dtype.kind != "f" else array.dtype)
+        if not np.isfinite(array).all():
+            step, feature = np.argwhere(~np.isfinite(array))[0]
+            raise ValueError(f"{name} must be finite; got {array[step, feature]} at step {step}, feature {feature}")
+        return array
+
+    def decode(self, ids):
+        """ids (T,) -> text, list of tokens, or the ids."""
+        if self.kind == "text":
+            return self.vocabulary.decode(ids)
+        if self.kind == "tokens":
+            return [self.vocabulary.tokens[i] for i in ids]
+        return np.asarray(ids, np.int64)
+
+    def state(self):
+        vocabulary = None if self.vocabulary is None else self.vocabulary.state()
+        return {"kind": self.kind, "size": self.size, "vocabulary": vocabulary}
+
+    @classmethod
+    def from_state(cls, state):
+        kind, size = checks.choice("kind", state["kind"], KINDS), checks.integer("size", state["size"], least=1)
+        vocabulary = state["vocabulary"]
+        if (vocabulary is not None) != (kind in ("text", "tokens")):
+            raise ValueError(f"vocabulary does not go with sequences of {kind}")
+        if vocabulary is not None:
+            vocabulary = Vocabulary.from_state(vocabulary)
+            if len(vocabulary) != size:
+                raise ValueError(f"size must be that of the vocabulary, {len(vocabulary)}; got {size}")
+        return cls(kind, size, vocabulary)
+
+
+_DESCRIPTIONS = {
+    "text": "str",
+    "tokens": "a list of str",
+    "ids": "integers (T,)",
+    "features": "numbers (T, D)",
+}
+
+
+def _kind(name, sequence):
+    """What a sequence holds; None where it has no element to tell by. TypeError, ValueError if it is none."""
+    if isinstance(sequence, str):
+        return "text"
+    if isinstance(sequence, (list, tuple)) and sequence and all(isinstance(token, str) for token in sequence):
+        return "tokens"
+    try:
+        array = np.asarray(sequence)
+    except ValueError:
+        array = None
+    if array is None or array.dtype.kind not in "biufUT":
+        kind = type(sequence).__name__ if array is None else f"{type(sequence).__name__} of dtype {array.dtype}"
+        raise TypeError(f"{name} must be str, a list of str, or an array (T,) or (T, D) of numbers; got {kind}")
+    if array.ndim not in (1, 2):
+        raise ValueError(f"{name} must be (T,) or (T, D); got shape {array.shape}")
+    if array.dtype.kind in "UT":
+        if array.ndim == 1 and array.size:
+            return "tokens"
+        raise ValueError(f"{name} must be a list of str (T,); got an array {array.shape}")
+    if array.ndim == 2:
+        return "features" if array.shape[1] else None
+    if array.size == 0:
+        return None
+    return "ids" if array.dtype.kind in "iu" else "features"
+
+
+def pad_inputs(arrays, format, dtype):
+    """-> inputs (T, N) of ids or (T, N, D) of dtype, lengths (N,)"""
+    return pad(arrays, dtype=np.int64 if format.holds_ids else dtype)
+
+
+# ---- labels -----------------------------------------------------------------------------------------------------
+
+
+class Labels:
+    """The classes of training data, sorted, and their numbers.
+
+    Attributes
+    ----------
+    classes : ndarray (C,)
+    """
+
+    def __init__(self, classes):
+        self.classes = classes
+        self._numbers = {label: number for number, label in enumerate(classes.tolist())}
+
+    def __len__(self):
+        return len(self.classes)
+
+    @classmethod
+    def learn(cls, values):
+        return cls(np.unique(values))
+
+    def encode(self, name, values):
+        """values (n,) -> numbers (n,); ValueError for a label that is not among the classes."""
+        try:
+            return np.array([self._numbers[value] for value in values.tolist()], np.int64)
+        except KeyError as error:
+            known = ", ".join(map(repr, self.classes.tolist()[:12])) + (", ..." if len(self) > 12 else "")
+            raise ValueError(f"{name} must hold labels of the training data ({known}); got {error.args[0]!r}") from None
+
+    def state(self):
+        kind = self.classes.dtype.kind
+        return {"dtype": "str" if kind == "U" else self.classes.dtype.name, "values": self.classes.tolist()}
+
+    @classmethod
+    def from_state(cls, state):
+        return cls(np.array(state["values"], dtype=state["dtype"]))
+
+
+def label_array(name, values):
+    """-> one-dimensional array of labels that can be compared: str, integers, floats or bool."""
+    array = np.asarray(list(values) if isinstance(values, str) else values)
+    if array.dtype.kind == "O" and array.ndim == 1 and all(isinstance(value, str) for value in array):
+        array = array.astype(str)
+    if array.ndim != 1 or array.dtype.kind not in "biufUT":
+        raise ValueError(f"{name} must be labels (n,): str or numbers; got {array.shape} of dtype {array.dtype}")
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise ValueError(f"{name} must be finite; got {array[~np.isfinite(array)][0]}")
+    return array.astype(str) if array.dtype.kind == "T" else array
+
+
+def class_weights(setting, labels, numbers):
+    """-> weight of each class (C,), or None. "balanced" is n / (C count), as in scikit-learn."""
+    if setting is None:
+        return None
+    weights = np.ones(len(labels))
+    if setting == "balanced":
+        counts = np.bincount(numbers, minlength=len(labels))
+        return len(numbers) / (len(labels) * np.maximum(counts, 1))
+    for label, number in zip(setting, labels.encode("class_weight", np.array(list(setting))), strict=True):
+        weights[number] = setting[label]
+    return weights
+
+
+def check_class_weight(name, value):
+    """The setting: None, "balanced", or label -> weight (in files: pairs of them)."""
+    if value is None or (isinstance(value, str) and value == "balanced"):
+        return value
+    try:
+        pairs = list(value.items()) if isinstance(value, Mapping) else [(label, weight) for label, weight in value]
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} must be None, 'balanced' or a dict of label to weight; got {value!r}") from None
+    return {
+        label.item() if isinstance(label, np.generic) else label: checks.not_negative(f"{name}[{label!r}]", weight)
+        for label, weight in pairs
+    }
+
+
+# ---- held-out data ----------------------------------------------------------------------------------------------
+
+
+def held_out_rows(count, share, rng, strata=None):
+    """-> rows to train on, rows to hold out: a share of them, of every class alike where strata (N,) are given."""
+    share = checks.share("validation", share)
+    if strata is None:
+        order = rng.permutation(count)
+        cut = round(count * share)
+        if not 0 < cut < count:
+            raise ValueError(f"validation = {share} of {count} sequences leaves none on one side")
+        return np.sort(order[cut:]), np.sort(order[:cut])
+    held_out = []
+    for label in np.unique(strata):
+        rows = np.flatnonzero(strata == label)
+        if len(rows) < 2:
+            raise ValueError(
+                f"validation = {share} splits every class, but class {label.item()!r} has one example: "
+                "leave the class out, or give validation data"
+            )
+        held_out.append(rng.permutation(rows)[: min(max(round(len(rows) * share), 1), len(rows) - 1)])
+    held_out = np.sort(np.concatenate(held_out))
+    return np.setdiff1d(np.arange(count), held_out), held_out

@@ -1,0 +1,170 @@
+"""From a model of the next token to sequences: sampling and beam search."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from .. import checks, functional
+from .network import log_softmax, repeat_rows, take_rows
+
+_PIECE = 4096  # draws a native call, so that an interrupt is heard
+
+
+# ---- sampling ---------------------------------------------------------------------------------------------------
+
+
+def check_sampling(n, temperature, top_k, top_p):
+    """-> n, temperature, top_k or None, top_p or None"""
+    n, temperature = checks.integer("n", n, least=0), checks.not_negative("temperature", temperature)
+    if top_k is not None:
+        top_k = checks.integer("top_k", top_k, least=1)
+    if top_p is not None and not 0 < top_p <= 1:
+        raise ValueError(f"top_p must be in (0, 1]; got {top_p!r}")
+    return n, temperature, top_k, top_p
+
+
+def sample_tokens(trunk, dense, state, first, n, rng, *, temperature, top_k, top_p, banned, stop):
+    """Draw ids that are fed back: n, or up to and with ``stop`` (-1: none), after the id ``first``.
+
+    state: of one sequence, as the recurrent layer gives it, or None for zeros. One uniform number is used for each.
+    """
+    recurrent = trunk.recurrent
+    states = np.zeros((len(recurrent.state_names), recurrent.num_layers, recurrent.hidden_size), recurrent.dtype)
+    if state is not None:
+        states[:] = np.reshape(state, states.shape)
+    W, b = dense.weights()
+    drawn, token = [np.empty(0, np.int64)], first
+    while n > 0 and not (len(drawn) > 1 and token == stop):
+        ids = functional.sample_ids(
+            recurrent.cells(),
+            trunk.embedding.params["W"] if trunk.embedding else None,
+            W,
+            b,
+            states[0],
+            states[1] if len(states) > 1 else None,
+            token,
+            rng.random(min(n, _PIECE)),
+            temperature=temperature,
+            top_k=0 if top_k is None else min(top_k, dense.output_size),
+            top_p=1.0 if top_p is None else float(top_p),
+            banned=banned,
+            stop=stop,
+        )
+        drawn.append(ids)
+        token, n = int(ids[-1]), n - len(ids)
+    return np.concatenate(drawn)
+
+
+# ---- beam search ------------------------------------------------------------------------------------------------
+
+
+class Hypothesis(NamedTuple):
+    """One sequence that a beam search found."""
+
+    sequence: object  # text, tokens or ids
+    log_prob: float  # nats, its end counted
+    score: float  # log_prob / length ** length_penalty
+
+
+class Beam(NamedTuple):
+    """What a beam search found, and how; ``rnncore.plots.beam(beam.steps, best=beam.best)`` draws it."""
+
+    hypotheses: list  # of Hypothesis, best first
+    #: For each step the hypotheses that were in the beam and still grew: (place of the parent in the list of the step
+    #: before, -1 at first; token; log_prob so far; whether a hypothesis above came from it).
+    steps: list
+    best: tuple  # step and place where the best hypothesis ends
+
+
+class Search(NamedTuple):
+    """Beams of N sequences: what W hypotheses of each became at every step. Sorted by score, best first."""
+
+    tokens: np.ndarray  # (T, N, W)
+    parents: np.ndarray  # (T, N, W), places in the beam of the step before
+    log_probs: np.ndarray  # (T, N, W), -inf is none
+    grew: np.ndarray  # (T, N, W) bool: the hypothesis had not ended before
+    scores: np.ndarray  # (N, W)
+
+    def path(self, n, w):
+        """Places of a hypothesis in the beams of the steps while it grew."""
+        path = []
+        for t in reversed(range(len(self.tokens))):
+            if self.grew[t, n, w]:
+                path.append(w)
+            w = self.parents[t, n, w]
+        return path[::-1]
+
+    def ids(self, n, w):
+        """Tokens of a hypothesis, with the one that ended it."""
+        return np.array([self.tokens[t, n, k] for t, k in enumerate(self.path(n, w))], np.int64)
+
+    def beam(self, n, decode, name):
+        """-> Beam of sequence n; decode(ids) gives a result, name(id) a token."""
+        T, _, W = self.tokens.shape
+        hypotheses = [
+            Hypothesis(decode(self.ids(n, w)), float(self.log_probs[-1, n, w]), float(self.scores[n, w]))
+            for w in range(W)
+            if self.scores[n, w] > -np.inf
+        ]
+        used = {place for w in range(len(hypotheses)) for place in enumerate(self.path(n, w))}
+        steps, places = [], {}  # place in the beam -> place in the list of the step
+        for t in range(T):
+            grew = [w for w in range(W) if self.grew[t, n, w] and self.log_probs[t, n, w] > -np.inf]
+            if not grew:
+                break
+            rows = []
+            for w in grew:
+                parent, token = int(self.parents[t, n, w]), name(int(self.tokens[t, n, w]))
+                rows.append((places.get(parent, -1), token, float(self.log_probs[t, n, w]), (t, w) in used))
+            steps.append(rows)
+            places = {w: place for place, w in enumerate(grew)}
+            if t == len(self.path(n, 0)) - 1:
+                best = t, places[self.path(n, 0)[-1]]
+        return Beam(hypotheses, steps, best)
+
+
+def beam_search(trunk, dense, state, first, steps, *, width, length_penalty, stop, banned):
+    """The likeliest continuations of N sequences, ``width`` for each, found step by step.
+
+    A hypothesis of L tokens is worth log p / L ** length_penalty (the course; Wu et al. 2016 in another form), and the
+    ``width`` best of a step go on; ended ones (at ``stop``; -1: none) stay among them as they are. At least one step.
+
+    state: as the recurrent layer gives it, of N sequences; first (N,): ids that are fed first. -> Search
+    """
+    N, V = len(first), dense.output_size
+    # Row n * width + w is hypothesis w of sequence n.
+    state = None if state is None else repeat_rows(state, width)
+    tokens = np.repeat(np.asarray(first)[:, None], width, axis=1)
+    log_probs = np.full((N, width), -np.inf)
+    log_probs[:, 0] = 0  # all hypotheses are one at first
+    scores, lengths, ended = log_probs.copy(), np.zeros((N, width), np.int64), np.zeros((N, width), bool)
+    history = []
+    rows = np.arange(N)[:, None]
+    for _ in range(steps):
+        if ended.all():
+            break
+        h, state = trunk(tokens.reshape(1, -1), state)
+        following = log_softmax(dense(h[0])).reshape(N, width, V).astype(np.float64)
+        following[..., banned] = -np.inf
+        if stop >= 0:
+            following[ended] = -np.inf
+            following[ended, stop] = 0
+        lengths = lengths + ~ended
+        candidates = log_probs[..., None] + following
+        worth = (candidates / (lengths**length_penalty)[..., None]).reshape(N, width * V)
+        best = _largest(worth, width)
+        parents, tokens = np.divmod(best, V)
+        log_probs, scores = candidates.reshape(N, width * V)[rows, best], worth[rows, best]
+        grew, lengths = ~ended[rows, parents], lengths[rows, parents]
+        ended = ~grew | (tokens == stop)
+        state = take_rows(state, (rows * width + parents).reshape(-1))
+        history.append((tokens, parents, log_probs, grew))
+    tokens, parents, totals, grew = (np.array(part) for part in zip(*history, strict=True))
+    return Search(tokens, parents, totals, grew, scores)
+
+
+def _largest(values, count):
+    """Index of the largest values of each row, largest first, of equal ones the first."""
+    found = np.sort(np.argpartition(-values, min(count, values.shape[1]) - 1, axis=1)[:, :count], axis=1)
+    order = np.argsort(-np.take_along_axis(values, found, axis=1), axis=1, kind="stable")
+    return np.take_along_axis(found, order, axis=1)

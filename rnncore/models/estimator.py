@@ -1,0 +1,165 @@
+"""Models of many sequences, fitted as those of scikit-learn are."""
+
+import dataclasses
+import numbers
+from typing import NamedTuple
+
+import numpy as np
+
+from .. import checks
+from ..layers import Dense
+from ..text import batches_by_length
+from .base import Model
+from .data import Format, Labels, as_sequences, check_class_weight, held_out_rows, take
+from .network import Head
+
+
+class Batch(NamedTuple):
+    """What one update is made from."""
+
+    arguments: tuple  # of loss_and_gradients
+    weight: float  # of its loss in the mean of the epoch
+    tokens: int  # steps of sequences
+
+
+@dataclasses.dataclass(eq=False, repr=False, kw_only=True)
+class Estimator(Model):
+    """A subclass learns what its data look like, encodes them, and makes batches of them."""
+
+    random_state: int | np.random.Generator | None = None
+
+    # ---- what a subclass says -----------------------------------------------------------------------------------
+
+    def _clean_targets(self, name, y, X):
+        """-> y as a list or array with one entry a sequence of X; ValueError where it does not match."""
+        raise NotImplementedError
+
+    def _strata(self, y):
+        """-> class of each sequence (N,), if a split should keep their shares; None otherwise."""
+        return None
+
+    def _learn(self, X, y):
+        """Learn what inputs and targets look like, and make the layers."""
+        raise NotImplementedError
+
+    def _encode(self, X, y, names, training):
+        """-> Examples; names are those of X and y in messages."""
+        raise NotImplementedError
+
+    def _batch(self, examples, rows):
+        """-> Batch"""
+        raise NotImplementedError
+
+    def _nats(self, batch):
+        """-> sum of the losses of a batch, without class weights, and their number."""
+        raise NotImplementedError
+
+    # ---- training -----------------------------------------------------------------------------------------------
+
+    def _fit(self, X, y, lengths, validation, callback, progress):
+        with self._as_before_on_error():
+            examples, held_out = self._prepare(X, y, lengths, validation)
+        score = None if held_out is None else lambda: self._mean_loss(held_out)
+        self._train(lambda: self._batches(examples, self.batch_size, self._rng), score, callback, progress)
+        return self
+
+    def _prepare(self, X, y, lengths, validation):
+        """-> examples to train on, held-out examples or None"""
+        self._check_training(validation)
+        X = as_sequences("X", X, lengths)
+        if not X:
+            raise ValueError("X must hold at least one sequence; got none")
+        y = self._clean_targets("y", y, X)
+        goes_on = self.warm_start and self.layers is not None
+        if not goes_on:
+            self._rng = np.random.default_rng(self.random_state)
+        held_out = None
+        if isinstance(validation, numbers.Real):
+            rows, held_out_of = held_out_rows(len(X), validation, self._rng, self._strata(y))
+            held_out = take(X, held_out_of), None if y is None else take(y, held_out_of)
+            X, y = take(X, rows), None if y is None else take(y, rows)
+        elif validation is not None:
+            held_out = self._clean_validation(validation)
+        if not goes_on:
+            self._learn(X, y)
+            self.history = []
+        examples = self._encode(X, y, ("X", "y"), training=True)
+        if held_out is not None:
+            held_out = self._encode(*held_out, ("validation X", "validation y"), training=False)
+        return examples, held_out
+
+    def _clean_validation(self, validation):
+        if not isinstance(validation, (tuple, list)) or len(validation) not in (2, 3):
+            raise TypeError(f"validation must be a share, (X, y) or (X, y, lengths); got {type(validation).__name__}")
+        X = as_sequences("validation X", validation[0], *validation[2:])
+        if not X:
+            raise ValueError("validation X must hold at least one sequence; got none")
+        return X, self._clean_targets("validation y", validation[1], X)
+
+    def _update(self, batch):
+        return self.loss_and_gradients(*batch.arguments), batch.weight, batch.tokens
+
+    def _batches(self, examples, batch_size, rng=None):
+        return [self._batch(examples, rows) for rows in batches_by_length(examples.lengths, batch_size, rng)]
+
+    def _mean_loss(self, examples):
+        total = count = 0
+        for batch in self._batches(examples, self.batch_size):
+            nats, number = self._nats(batch)
+            total, count = total + nats, count + number
+        return float(total / max(count, 1))
+
+    def _learn_format(self, name, sequences):
+        return Format.learn(name, sequences, self.level, self._settings()["max_vocabulary"])
+
+    # ---- use ----------------------------------------------------------------------------------------------------
+
+    def _inputs(self, X, lengths):
+        """-> list of encoded sequences, to predict from."""
+        self._check_built()
+        return self._input_format.encode("X", as_sequences("X", X, lengths))
+
+    def _inference_batches(self, lengths):
+        """Rows of sequences of like length, as many as go well together."""
+        return batches_by_length(lengths, max(self.batch_size, 64))
+
+
+@dataclasses.dataclass(eq=False, repr=False, kw_only=True)
+class Labeller(Estimator):
+    """Sequences in, classes out: what :class:`SequenceTagger` and :class:`SequenceClassifier` share."""
+
+    bidirectional: bool = True
+    class_weight: dict | str | None = None
+
+    _rules = Estimator._rules | {"bidirectional": checks.flag, "class_weight": check_class_weight}
+
+    @property
+    def classes_(self):
+        """The classes (C,), sorted."""
+        self._check_built()
+        return self._labels.classes
+
+    @property
+    def vocabulary(self):
+        """Of text and tokens; None for ids and features, and before ``fit``."""
+        return None if self.layers is None else self._input_format.vocabulary
+
+    def _outputs(self):
+        """-> values of the output layer, what they mean."""
+        return len(self._labels), "softmax"
+
+    def _make_layers(self):
+        size = self._embedding_width()
+        self._trunk = self._make_trunk(self._input_format, self._rng, size=size, bidirectional=self.bidirectional)
+        outputs, kind = self._outputs()
+        width = self._trunk.recurrent.output_size
+        self._head = Head(Dense(width, outputs, dtype=self.dtype, seed=self._rng), kind, self.dropout, self._rng)
+        self._take_layers(embedding=self._trunk.embedding, recurrent=self._trunk.recurrent, output=self._head.dense)
+
+    def _data_state(self):
+        return {"inputs": self._input_format.state(), "labels": self._labels.state()}
+
+    def _restore_data(self, state):
+        self._rng = np.random.default_rng(self.random_state)
+        self._input_format, self._labels = Format.from_state(state["inputs"]), Labels.from_state(state["labels"])
+        self._make_layers()

@@ -1,0 +1,349 @@
+"""One to many: from a start, a seed or a class to a sequence."""
+
+import dataclasses
+
+import numpy as np
+
+from ..layers import Dense, Embedding
+from .data import Examples, Format, Labels, as_sequences, label_array, pad_inputs, take
+from .decoding import check_sampling, sample_tokens
+from .documentation import document
+from .estimator import Batch, Estimator
+from .network import Head, as_states, from_states
+
+
+@document
+@dataclasses.dataclass(eq=False, repr=False, kw_only=True)
+class SequenceGenerator(Estimator):
+    """Generates sequences: each step is predicted from all before it, and what is drawn is fed back.
+
+    Sequences of characters, words or ids have one token a step (softmax) and learn where they end. Sequences of
+    vectors of 0 and 1 have several labels at once (sigmoid for each): the notes of a piece of music that sound
+    together. Where the training sequences have classes, the state that a sequence starts from is learned for each
+    class, and a class can be asked for.
+
+    Parameters
+    ----------
+    NETWORK
+    TRAINING
+
+    Attributes
+    ----------
+    classes_ : ndarray (C,) or None
+    FITTED
+
+    Examples
+    --------
+    >>> model = SequenceGenerator(hidden_size=32, epochs=40, batch_size=4, learning_rate=0.01, random_state=0)
+    >>> model = model.fit(["abcabc", "xyzxyz"] * 8, ["first", "last"] * 8)
+    >>> model.generate(20, label="last", temperature=0)
+    'xyzxyz'
+
+    Notes of a scale, two at a time:
+
+    >>> piece = np.eye(8)[np.arange(16) % 8] + np.eye(8)[(np.arange(16) + 2) % 8]
+    >>> model = SequenceGenerator(hidden_size=32, epochs=60, batch_size=4, learning_rate=0.01, random_state=0)
+    >>> model.fit([piece] * 8).generate(8, seed=piece[:3], temperature=0).argmax(axis=1).tolist()
+    [3, 4, 5, 0, 1, 0, 1, 2]
+    """
+
+    # ---- data ---------------------------------------------------------------------------------------------------
+
+    @property
+    def classes_(self):
+        """The classes (C,), sorted; None where the training sequences had none."""
+        self._check_built()
+        return None if self._labels is None else self._labels.classes
+
+    @property
+    def vocabulary(self):
+        """Of text and tokens; None for ids and vectors, and before ``fit``."""
+        return None if self.layers is None else self._input_format.vocabulary
+
+    def _clean_targets(self, name, y, X):
+        if y is None:
+            return None
+        labels = label_array(name, y)
+        if len(labels) != len(X):
+            raise ValueError(f"{name} must have one label a sequence, ({len(X)},); got ({len(labels)},)")
+        return labels
+
+    def _strata(self, y):
+        return y
+
+    def _learn(self, X, y):
+        self._labels = None if y is None else Labels.learn(y)
+        self._input_format = self._learn_format("X", X)
+        self._make_layers()
+
+    @property
+    def _end_id(self):
+        """Of tokens: what comes before the first and after the last."""
+        return self._input_format.size if self.vocabulary is None else self.vocabulary.eos_id
+
+    def _make_layers(self):
+        format, rng = self._input_format, self._rng
+        if format.kind == "ids":
+            format = Format("ids", format.size + 1)
+        self._trunk = self._make_trunk(format, rng, size=self._embedding_width())
+        kind = "softmax" if format.holds_ids else "sigmoid"
+        output = Dense(self.hidden_size, format.size, dtype=self.dtype, seed=rng)
+        self._head = Head(output, kind, self.dropout, rng)
+        self._start = None
+        if self._labels is not None:
+            recurrent = self._trunk.recurrent
+            values = len(recurrent.state_names) * self.num_layers * self.hidden_size
+            self._start = Embedding(len(self._labels), values, dtype=self.dtype, seed=rng)
+            # States of scale 1 would saturate the cells from the first step.
+            self._start.params["W"] *= 0.1
+        layers = {"embedding": self._trunk.embedding, "start": self._start}
+        self._take_layers(**layers, recurrent=self._trunk.recurrent, output=output)
+
+    def _encode(self, X, y, names, training):
+        sequences = self._input_format.encode(names[0], X)
+        if (y is None) != (self._labels is None):
+            raise ValueError(f"{names[1]} must be {'None' if y is not None else 'classes'}, as in training")
+        if self._input_format.holds_ids:
+            sequences = [np.append(ids, self._end_id) for ids in sequences]
+        else:
+            for n, vectors in enumerate(sequences):
+                if not np.isin(vectors, (0, 1)).all():
+                    wrong = vectors[~np.isin(vectors, (0, 1))][0]
+                    raise ValueError(f"{names[0]}[{n}] must hold 0 and 1 for every label of a step; got {wrong}")
+        labels = None if y is None else self._labels.encode(names[1], y)
+        lengths = np.array([len(sequence) for sequence in sequences], np.int64)
+        return Examples(sequences, None, lengths, labels=labels)
+
+    def _batch(self, examples, rows):
+        targets, lengths = pad_inputs(take(examples.inputs, rows), self._input_format, self.dtype)
+        labels = None if examples.labels is None else examples.labels[rows]
+        tokens = int(lengths.sum())
+        return Batch((self._shift(targets), targets, lengths, labels), tokens, tokens)
+
+    def _shift(self, targets):
+        """What each step sees: the step before it, first the end id or zeros."""
+        inputs = np.empty_like(targets)
+        inputs[:1] = self._end_id if self._input_format.holds_ids else 0
+        inputs[1:] = targets[:-1]
+        return inputs
+
+    # ---- the network --------------------------------------------------------------------------------------------
+
+    def loss_and_gradients(self, inputs, targets, lengths=None, labels=None):
+        """Mean loss of a batch; its gradients replace those in ``grads``.
+
+        Parameters
+        ----------
+        inputs, targets : integer arrays (T, N), or arrays (T, N, D) of 0 and 1
+            Each step, and the one after it.
+        lengths : integer array (N,), optional
+        labels : integer array (N,), optional
+            Numbers of the classes.
+
+        Returns
+        -------
+        float
+            Nats a step.
+        """
+        self._zero_grad()
+        state, ids = self._initial_state(labels)
+        h, _, cache = self._trunk.forward(inputs, state, lengths)
+        loss, dh = self._head.forward(h, targets, lengths)
+        dstate = self._trunk.backward(dh, cache)
+        if labels is not None:
+            # (states, layers, N, H) -> (N, states * layers * H)
+            dstart = np.moveaxis(np.stack(as_states(dstate)), 2, 0).reshape(len(labels), -1)
+            self._start.backward(dstart, ids)
+        return loss
+
+    def _initial_state(self, labels):
+        """-> state that sequences of these classes start from, cache of it; None, None without classes."""
+        if labels is None:
+            return None, None
+        values, ids = self._start.forward(labels)
+        states = values.reshape(len(labels), -1, self.num_layers, self.hidden_size)
+        return from_states(list(np.moveaxis(states, 0, 2))), ids
+
+    def _losses(self, batch):
+        """Of every step (T, N)."""
+        inputs, targets, lengths, labels = batch.arguments
+        h, _ = self._trunk(inputs, self._initial_state(labels)[0], lengths)
+        return self._head.losses(h, targets, lengths)
+
+    def _nats(self, batch):
+        return self._losses(batch).sum(), batch.tokens
+
+    # ---- use ----------------------------------------------------------------------------------------------------
+
+    def fit(self, X, y=None, *, lengths=None, validation=None, callback=None, progress=False):
+        """Train on sequences.
+
+        Parameters
+        ----------
+        SEQUENCES
+            Features must be 0 and 1.
+        y : sequence of labels (N,), optional
+            A class for each sequence, that :meth:`generate` can be asked for.
+        FIT
+
+        Returns
+        -------
+        self
+
+        RAISES
+        """
+        return self._fit(X, y, lengths, validation, callback, progress)
+
+    def _scored(self, X, y, lengths):
+        self._check_built()
+        X = as_sequences("X", X, lengths)
+        examples = self._encode(X, self._clean_targets("y", y, X), ("X", "y"), training=False)
+        for rows in self._inference_batches(examples.lengths):
+            yield examples, rows, self._batch(examples, rows)
+
+    def log_prob(self, X, y=None, *, lengths=None):
+        """Log-probability (nats) of sequences, the end of tokens counted.
+
+        Parameters
+        ----------
+        X, y, lengths
+            As in :meth:`fit`.
+
+        Returns
+        -------
+        ndarray (N,)
+        """
+        result = {}
+        for _, rows, batch in self._scored(X, y, lengths):
+            result |= dict(zip(rows.tolist(), -self._losses(batch).sum(axis=0), strict=True))
+        return np.array([result[n] for n in range(len(result))])
+
+    def predict_proba(self, X, y=None, *, lengths=None):
+        """Probabilities of every next step, given all steps before it.
+
+        Returns
+        -------
+        list of N ndarrays (T, D)
+            Row t is predicted from the steps before t. For tokens (T + 1, V): the last row tells what comes after
+            the sequence; ids as in ``vocabulary``, or V - 1 for the end of sequences of ids.
+        """
+        result = {}
+        for _, rows, batch in self._scored(X, y, lengths):
+            inputs, _, steps, labels = batch.arguments
+            h, _ = self._trunk(inputs, self._initial_state(labels)[0], steps)
+            p = self._head.probabilities(h)
+            result |= {row: p[: steps[n], n].copy() for n, row in enumerate(rows.tolist())}
+        return [result[n] for n in range(len(result))]
+
+    def predict(self, X, y=None, *, lengths=None):
+        """The likeliest next step at every step, given all steps before it.
+
+        Returns
+        -------
+        list of N ndarrays
+            Ids (T + 1,), or arrays (T, D) of 0 and 1: the labels with a probability of at least a half.
+        """
+        probabilities = self.predict_proba(X, y, lengths=lengths)
+        if self._input_format.holds_ids:
+            return [p.argmax(axis=1) for p in probabilities]
+        return [(p >= 0.5).astype(np.int64) for p in probabilities]
+
+    def score(self, X, y=None, *, lengths=None):
+        """Mean log-probability (nats) of a step: higher is better.
+
+        Returns
+        -------
+        float
+        """
+        total = count = 0
+        for _, _, batch in self._scored(X, y, lengths):
+            nats, number = self._nats(batch)
+            total, count = total + nats, count + number
+        if not count:
+            raise ValueError("X must hold at least one step; got none")
+        return float(-total / count)
+
+    def generate(self, n, *, label=None, seed=None, temperature=1.0, top_k=None, top_p=None, random_state=None):
+        """Draw a sequence; every drawn step is fed back.
+
+        Parameters
+        ----------
+        n : int
+            Steps at most; a sequence of tokens may end before.
+        label : label, optional
+            One of ``classes_``; must be given where there are classes.
+        seed : sequence, as in :meth:`fit`, optional
+            What comes before; it is not part of the result.
+        temperature : float
+            Divides the logits: below 1 is more careful, 0 always takes the likeliest.
+        top_k, top_p : int, float, optional
+            Draw among the k likeliest tokens, or those that together reach a probability. Tokens only.
+        random_state : int, numpy.random.Generator or None
+
+        Returns
+        -------
+        str, list of str, ids (T,), or int64 array (T, D) of 0 and 1
+            As the training sequences were.
+
+        Raises
+        ------
+        ValueError, TypeError
+            An argument is out of its range.
+        """
+        self._check_built()
+        n, temperature, top_k, top_p = check_sampling(n, temperature, top_k, top_p)
+        if (label is None) != (self._labels is None):
+            wanted = "None: the training sequences have no classes" if label is not None else "one of classes_"
+            raise ValueError(f"label must be {wanted}; got {label!r}")
+        state = None
+        if label is not None:
+            state, _ = self._initial_state(self._labels.encode("label", label_array("label", [label])))
+        rng = np.random.default_rng(random_state)
+        before = [] if seed is None else self._input_format.encode("seed", [seed])[0]
+        if not self._input_format.holds_ids:
+            if top_k is not None or top_p is not None:
+                raise ValueError("top_k and top_p choose among tokens; the sequences here are vectors of labels")
+            return self._draw_vectors(n, state, before, temperature, rng)
+        context = np.concatenate([[self._end_id], before]).astype(np.int64)
+        if len(context) > 1:
+            _, state = self._trunk(context[:-1, None], state)
+        ids = sample_tokens(
+            *(self._trunk, self._head.dense, state, int(context[-1]), n, rng),
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            banned=[] if self.vocabulary is None else [self.vocabulary.unk_id],
+            stop=self._end_id,
+        )
+        return self._input_format.decode(ids[:-1] if len(ids) and ids[-1] == self._end_id else ids)
+
+    def _draw_vectors(self, n, state, before, temperature, rng):
+        """Steps of labels that are drawn one by one: (n, D) of 0 and 1."""
+        D = self._input_format.size
+        result = np.zeros((n, D), np.int64)
+        context = np.zeros((1 + len(before), 1, D), self.dtype)
+        context[1:, 0] = before
+        h, state = self._trunk(context, state)
+        stream = self._trunk.recurrent.stream()
+        stream.state = state
+        last = h[-1]
+        for t in range(n):
+            logits = self._head.dense(last)[0].astype(np.float64)
+            # sigmoid(y) > u where y > log(u / (1 - u)); u = 1/2 for the likelier of the two
+            u = rng.random(D)
+            threshold = temperature * (np.log(u) - np.log1p(-u)) if temperature else 0.0
+            result[t] = logits > threshold
+            last = stream.step(result[t][None].astype(self.dtype))
+        return result
+
+    # ---- files --------------------------------------------------------------------------------------------------
+
+    def _data_state(self):
+        labels = None if self._labels is None else self._labels.state()
+        return {"inputs": self._input_format.state(), "labels": labels}
+
+    def _restore_data(self, state):
+        self._rng = np.random.default_rng(self.random_state)
+        self._input_format = Format.from_state(state["inputs"])
+        self._labels = None if state["labels"] is None else Labels.from_state(state["labels"])
+        self._make_layers()

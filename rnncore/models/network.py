@@ -1,0 +1,112 @@
+"""The parts that models are put together from: a trunk of recurrent layers, a head that gives probabilities."""
+
+import numpy as np
+
+from ..layers import dropout_mask
+from ..losses import fused_softmax_cross_entropy, sigmoid_cross_entropy
+
+
+class Trunk:
+    """Embedding (where inputs are ids and it is wanted) and recurrent layers, with dropout between the two.
+
+    Called as the recurrent layers are: ``trunk(inputs)`` for inference, ``forward`` and ``backward`` for training.
+    """
+
+    def __init__(self, embedding, recurrent, dropout, rng):
+        self.embedding, self.recurrent, self.dropout, self._rng = embedding, recurrent, dropout, rng
+
+    def __call__(self, inputs, state=None, lengths=None):
+        return self.recurrent(self.embedding(inputs) if self.embedding else inputs, state, lengths)
+
+    def forward(self, inputs, state=None, lengths=None):
+        """-> h (T, N, H * directions), state, cache"""
+        ids = mask = None
+        if self.embedding:
+            inputs, ids = self.embedding.forward(inputs)
+            inputs, mask = drop(inputs, self.dropout, self._rng)
+        h, state, cache = self.recurrent.forward(inputs, state, lengths)
+        return h, state, (ids, mask, cache)
+
+    def backward(self, dh, cache, dstate=None):
+        """-> gradient with respect to the state given; those of the parameters are added to ``grads``."""
+        ids, mask, cache = cache
+        dx, dstate = self.recurrent.backward(dh, cache, dstate)
+        if self.embedding:
+            self.embedding.backward(undrop(dx, mask), ids)
+        return dstate
+
+
+class Head:
+    """Output layer, and what its values mean: classes that exclude each other (softmax), or labels (sigmoid)."""
+
+    def __init__(self, dense, kind, dropout, rng):
+        self.dense, self.kind, self.dropout, self._rng = dense, kind, dropout, rng
+
+    def forward(self, h, targets, lengths=None, weights=None):
+        """Mean loss of h (T, N, H), or (N, H) without lengths, and its gradient; adds to the gradients of the layer.
+
+        targets (T, N) of class numbers, or (T, N, K) of labels in [0, 1] for sigmoid.
+        """
+        h, mask = drop(h, self.dropout, self._rng)
+        if self.kind == "softmax":
+            loss, dh = fused_softmax_cross_entropy(self.dense, h, targets, lengths, weights=weights)
+        else:
+            logits, cache = self.dense.forward(h)
+            loss, dlogits = sigmoid_cross_entropy(logits, targets, lengths, weights=weights)
+            dh = self.dense.backward(dlogits, cache)
+        return loss, undrop(dh, mask)
+
+    def losses(self, h, targets, lengths=None):
+        """Loss of every step, float64 (T, N) or (N,)."""
+        if self.kind == "softmax":
+            options = {"reduction": "none", "training": False}
+            return fused_softmax_cross_entropy(self.dense, h, targets, lengths, **options)[0]
+        return sigmoid_cross_entropy(self.dense(h), targets, lengths, reduction="none")[0]
+
+    def probabilities(self, h):
+        """h (..., H) -> (..., K)"""
+        logits = self.dense(h)
+        if self.kind == "softmax":
+            return np.exp(log_softmax(logits))
+        # Of one sign at a time, so that exp never overflows.
+        decay = np.exp(-np.abs(logits))
+        return np.where(logits >= 0, 1, decay) / (1 + decay)
+
+
+def log_softmax(logits):
+    """Over the last axis."""
+    shifted = logits - logits.max(axis=-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+
+
+def drop(x, share, rng):
+    """-> x with a share of its values set to zero, and the mask that does it; None where nothing is dropped."""
+    if not share:
+        return x, None
+    mask = dropout_mask(rng, x.shape, share, x.dtype)
+    return x * mask, mask
+
+
+def undrop(dx, mask):
+    """The gradient of :func:`drop`."""
+    return dx if mask is None else dx * mask
+
+
+def as_states(state):
+    """The state of a recurrent layer as a tuple of arrays (num_layers * directions, N, H): h, or h and c."""
+    return state if isinstance(state, tuple) else (state,)
+
+
+def from_states(states):
+    """The other way round."""
+    return tuple(states) if len(states) > 1 else states[0]
+
+
+def repeat_rows(state, count):
+    """The state of a batch in which each row stands ``count`` times."""
+    return from_states([np.repeat(array, count, axis=1) for array in as_states(state)])
+
+
+def take_rows(state, rows):
+    """The state of a batch of these rows."""
+    return from_states([array[:, rows] for array in as_states(state)])

@@ -1,0 +1,327 @@
+"""Many to many of different lengths: an encoder reads a sequence, a decoder writes another."""
+
+import dataclasses
+
+import numpy as np
+
+from .. import checks
+from ..layers import Dense
+from ..text import pad
+from .data import Examples, Format, as_sequences, pad_inputs, take
+from .decoding import beam_search
+from .documentation import document
+from .estimator import Batch, Estimator
+from .network import Head, as_states, from_states
+
+
+@document
+@dataclasses.dataclass(eq=False, repr=False, kw_only=True)
+class EncoderDecoder(Estimator):
+    """Sequence to sequence of another length: translation, spelling, answers.
+
+    The encoder's final states are the decoder's initial ones (of both directions through a linear layer); the decoder
+    is trained on the right token before each (teacher forcing) and ends with ``<eos>``. Sutskever, Vinyals and Le
+    2014, "Sequence to sequence learning with neural networks"; Cho et al. 2014.
+
+    Parameters
+    ----------
+    NETWORK
+    bidirectional : bool, default False
+        The encoder reads in both directions.
+    reverse_source : bool, default False
+        The encoder reads from the last step to the first, so that the beginnings are near (Sutskever et al.).
+    TRAINING
+
+    Attributes
+    ----------
+    source_vocabulary, target_vocabulary : Vocabulary or None
+    FITTED
+
+    Examples
+    --------
+    >>> model = EncoderDecoder(hidden_size=32, epochs=60, batch_size=4, learning_rate=0.01, random_state=0)
+    >>> numbers = ["1", "12", "123", "21", "3", "32", "321", "2"] * 4
+    >>> words = [" ".join({"1": "un", "2": "deux", "3": "trois"}[digit] for digit in text) for text in numbers]
+    >>> model = model.fit(numbers, words)
+    >>> model.predict(["32", "123"])
+    ['trois deux', 'un deux trois']
+    >>> model.beam_search("32", beam_width=3).hypotheses[0].sequence
+    'trois deux'
+    """
+
+    bidirectional: bool = False
+    reverse_source: bool = False
+
+    _rules = Estimator._rules | {"bidirectional": checks.flag, "reverse_source": checks.flag}
+
+    # ---- data ---------------------------------------------------------------------------------------------------
+
+    @property
+    def source_vocabulary(self):
+        """Of the sequences that are read; None for ids and features, and before ``fit``."""
+        return None if self.layers is None else self._input_format.vocabulary
+
+    @property
+    def target_vocabulary(self):
+        """Of the sequences that are written; None for ids, and before ``fit``."""
+        return None if self.layers is None else self._target_format.vocabulary
+
+    def _clean_targets(self, name, y, X):
+        y = as_sequences(name, y)
+        if len(y) != len(X):
+            raise ValueError(f"{name} must have one sequence for each of {len(X)} in X; got {len(y)}")
+        return y
+
+    def _learn(self, X, y):
+        self._input_format, self._target_format = self._learn_format("X", X), self._learn_format("y", y)
+        if not self._target_format.holds_ids:
+            raise TypeError("y must hold str, lists of str or ids; got features")
+        self._make_layers()
+
+    @property
+    def _end_id(self):
+        """What comes before the first token of a target and after the last."""
+        vocabulary = self._target_format.vocabulary
+        return self._target_format.size if vocabulary is None else vocabulary.eos_id
+
+    def _make_layers(self):
+        rng, size = self._rng, self._embedding_width()
+        target = self._target_format
+        if target.kind == "ids":
+            target = Format("ids", target.size + 1)
+        self._encoder = self._make_trunk(self._input_format, rng, size=size, bidirectional=self.bidirectional)
+        self._decoder = self._make_trunk(target, rng, size=size)
+        output = Dense(self.hidden_size, target.size, dtype=self.dtype, seed=rng)
+        self._head = Head(output, "softmax", self.dropout, rng)
+        self._bridges = ()
+        if self.bidirectional:
+            H, names = self.hidden_size, self._encoder.recurrent.state_names
+            self._bridges = tuple(Dense(2 * H, H, dtype=self.dtype, seed=rng) for _ in names)
+        self._take_layers(
+            source_embedding=self._encoder.embedding,
+            encoder=self._encoder.recurrent,
+            **{f"bridge_{name}": bridge for name, bridge in zip("hc", self._bridges, strict=False)},
+            target_embedding=self._decoder.embedding,
+            decoder=self._decoder.recurrent,
+            output=output,
+        )
+
+    def _encode(self, X, y, names, training):
+        sources = self._sources(names[0], X)
+        targets = [np.append(ids, self._end_id) for ids in self._target_format.encode(names[1], y)]
+        # Like long in both; what one of them is longer is not computed.
+        lengths = np.array([len(s) + len(t) for s, t in zip(sources, targets, strict=True)], np.int64)
+        return Examples(sources, targets, lengths)
+
+    def _sources(self, name, X):
+        sources = self._input_format.encode(name, X)
+        return [source[::-1] for source in sources] if self.reverse_source else sources
+
+    def _batch(self, examples, rows):
+        sources, source_lengths = pad_inputs(take(examples.inputs, rows), self._input_format, self.dtype)
+        targets, lengths = pad(take(examples.targets, rows), dtype=np.int64)
+        inputs = np.empty_like(targets)
+        inputs[:1] = self._end_id
+        inputs[1:] = targets[:-1]
+        steps = int(lengths.sum())
+        return Batch((sources, inputs, targets, source_lengths, lengths), steps, steps + int(source_lengths.sum()))
+
+    # ---- the network --------------------------------------------------------------------------------------------
+
+    def loss_and_gradients(self, sources, inputs, targets, source_lengths=None, lengths=None):
+        """Mean loss of a batch; its gradients replace those in ``grads``.
+
+        Parameters
+        ----------
+        sources : integer array (S, N), or array (S, N, D)
+        inputs, targets : integer arrays (T, N)
+            Of the decoder: each token, and the one after it.
+        source_lengths, lengths : integer arrays (N,), optional
+
+        Returns
+        -------
+        float
+            Nats a token.
+        """
+        self._zero_grad()
+        _, state, encoder_cache = self._encoder.forward(sources, None, source_lengths)
+        state, bridge_caches = self._cross(state)
+        h, _, decoder_cache = self._decoder.forward(inputs, state, lengths)
+        loss, dh = self._head.forward(h, targets, lengths)
+        dstate = self._cross_back(self._decoder.backward(dh, decoder_cache), bridge_caches)
+        self._encoder.backward(None, encoder_cache, dstate)
+        return loss
+
+    def _cross(self, state):
+        """The encoder's final state as the decoder's initial one, and what the way back needs."""
+        if not self._bridges:
+            return state, ()
+        crossed = []
+        for array, bridge in zip(as_states(state), self._bridges, strict=True):
+            # (layers * 2, N, H) -> (layers, N, 2H)
+            layers, N, H = array.shape[0] // 2, *array.shape[1:]
+            sides = array.reshape(layers, 2, N, H).swapaxes(1, 2).reshape(layers, N, 2 * H)
+            crossed.append(bridge.forward(sides))
+        states, caches = zip(*crossed, strict=True)
+        return from_states(states), caches
+
+    def _cross_back(self, dstate, caches):
+        if not self._bridges:
+            return dstate
+        dstates = []
+        for array, bridge, cache in zip(as_states(dstate), self._bridges, caches, strict=True):
+            dsides = bridge.backward(array, cache)
+            layers, N, H = array.shape
+            dstates.append(dsides.reshape(layers, N, 2, H).swapaxes(1, 2).reshape(layers * 2, N, H))
+        return from_states(dstates)
+
+    def _losses(self, batch):
+        """Of every step (T, N)."""
+        sources, inputs, targets, source_lengths, lengths = batch.arguments
+        state, _ = self._cross(self._encoder(sources, None, source_lengths)[1])
+        h, _ = self._decoder(inputs, state, lengths)
+        return self._head.losses(h, targets, lengths)
+
+    def _nats(self, batch):
+        return self._losses(batch).sum(), batch.weight
+
+    # ---- use ----------------------------------------------------------------------------------------------------
+
+    def fit(self, X, y, *, lengths=None, validation=None, callback=None, progress=False):
+        """Train on pairs of sequences.
+
+        Parameters
+        ----------
+        SEQUENCES
+        y : list of sequences
+            What each becomes: str, lists of str, or ids.
+        FIT
+
+        Returns
+        -------
+        self
+
+        RAISES
+        """
+        return self._fit(X, y, lengths, validation, callback, progress)
+
+    def log_prob(self, X, y, *, lengths=None):
+        """Log-probability (nats) of each sequence of y, its end counted, given that of X.
+
+        Returns
+        -------
+        ndarray (N,)
+        """
+        self._check_built()
+        X = as_sequences("X", X, lengths)
+        examples = self._encode(X, self._clean_targets("y", y, X), ("X", "y"), training=False)
+        result = np.zeros(len(X))
+        for rows in self._inference_batches(examples.lengths):
+            result[rows] = -self._losses(self._batch(examples, rows)).sum(axis=0)
+        return result
+
+    def predict(self, X, *, lengths=None, beam_width=1, length_penalty=0.7, max_length=None):
+        """The sequence that each becomes: the best that a beam search finds.
+
+        Parameters
+        ----------
+        X, lengths
+            As in :meth:`fit`. Characters and words that were not in the training data are ``<unk>``.
+        beam_width : int
+            Hypotheses that go on at each step; 1 takes the likeliest token each time (greedy).
+        length_penalty : float
+            A hypothesis of L tokens is worth ``log_prob / L ** length_penalty``.
+        max_length : int, optional
+            Tokens at most, the end counted; twice the longest source and ten if not given.
+
+        Returns
+        -------
+        list of N str, lists of str, or arrays of ids
+            As the targets were.
+        """
+        sources = self._inputs(X, lengths)
+        result = [None] * len(sources)
+        # The scores of all candidates of a step stay within some megabytes.
+        count = max(1, min(64, 2**21 // (beam_width * self._head.dense.output_size)))
+        for rows, search in self._searches(sources, beam_width, length_penalty, max_length, count):
+            for n, row in enumerate(rows):
+                result[row] = self._decode(search.ids(n, 0))
+        return result
+
+    def beam_search(self, source, *, beam_width=5, length_penalty=0.7, max_length=None):
+        """The best hypotheses for one source, and the tree they were found in.
+
+        Parameters
+        ----------
+        source : sequence, one as in :meth:`fit`
+        beam_width, length_penalty, max_length
+            As in :meth:`predict`.
+
+        Returns
+        -------
+        Beam
+            ``hypotheses``: list of (sequence, log_prob, score), best first; ``steps``, drawn by
+            :func:`rnncore.plots.beam`.
+        """
+        ((_, search),) = self._searches(self._inputs([source], None), beam_width, length_penalty, max_length, 1)
+        vocabulary = self._target_format.vocabulary
+        name = str if vocabulary is None else vocabulary.tokens.__getitem__
+        return search.beam(0, self._decode, name)
+
+    def _inputs(self, X, lengths):
+        self._check_built()
+        return self._sources("X", as_sequences("X", X, lengths))
+
+    def _searches(self, sources, beam_width, length_penalty, max_length, count):
+        """Yield rows of sources and the Search of them, ``count`` at a time."""
+        width = checks.integer("beam_width", beam_width, least=1)
+        length_penalty = checks.not_negative("length_penalty", length_penalty)
+        if max_length is not None:
+            max_length = checks.integer("max_length", max_length, least=1)
+        order = np.argsort([len(source) for source in sources], kind="stable")
+        vocabulary = self._target_format.vocabulary
+        for begin in range(0, len(order), count):
+            rows = order[begin : begin + count]
+            batch, lengths = pad_inputs(take(sources, rows), self._input_format, self.dtype)
+            state, _ = self._cross(self._encoder(batch, None, lengths)[1])
+            yield (
+                rows,
+                beam_search(
+                    *(self._decoder, self._head.dense, state, np.full(len(rows), self._end_id)),
+                    max_length or 2 * len(batch) + 10,
+                    width=width,
+                    length_penalty=length_penalty,
+                    stop=self._end_id,
+                    banned=[] if vocabulary is None else [vocabulary.unk_id],
+                ),
+            )
+
+    def _decode(self, ids):
+        return self._target_format.decode(ids[:-1] if len(ids) and ids[-1] == self._end_id else ids)
+
+    def score(self, X, y, *, lengths=None):
+        """Share of the sequences that :meth:`predict` gets right as a whole.
+
+        Returns
+        -------
+        float
+        """
+        predicted = self.predict(X, lengths=lengths)
+        wanted = self._clean_targets("y", y, predicted)
+        if not wanted:
+            raise ValueError("X must hold at least one sequence; got none")
+        # Through the vocabulary, so that white space does not count.
+        wanted = self._target_format.encode("y", wanted)
+        found = self._target_format.encode("predicted", predicted)
+        return float(np.mean([np.array_equal(p, w) for p, w in zip(found, wanted, strict=True)]))
+
+    # ---- files --------------------------------------------------------------------------------------------------
+
+    def _data_state(self):
+        return {"inputs": self._input_format.state(), "targets": self._target_format.state()}
+
+    def _restore_data(self, state):
+        self._rng = np.random.default_rng(self.random_state)
+        self._input_format = Format.from_state(state["inputs"])
+        self._target_format = Format.from_state(state["targets"])
+        self._make_layers()

@@ -1,0 +1,258 @@
+"""Many to many of equal length: a label for every step."""
+
+import dataclasses
+from functools import partial
+
+import numpy as np
+
+from .. import checks
+from ..text import pad
+from .data import Examples, Labels, class_weights, label_array, pad_inputs, take
+from .documentation import document
+from .estimator import Batch, Labeller
+
+
+@document
+@dataclasses.dataclass(eq=False, repr=False, kw_only=True)
+class SequenceTagger(Labeller):
+    """One label for every step: names in a text, parts of a gene, actions in a recording.
+
+    Parameters
+    ----------
+    NETWORK
+    bidirectional : bool, default True
+    output : {"softmax", "sigmoid"}
+        One of several classes a step; or one label a step that holds or does not (the binary label of the course),
+        and, where the targets are arrays (T, K) of 0 and 1, K labels that do not exclude each other.
+    class_weight : dict, "balanced" or None
+        Weight of the steps of each class in the loss; "balanced" is n / (C * count). Not for K labels.
+    TRAINING
+
+    Attributes
+    ----------
+    classes_ : ndarray (C,)
+        For K labels their numbers.
+    FITTED
+
+    Examples
+    --------
+    >>> model = SequenceTagger("word", hidden_size=16, epochs=20, learning_rate=0.02, random_state=0)
+    >>> texts = [["Anna", "met", "Ben"], ["we", "met", "Anna"], ["Ben", "sleeps"]] * 8
+    >>> tags = [["P", "O", "P"], ["O", "O", "P"], ["P", "O"]] * 8
+    >>> model = model.fit(texts, tags)
+    >>> [labels.tolist() for labels in model.predict([["we", "met", "Ben"]])]
+    [['O', 'O', 'P']]
+    """
+
+    output: str = "softmax"
+
+    _rules = Labeller._rules | {"output": partial(checks.choice, choices=("softmax", "sigmoid"))}
+
+    # ---- data ---------------------------------------------------------------------------------------------------
+
+    def _clean_targets(self, name, y, X):
+        if isinstance(y, str) or not hasattr(y, "__len__"):
+            raise TypeError(f"{name} must be a list of label sequences; got {type(y).__name__}")
+        if len(y) != len(X):
+            raise ValueError(f"{name} must have one sequence of labels for each of {len(X)} sequences; got {len(y)}")
+        padded = isinstance(y, np.ndarray) and y.ndim > 1
+        return [
+            self._clean_labels(f"{name}[{n}]", labels, self._steps(x), padded)
+            for n, (labels, x) in enumerate(zip(y, X, strict=True))
+        ]
+
+    def _steps(self, sequence):
+        """Length of a sequence that is not encoded yet."""
+        return len(sequence.split()) if isinstance(sequence, str) and self.level == "word" else len(sequence)
+
+    def _clean_labels(self, name, labels, steps, padded):
+        """-> labels (T,), or (T, K) of 0 and 1."""
+        if self.output == "sigmoid" and not isinstance(labels, str) and np.ndim(labels) == 2:
+            array = np.asarray(labels)
+            if array.dtype.kind not in "biuf" or not np.isin(array, (0, 1)).all():
+                raise ValueError(f"{name} must hold 0 and 1 for every label; got {array.dtype} {array.shape}")
+        elif len(labels) == 0:
+            array = np.zeros(0, np.int64)
+        else:
+            array = label_array(name, labels)
+        if padded:
+            # A padded array goes with sequences that are shorter.
+            array = array[:steps]
+        if len(array) != steps:
+            raise ValueError(f"{name} must have {steps} labels, one a step of its sequence; got {len(array)}")
+        return array
+
+    def _learn(self, X, y):
+        self._input_format = self._learn_format("X", X)
+        filled = [labels for labels in y if labels.size]
+        if not filled:
+            raise ValueError("y must hold at least one label; got none")
+        self._multiple = filled[0].ndim == 2
+        if self._multiple:
+            self._labels = Labels(np.arange(filled[0].shape[1]))
+        else:
+            self._labels = Labels.learn(np.concatenate(filled))
+            if self.output == "sigmoid" and len(self._labels) > 2:
+                raise ValueError(
+                    f"output = 'sigmoid' takes two classes, or arrays (T, K) of 0 and 1; y has {len(self._labels)}"
+                )
+        self._make_layers()
+
+    def _outputs(self):
+        if self.output == "softmax":
+            return len(self._labels), "softmax"
+        return (len(self._labels) if self._multiple else 1), "sigmoid"
+
+    def _encode(self, X, y, names, training):
+        inputs = self._input_format.encode(names[0], X)
+        targets = [self._numbers(f"{names[1]}[{n}]", labels) for n, labels in enumerate(y)]
+        lengths = np.array([len(sequence) for sequence in inputs], np.int64)
+        setting = self._settings()["class_weight"]
+        if self._multiple and setting is not None:
+            raise ValueError("class_weight needs one class a step; y holds several labels")
+        weights = None
+        if training and setting is not None:
+            of_class = class_weights(setting, self._labels, np.concatenate(targets))
+            weights = [of_class[numbers] for numbers in targets]
+        return Examples(inputs, targets, lengths, weights)
+
+    def _numbers(self, name, labels):
+        """labels (T,) -> numbers of classes (T,); labels (T, K) stay."""
+        K = len(self._labels)
+        if self._multiple:
+            if labels.size and labels.shape[1:] != (K,):
+                raise ValueError(f"{name} must be (T, {K}), as y[0]; got {labels.shape}")
+            return labels.reshape(len(labels), K)
+        if labels.ndim != 1:
+            raise ValueError(f"{name} must be labels (T,), as y[0]; got {labels.shape}")
+        return self._labels.encode(name, labels)
+
+    def _batch(self, examples, rows):
+        inputs, lengths = pad_inputs(take(examples.inputs, rows), self._input_format, self.dtype)
+        targets, _ = pad(take(examples.targets, rows), dtype=np.int64)
+        weights = None if examples.weights is None else pad(take(examples.weights, rows))[0]
+        tokens = int(lengths.sum())
+        return Batch((inputs, targets, lengths, weights), tokens if weights is None else weights.sum(), tokens)
+
+    # ---- the network --------------------------------------------------------------------------------------------
+
+    def loss_and_gradients(self, inputs, targets, lengths=None, weights=None):
+        """Mean loss of a batch; its gradients replace those in ``grads``.
+
+        Parameters
+        ----------
+        inputs : integer array (T, N), or array (T, N, D)
+        targets : integer array (T, N), or (T, N, K)
+            Numbers of the classes; for sigmoid 0 or 1.
+        lengths : integer array (N,), optional
+        weights : array (T, N), optional
+            How much each step counts.
+
+        Returns
+        -------
+        float
+            Nats a step.
+        """
+        self._zero_grad()
+        h, _, cache = self._trunk.forward(inputs, None, lengths)
+        loss, dh = self._head.forward(h, self._for_head(targets), lengths, weights)
+        self._trunk.backward(dh, cache)
+        return loss
+
+    def _for_head(self, targets):
+        """Binary labels (T, N) as one column."""
+        return targets[..., None] if self.output == "sigmoid" and targets.ndim == 2 else targets
+
+    def _nats(self, batch):
+        inputs, targets, lengths, _ = batch.arguments
+        h, _ = self._trunk(inputs, None, lengths)
+        return self._head.losses(h, self._for_head(targets), lengths).sum(), batch.tokens
+
+    # ---- use ----------------------------------------------------------------------------------------------------
+
+    def fit(self, X, y, *, lengths=None, validation=None, callback=None, progress=False):
+        """Train on sequences and the labels of their steps.
+
+        Parameters
+        ----------
+        SEQUENCES
+        y : list of label sequences
+            One label (str or number) for each step of each sequence, or arrays (T, K) of 0 and 1 for
+            ``output="sigmoid"``; or a padded array (N, T) or (N, T, K).
+        FIT
+
+        Returns
+        -------
+        self
+
+        RAISES
+        """
+        return self._fit(X, y, lengths, validation, callback, progress)
+
+    def predict_proba(self, X, *, lengths=None):
+        """Probability of every class at every step.
+
+        Parameters
+        ----------
+        X : sequences, as in :meth:`fit`
+            Characters and words that were not in the training data are ``<unk>``.
+        lengths : integer array (N,), optional
+
+        Returns
+        -------
+        list of N ndarrays (T, C)
+            Columns in the order of ``classes_``. For K labels (T, K), the probability of each to hold.
+        """
+        inputs = self._inputs(X, lengths)
+        result = [None] * len(inputs)
+        for rows in self._inference_batches([len(sequence) for sequence in inputs]):
+            batch, steps = pad_inputs(take(inputs, rows), self._input_format, self.dtype)
+            h, _ = self._trunk(batch, None, steps)
+            p = self._head.probabilities(h)
+            if self.output == "sigmoid" and not self._multiple:
+                # A single class has no other to be told from: its only column says how sure it is.
+                p = np.concatenate([1 - p, p], axis=2)[..., -len(self._labels) :]
+            for n, row in enumerate(rows):
+                result[row] = p[: steps[n], n].copy()
+        return result
+
+    def predict(self, X, *, lengths=None):
+        """The likeliest label of every step.
+
+        Parameters
+        ----------
+        X, lengths
+            As in :meth:`predict_proba`.
+
+        Returns
+        -------
+        list of N ndarrays (T,)
+            For K labels (T, K) of 0 and 1.
+        """
+        probabilities = self.predict_proba(X, lengths=lengths)
+        if self._multiple:
+            return [(p >= 0.5).astype(np.int64) for p in probabilities]
+        return [self.classes_[p.argmax(axis=1)] for p in probabilities]
+
+    def score(self, X, y, *, lengths=None):
+        """Share of the labels that are predicted rightly, over all steps of all sequences.
+
+        Returns
+        -------
+        float
+        """
+        predicted = self.predict(X, lengths=lengths)
+        wanted = self._clean_targets("y", y, predicted)
+        right = [np.asarray(p == w).ravel() for p, w in zip(predicted, wanted, strict=True) if len(p)]
+        if not right:
+            raise ValueError("X must hold at least one step; got none")
+        return float(np.concatenate(right).mean())
+
+    # ---- files --------------------------------------------------------------------------------------------------
+
+    def _data_state(self):
+        return super()._data_state() | {"multiple": self._multiple}
+
+    def _restore_data(self, state):
+        self._multiple = bool(state["multiple"])
+        super()._restore_data(state)
