@@ -24,6 +24,7 @@ from pathlib import Path
 import numpy as np
 
 from . import _engine, functional, layers, models, optim, reference, text
+from .peers import TorchLanguageModel
 
 # (T, N, D, H): reason
 SHAPES = {
@@ -333,64 +334,6 @@ def language_model(cell, V, embedding, H, depth, batch, chunk, dtype):
         seed=0,
     )
     return model.build(text.Vocabulary([f"w{k}" for k in range(V - 2)], level="word"))
-
-
-class TorchLanguageModel:
-    """The same network with the parameters of an rnncore model; a one-hot input is an embedding of width V."""
-
-    def __init__(self, model, threads):
-        import torch
-
-        torch.set_num_threads(threads)
-        self.torch = torch
-        p = {name: torch.from_numpy(value.copy()) for name, value in model.params.items()}
-        V, H = len(model.vocabulary), model.hidden_size
-        dtype = p["output.W"].dtype
-        table = p.get("embedding.W", torch.eye(V, dtype=dtype))
-        self.embedding = torch.nn.Embedding.from_pretrained(table, freeze="embedding.W" not in p)
-        kinds = {"lstm": torch.nn.LSTM, "gru": torch.nn.GRU, "rnn": torch.nn.RNN}
-        self.recurrent = kinds[model.cell](table.shape[1], H, model.num_layers, dtype=dtype)
-        self.output = torch.nn.Linear(H, V, dtype=dtype)
-        with torch.no_grad():
-            for k in range(model.num_layers):
-                getattr(self.recurrent, f"weight_ih_l{k}").copy_(p[f"recurrent.Wx_{k}"].T)
-                getattr(self.recurrent, f"weight_hh_l{k}").copy_(p[f"recurrent.Wh_{k}"].T)
-                getattr(self.recurrent, f"bias_ih_l{k}").copy_(p[f"recurrent.b_{k}"])
-                # The second bias only doubles the learning rate of the first, but for a GRU's candidate.
-                second = getattr(self.recurrent, f"bias_hh_l{k}")
-                second.zero_()
-                second.requires_grad_(model.cell == "gru")
-            self.output.weight.copy_(p["output.W"].T)
-            self.output.bias.copy_(p["output.b"])
-        modules = (self.embedding, self.recurrent, self.output)
-        self.parameters = [q for module in modules for q in module.parameters() if q.requires_grad]
-        self.optimizer = torch.optim.Adam(self.parameters, lr=model.learning_rate)
-        self.clip_norm = model.clip_norm
-
-    def loss(self, inputs, targets, state=None, reduction="mean"):
-        """-> loss of inputs, targets (T, N), and the state after them, cut off from its past."""
-        h, state = self.recurrent(self.embedding(inputs), state)
-        logits = self.output(h).flatten(0, 1)
-        state = tuple(s.detach() for s in state) if isinstance(state, tuple) else state.detach()
-        return self.torch.nn.functional.cross_entropy(logits, targets.flatten(), reduction=reduction), state
-
-    def update(self, inputs, targets, state=None):
-        """-> state"""
-        loss, state = self.loss(inputs, targets, state)
-        self.optimizer.zero_grad()
-        loss.backward()
-        self.torch.nn.utils.clip_grad_norm_(self.parameters, self.clip_norm)
-        self.optimizer.step()
-        return state
-
-    def sample(self, n):
-        """A Python loop over the steps, as every tutorial has it."""
-        torch = self.torch
-        token, state = torch.zeros(1, 1, dtype=torch.long), None
-        with torch.inference_mode():
-            for _ in range(n):
-                h, state = self.recurrent(self.embedding(token), state)
-                token = torch.multinomial(torch.softmax(self.output(h[0]), dim=-1), 1)
 
 
 def language_models(arguments, mode, dtype):

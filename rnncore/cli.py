@@ -182,12 +182,15 @@ def make_model(arguments):
             arguments.layers,
             embedding_size=arguments.embedding,
             dropout=arguments.dropout,
+            recurrent_dropout=arguments.recurrent_dropout,
             max_vocabulary=arguments.vocabulary,
             epochs=arguments.epochs,
             batch_size=arguments.batch,
             chunk_length=arguments.chunk,
             learning_rate=arguments.learning_rate,
+            learning_rate_decay=arguments.decay,
             clip_norm=arguments.clip,
+            patience=arguments.patience,
             dtype=arguments.dtype,
             seed=arguments.seed,
         )
@@ -233,10 +236,14 @@ def train(arguments):
     if not report.losses:
         raise KeyboardInterrupt
     if model.interrupted:
-        print(f"\ninterrupted after {len(report.losses)} updates: keeping the model so far")
+        kept = "the model of the best epoch" if report.held_out else "the model so far"
+        print(f"\ninterrupted after {len(report.losses)} updates: keeping {kept}")
     elif report.late:
         print(f"stopped after {arguments.minutes:g} minutes; ", end="", flush=True)
         print(f"held-out {report.describe(math.log(model.perplexity(held_out)))}")
+    elif arguments.patience is not None:
+        best = min(model.history, key=lambda record: record["held_out"])
+        print(f"keeping the model of epoch {best['epoch']}, held-out {report.describe(best['held_out'])}")
     print(f"model: {output}   (rnncore sample {output})")
     if importlib.util.find_spec("matplotlib") is not None:
         from .plots import loss_curve
@@ -254,11 +261,14 @@ def train(arguments):
 
 def load(path):
     try:
-        return rnncore.load(path)
+        model = rnncore.load(path)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
     except ValueError as error:
         raise UserError(str(error)) from None
+    if not isinstance(model, rnncore.LanguageModel):
+        raise UserError(f"{path} holds a {type(model).__name__}; this command takes a LanguageModel")
+    return model
 
 
 def sample(arguments):
@@ -354,13 +364,16 @@ def make_parser():
         type=int,
         help="embedding size; if not given 64 for characters, --hidden for words; 0 for one-hot",
     )
-    p.add_argument("--dropout", type=float, default=0.0, help="dropout between layers")
+    p.add_argument("--dropout", type=float, default=0.0, help="after the embedding and after each layer")
+    p.add_argument("--recurrent-dropout", type=float, default=0.0, help="of hidden units, the same at all steps")
     p.add_argument("--vocabulary", type=whole, help="largest vocabulary; 10000 for words")
     p.add_argument("--epochs", type=whole, default=6, help="passes over the text")
     p.add_argument("--minutes", type=positive, help="stop after so many minutes")
     p.add_argument("--batch", type=whole, default=32, help="streams side by side")
     p.add_argument("--chunk", type=whole, default=64, help="steps that gradients go back")
     p.add_argument("--learning-rate", type=positive, default=2e-3, help="of Adam")
+    p.add_argument("--decay", type=positive, default=1.0, help="factor of the learning rate after each epoch")
+    p.add_argument("--patience", type=whole, help="stop after so many epochs without a better held-out loss")
     p.add_argument("--clip", type=positive, default=5.0, help="largest norm of the gradients")
     p.add_argument("--held-out", type=share, default=0.1, help="share of the text, its end, that is held out")
     p.add_argument("--held-out-file", help="a text file that is held out, instead of a share of the other")

@@ -103,9 +103,28 @@ def test_interrupt_keeps_the_model(tmp_path, text_file):
     process.send_signal(signal.SIGINT)
     out, _ = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert re.search(r"interrupted after \d+ updates: keeping the model so far", out)
+    assert re.search(r"interrupted after \d+ updates: keeping the model of the best epoch", out)
     assert "Traceback" not in out
     assert len(rc.load(path).sample(10)) > 0
+
+
+def test_patience_keeps_the_best_epoch(tmp_path, text_file, capsys):
+    path = tmp_path / "model.npz"
+    command = ["train", str(text_file), "-o", str(path), "--epochs", "40", "--patience", "2", "--learning-rate", "0.5"]
+    assert main(command + SMALL) == 0
+    out = capsys.readouterr().out
+    history = rc.load(path).history
+    best = min(history, key=lambda record: record["held_out"])
+    assert len(history) == best["epoch"] + 2 < 40
+    assert f"keeping the model of epoch {best['epoch']}, held-out {best['held_out']:.3f} nats" in out
+
+
+def test_models_of_another_class_are_refused(tmp_path, text_file, capsys):
+    path = tmp_path / "model.npz"
+    rc.SequenceClassifier(hidden_size=3, epochs=1).fit(["ab", "ba"], [0, 1]).save(path)
+    for command in (["sample", str(path)], ["score", str(path), str(text_file)]):
+        assert main(command) == 2
+        assert "holds a SequenceClassifier; this command takes a LanguageModel" in capsys.readouterr().err
 
 
 def test_sample(model_file, capsys):

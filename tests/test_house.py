@@ -28,7 +28,8 @@ MAY_IMPORT = {
     "inspection": {"functional", "layers"},
     "losses": {"functional"},
     "models": {"checks", "functional", "layers", "losses", "optim", "text"},
-    "bench": {"_engine", "functional", "layers", "models", "optim", "reference", "text"},
+    "peers": {"layers"},
+    "bench": {"_engine", "functional", "layers", "models", "optim", "peers", "reference", "text"},
     "cli": {"_engine", "bench", "functional", "reference", "plots"},
 }
 

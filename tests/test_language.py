@@ -9,7 +9,7 @@ from gradcheck import numeric_gradient
 from problems import TOLERANCE
 
 import rnncore as rc
-from rnncore.models import base
+from rnncore.models import training
 from rnncore.optim import SGD
 
 TEXT = "the quick brown fox jumps over the lazy dog. pack my box with five dozen jugs.\n" * 8
@@ -299,7 +299,7 @@ def test_history_counts_training_only(monkeypatch):
             next(clock)
         return progress.update == 20
 
-    monkeypatch.setattr(base, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    monkeypatch.setattr(training, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
     model = rc.LanguageModel(hidden_size=4, batch_size=4, chunk_length=4, epochs=1, seed=0).fit(TEXT, callback=pause)
     (record,) = model.history
     assert (record["tokens"], record["seconds"], record["held_out"]) == (20 * 16, 20, None)
@@ -329,6 +329,7 @@ def test_save_and_load(case, dtype, tmp_path):
 
 def test_settings_of_numpy_types_are_saved(tmp_path):
     settings = {"hidden_size": np.int64(5), "dtype": np.float64, "learning_rate": np.float32(0.5), "seed": np.int32(1)}
+    settings["cell_options"] = {"peephole": np.True_, "forget_bias": np.float32(0.5)}
     model = rc.LanguageModel(**settings).build(rc.Vocabulary("ab"))
     model.save(tmp_path / "model.npz")
     assert rc.load(tmp_path / "model.npz").hidden_size == 5

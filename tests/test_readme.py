@@ -7,7 +7,12 @@ import pytest
 
 README = Path(__file__).parent.parent / "README.md"
 BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
-PRINTED = ["(100, 16, 32) (100, 16, 64) (32, 128)", "True", "or not to be"]
+PRINTED = [
+    "(100, 16, 32) (100, 16, 64) (32, 128)",
+    "True",
+    "or not to be",
+    "['+' '-'] 1.0\n['O' 'O' 'P']\n['un deux', 'deux un']",
+]
 
 
 @pytest.mark.parametrize("number", range(len(BLOCKS)))

@@ -35,9 +35,9 @@ def load(path):
         The file is no model of rnncore, is damaged, or comes from a newer version of the format.
     """
     name, description, arrays = read_model(path)
-    if name not in _MODELS:
+    if not isinstance(name, str) or name not in _MODELS:
         raise ValueError(f"{path}: model must be one of {', '.join(_MODELS)}; got {name!r}")
     try:
         return _MODELS[name]._restore(description, arrays)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, MemoryError, OverflowError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is damaged: {error}") from error

@@ -1,18 +1,19 @@
-"""What all models share: settings in the manner of scikit-learn, layers by name, the training loop, files."""
+"""What all models share: settings in the manner of scikit-learn, layers by name, files."""
 
 import dataclasses
-import time
+from collections.abc import Mapping
 from contextlib import contextmanager
 from functools import partial
-from typing import NamedTuple
+from types import NoneType
 
 import numpy as np
 
 from .. import checks
 from ..layers import GRU, LSTM, RNN, Embedding
-from ..optim import SGD, Adagrad, Adam, Optimizer, RMSProp
+from ..optim import SGD, Adagrad, Adam, RMSProp
 from .network import Trunk
 from .storage import write_model
+from .training import Run
 
 CELLS = {"rnn": RNN, "gru": GRU, "lstm": LSTM}
 CELL_OPTIONS = {
@@ -20,19 +21,12 @@ CELL_OPTIONS = {
     "gru": ("form", "update", "init"),
     "lstm": ("peephole", "peephole_output", "output_activation", "forget_bias", "init"),
 }
+# Settings that say what the layers are and do. A change takes effect when they are made anew.
+NETWORK = frozenset(
+    "level cell hidden_size num_layers embedding_size dropout recurrent_dropout cell_options max_vocabulary dtype "
+    "bidirectional pooling output reverse_source".split()
+)
 OPTIMIZERS = {"sgd": SGD, "rmsprop": RMSProp, "adagrad": Adagrad, "adam": Adam}
-
-
-class Progress(NamedTuple):
-    """Where a training run stands; given to the callbacks of ``fit``."""
-
-    epoch: int  # from 1; goes on where a warm start goes on
-    update: int  # of all updates of this run, from 1
-    updates: int  # that the whole run will make
-    tokens: int  # steps of sequences trained on so far
-    loss: float  # of this update, nats
-    held_out: float | None  # mean loss, after the last update of an epoch with validation data
-    optimizer: Optimizer  # its learning_rate may be changed
 
 
 def _random_state(name, value):
@@ -42,7 +36,10 @@ def _random_state(name, value):
 
 
 def _dtype(name, value):
-    found = np.dtype(value).name
+    try:
+        found = "None" if value is None else np.dtype(value).name
+    except TypeError:
+        found = repr(value)
     if found not in ("float32", "float64"):
         raise ValueError(f"{name} must be float32 or float64; got {found}")
     return found
@@ -147,6 +144,8 @@ class Model:
         """The settings checked, in plain types. Attributes stay what was given, as scikit-learn wants it."""
         settings = self.get_params()
         clean = {name: self._rules[name](name, settings[name]) for name in settings if name in self._rules}
+        if not isinstance(self.cell_options, (Mapping, NoneType)):
+            raise TypeError(f"cell_options must be a dict or None; got {self.cell_options!r}")
         cell, options = clean["cell"], dict(self.cell_options or {})
         if unknown := options.keys() - set(CELL_OPTIONS[cell]):
             allowed = ", ".join(map(repr, CELL_OPTIONS[cell]))
@@ -183,6 +182,7 @@ class Model:
         self.params = {f"{name}.{key}": a for name, layer in self.layers.items() for key, a in layer.params.items()}
         self.grads = {f"{name}.{key}": a for name, layer in self.layers.items() for key, a in layer.grads.items()}
         self._optimizer = None
+        self._built = {name: value for name, value in self._settings().items() if name in NETWORK}
 
     def _zero_grad(self):
         for layer in self.layers.values():
@@ -209,76 +209,29 @@ class Model:
             raise
 
     def _check_training(self, validation):
-        """Settings may have been set since they were checked."""
-        self._settings()
+        """Settings may have been set since they were checked. -> whether ``fit`` goes on with the layers as they are"""
+        settings = self._settings()
         if self.patience is not None and validation is None:
             raise ValueError("patience needs validation data in fit, to see when the held-out loss rises; got none")
+        goes_on = self.warm_start and self.layers is not None
+        for name, was in self._built.items() if goes_on else ():
+            if settings[name] != was:
+                raise ValueError(f"warm_start goes on with {name} = {was!r} of the layers; got {settings[name]!r}")
+        return goes_on
 
     def _update(self, batch):
         """Loss of a batch, with its gradients in ``grads``. -> loss, its weight in the mean, steps of sequences"""
         raise NotImplementedError
 
-    def _train(self, make_batches, score, callback, progress):
-        """Train for ``epochs`` epochs.
-
-        make_batches() gives the batches of an epoch, score() the mean loss of held-out data, or is None. Sets
-        ``history``, ``interrupted`` and, where there is a best epoch to go back to, its parameters.
-        """
-        callbacks = [] if callback is None else [callback] if callable(callback) else list(callback)
-        if progress:
-            callbacks.append(_Bar())
-        if self._optimizer is None:
+    def _train(self, make_batches, score, callbacks):
+        """make_batches() gives the batches of an epoch; score() the mean loss of held-out data, or is None."""
+        wanted = (self.optimizer, self.learning_rate)
+        if self._optimizer is None or self._optimizer_settings[0] != self.optimizer:
             self._optimizer = OPTIMIZERS[self.optimizer](self.params, self.learning_rate)
-        self.interrupted = False
-        best, best_params, since = np.inf, None, 0
-        run = {"update": 0, "tokens": 0}
-        try:
-            for _ in range(self.epochs):
-                record, stopped = self._train_epoch(make_batches(), score, callbacks, run)
-                self._optimizer.learning_rate *= self.learning_rate_decay
-                since += 1
-                if record["held_out"] is not None and record["held_out"] < best:
-                    best, since = record["held_out"], 0
-                    best_params = {name: p.copy() for name, p in self.params.items()}
-                if stopped:
-                    return
-                if self.patience is not None and best_params is not None and since >= self.patience:
-                    break
-        except KeyboardInterrupt:
-            self.interrupted = True
-        finally:
-            for each in callbacks:
-                if isinstance(each, _Bar):
-                    each.close()
-        if best_params is not None and (self.interrupted or self.patience is not None):
-            for name, p in self.params.items():
-                p[...] = best_params[name]
-
-    def _train_epoch(self, batches, score, callbacks, run):
-        """-> record of the epoch, whether a callback ended the training"""
-        epoch = self.history[-1]["epoch"] + 1 if self.history else 1
-        rate = self._optimizer.learning_rate
-        record = {"epoch": epoch, "loss": 0.0, "held_out": None, "tokens": 0, "seconds": 0.0, "learning_rate": rate}
-        self.history.append(record)
-        updates = len(batches) * self.epochs
-        total = 0.0
-        for number, batch in enumerate(batches, 1):
-            start = time.perf_counter()
-            loss, weight, tokens = self._update(batch)
-            self._optimizer.step(self.grads, clip_norm=self.clip_norm)
-            total += weight
-            run["update"] += 1
-            run["tokens"] += tokens
-            record["tokens"] += tokens
-            record["loss"] += (loss - record["loss"]) * weight / max(total, 1e-300)
-            record["seconds"] += time.perf_counter() - start
-            if number == len(batches) and score is not None:
-                record["held_out"] = score()
-            at = Progress(epoch, run["update"], updates, run["tokens"], loss, record["held_out"], self._optimizer)
-            # All of them hear of every update, whatever one of them says.
-            if any([each(at) for each in callbacks]):
-                return record, True
-        return record, False
+        elif self._optimizer_settings != wanted:
+            self._optimizer.learning_rate = self.learning_rate
+        self._optimizer_settings = wanted
+        Run(self, self._optimizer, callbacks).train(make_batches, score)
 
     # ---- files --------------------------------------------------------------------------------------------------
 
@@ -301,7 +254,7 @@ class Model:
         path : str or path-like
         """
         self._check_built()
-        settings = self._settings()
+        settings = self._settings() | self._built
         for name in ("random_state", "seed"):
             if isinstance(settings.get(name), np.random.Generator):
                 settings[name] = None
@@ -312,7 +265,10 @@ class Model:
 
     @classmethod
     def _restore(cls, description, arrays):
-        model = cls(**description["settings"])
+        settings = dict(description["settings"])
+        if isinstance(settings.get("class_weight"), list):
+            settings["class_weight"] = {label: weight for label, weight in settings["class_weight"]}
+        model = cls(**settings)
         model._restore_data(description)
         if arrays.keys() != model.params.keys():
             raise ValueError(f"parameters must be {sorted(model.params)}; got {sorted(arrays)}")
@@ -328,25 +284,3 @@ class Model:
     def __repr__(self):
         size = "" if self.params is None else f", {sum(p.size for p in self.params.values()):,} parameters"
         return f"<{type(self).__name__} {self.cell} {self.num_layers} x {self.hidden_size}{size}>"
-
-
-class _Bar:
-    """A callback that shows a progress bar of tqdm."""
-
-    def __init__(self):
-        try:
-            from tqdm import tqdm
-        except ModuleNotFoundError:
-            raise ModuleNotFoundError('progress=True needs tqdm: pip install "rnncore[cli]"') from None
-        self._make, self._bar = tqdm, None
-
-    def __call__(self, progress):
-        if self._bar is None:
-            self._bar = self._make(total=progress.updates, unit="update", mininterval=0.5)
-        held_out = "" if progress.held_out is None else f", held-out {progress.held_out:.3f}"
-        self._bar.set_postfix_str(f"epoch {progress.epoch}, loss {progress.loss:.3f}{held_out}", refresh=False)
-        self._bar.update()
-
-    def close(self):
-        if self._bar is not None:
-            self._bar.close()

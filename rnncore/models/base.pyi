@@ -1,25 +1,10 @@
-from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass
 from os import PathLike
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, Literal, Self
 
 from numpy.typing import DTypeLike, NDArray
 
-from ..optim import Optimizer
-
 Array = NDArray[Any]
-
-class Progress(NamedTuple):
-    epoch: int
-    update: int
-    updates: int
-    tokens: int
-    loss: float
-    held_out: float | None
-    optimizer: Optimizer
-
-Callback = Callable[[Progress], bool | None]
-Callbacks = Callback | Sequence[Callback]
 
 @dataclass(eq=False, repr=False)
 class Model:

@@ -50,12 +50,7 @@ class SequenceClassifier(Labeller):
     pooling: str = "last"
 
     _rules = Labeller._rules | {"pooling": partial(checks.choice, choices=("last", "mean"))}
-    _estimator_type = "classifier"  # so that scikit-learn splits by class
-
-    def __sklearn_tags__(self):
-        from sklearn.utils import ClassifierTags, InputTags, Tags, TargetTags
-
-        return Tags("classifier", TargetTags(required=True), classifier_tags=ClassifierTags(), input_tags=InputTags())
+    _estimator_type = "classifier"
 
     # ---- data ---------------------------------------------------------------------------------------------------
 
@@ -68,9 +63,9 @@ class SequenceClassifier(Labeller):
     def _strata(self, y):
         return y
 
-    def _learn(self, X, y):
+    def _learn(self, X, y, rows):
         self._labels = Labels.learn(y)
-        self._input_format = self._learn_format("X", X)
+        self._input_format = self._learn_format("X", X, rows)
         self._make_layers()
 
     def _encode(self, X, y, names, training):
@@ -80,16 +75,16 @@ class SequenceClassifier(Labeller):
         return Examples(inputs, numbers, lengths, None if weights is None else weights[numbers])
 
     def _batch(self, examples, rows):
-        inputs, lengths = pad_inputs(take(examples.inputs, rows), self._input_format, self.dtype)
+        inputs, lengths = pad_inputs(take(examples.inputs, rows), self._input_format, self._built["dtype"])
         weights = None if examples.weights is None else examples.weights[rows]
-        weight = len(rows) if weights is None else weights.sum()
+        weight = len(rows) if weights is None else float(weights.sum())
         return Batch((inputs, examples.targets[rows], lengths, weights), weight, int(lengths.sum()))
 
     # ---- the network --------------------------------------------------------------------------------------------
 
     def _pool(self, h, state, lengths):
         """-> (N, H * directions) from the states of the top layer."""
-        if self.pooling == "mean":
+        if self._built["pooling"] == "mean":
             return h.sum(axis=0) / np.maximum(lengths, 1)[:, None].astype(h.dtype)
         return np.concatenate(as_states(state)[0][-self._trunk.recurrent.directions :], axis=1)
 
@@ -115,7 +110,7 @@ class SequenceClassifier(Labeller):
         lengths = np.full(N, T) if lengths is None else np.asarray(lengths)
         h, state, cache = self._trunk.forward(inputs, None, lengths)
         loss, dpooled = self._head.forward(self._pool(h, state, lengths), targets, weights=weights)
-        if self.pooling == "mean":
+        if self._built["pooling"] == "mean":
             # The mean is over valid steps; what stands at the others is not read.
             dh = np.broadcast_to(dpooled / np.maximum(lengths, 1)[:, None].astype(h.dtype), h.shape)
             self._trunk.backward(dh, cache)
@@ -168,9 +163,9 @@ class SequenceClassifier(Labeller):
             Columns in the order of ``classes_``.
         """
         inputs = self._inputs(X, lengths)
-        result = np.zeros((len(inputs), len(self._labels)), self.dtype)
+        result = np.zeros((len(inputs), len(self._labels)), self._built["dtype"])
         for rows in self._inference_batches([len(sequence) for sequence in inputs]):
-            batch = pad_inputs(take(inputs, rows), self._input_format, self.dtype)
+            batch = pad_inputs(take(inputs, rows), self._input_format, self._built["dtype"])
             result[rows] = self._head.probabilities(self._pooled(*batch))
         return result
 

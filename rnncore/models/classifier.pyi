@@ -3,8 +3,8 @@ from typing import Any, Literal, Self
 
 from numpy.typing import ArrayLike, NDArray
 
-from .base import Callbacks
 from .estimator import Labeller, Sequences, Validation
+from .training import Callbacks
 
 Array = NDArray[Any]
 

@@ -70,33 +70,39 @@ class Format:
         return self.kind != "features"
 
     @classmethod
-    def learn(cls, name, sequences, level, max_vocabulary):
-        """The format of training data; ``level`` and ``max_vocabulary`` are those of the vocabulary."""
+    def learn(cls, name, sequences, rows, level, max_vocabulary):
+        """The format of the sequences; a vocabulary is that of some rows of them."""
         if not sequences:
             raise ValueError(f"{name} must hold at least one sequence; got none")
         kinds = [_kind(f"{name}[{n}]", sequence) for n, sequence in enumerate(sequences)]
         # A sequence without elements says only so much: [] may hold anything.
         told = next((kind for kind in kinds if kind is not None), "ids")
+        for n, kind in enumerate(kinds):
+            if kind not in (told, None):
+                wanted = f"{_DESCRIPTIONS[told]} as those before"
+                raise TypeError(f"{name}[{n}] must be {wanted}; got {_DESCRIPTIONS[kind]}")
         if told == "tokens" and level == "char":
             raise ValueError(f"{name} holds lists of tokens, so level must be 'word'; got 'char'")
         if told in ("text", "tokens"):
-            vocabulary = Vocabulary.from_text(
-                [list(s) if told == "tokens" else s for s in sequences], level, max_vocabulary
-            )
+            texts = [list(sequences[n]) if told == "tokens" else sequences[n] for n in rows]
+            if not any(map(len, texts)):
+                raise ValueError(f"{name} must hold at least one token to train on; got none")
+            vocabulary = Vocabulary.from_text(texts, level, max_vocabulary)
             return cls(told, len(vocabulary), vocabulary)
         format = cls(told, 0)
         arrays = [format._array(f"{name}[{n}]", sequence) for n, sequence in enumerate(sequences)]
         if told == "ids":
-            format.size = max_vocabulary or 1 + max((int(a.max()) for a in arrays if a.size), default=0)
+            format.size = max_vocabulary or 1 + max(int(a.max(initial=0)) for a in arrays)
         else:
             format.size = next(a.shape[1] for a, kind in zip(arrays, kinds, strict=True) if kind is not None)
         return format
 
     def encode(self, name, sequences):
         """-> list of arrays (T,) of ids or (T, D) of features; ValueError, TypeError naming what is wrong."""
-        return [self._encode(f"{name}[{n}]", sequence) for n, sequence in enumerate(sequences)]
+        return [self.encode_one(f"{name}[{n}]", sequence) for n, sequence in enumerate(sequences)]
 
-    def _encode(self, name, sequence):
+    def encode_one(self, name, sequence):
+        """-> array (T,) of ids or (T, D) of features"""
         found = _kind(name, sequence)
         if found is not None and found != self.kind:
             raise TypeError(f"{name} must be {_DESCRIPTIONS[self.kind]} as in training; got {_DESCRIPTIONS[found]}")
@@ -259,25 +265,25 @@ def class_weights(setting, labels, numbers):
 
 
 def check_class_weight(name, value):
-    """The setting: None, "balanced", or label -> weight (in files: pairs of them)."""
+    """The setting: None, "balanced", or label -> weight."""
     if value is None or (isinstance(value, str) and value == "balanced"):
         return value
-    try:
-        pairs = list(value.items()) if isinstance(value, Mapping) else [(label, weight) for label, weight in value]
-    except (TypeError, ValueError):
-        raise TypeError(f"{name} must be None, 'balanced' or a dict of label to weight; got {value!r}") from None
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{name} must be None, 'balanced' or a dict of label to weight; got {value!r}")
     return {
         label.item() if isinstance(label, np.generic) else label: checks.not_negative(f"{name}[{label!r}]", weight)
-        for label, weight in pairs
+        for label, weight in value.items()
     }
 
 
 # ---- held-out data ----------------------------------------------------------------------------------------------
 
 
-def held_out_rows(count, share, rng, strata=None):
+def split_rows(count, share, rng, strata=None):
     """-> rows to train on, rows to hold out: a share of them, of every class alike where strata (N,) are given."""
-    share = checks.share("validation", share)
+    share = float(share)
+    if not 0 < share < 1:
+        raise ValueError(f"validation must be in (0, 1), or data; got {share}")
     if strata is None:
         order = rng.permutation(count)
         cut = round(count * share)

@@ -127,9 +127,10 @@ def beam_search(trunk, dense, state, first, steps, *, width, length_penalty, sto
     """The likeliest continuations of N sequences, ``width`` for each, found step by step.
 
     A hypothesis of L tokens is worth log p / L ** length_penalty (the course; Wu et al. 2016 in another form), and the
-    ``width`` best of a step go on; ended ones (at ``stop``; -1: none) stay among them as they are. At least one step.
+    ``width`` best of a step go on; ended ones (at ``stop``; -1: none) stay among them as they are.
 
-    state: as the recurrent layer gives it, of N sequences; first (N,): ids that are fed first. -> Search
+    state: as the recurrent layer gives it, of N sequences; first (N,): ids that are fed first; steps (N,): tokens at
+    most, at least 1. -> Search
     """
     N, V = len(first), dense.output_size
     # Row n * width + w is hypothesis w of sequence n.
@@ -140,15 +141,16 @@ def beam_search(trunk, dense, state, first, steps, *, width, length_penalty, sto
     scores, lengths, ended = log_probs.copy(), np.zeros((N, width), np.int64), np.zeros((N, width), bool)
     history = []
     rows = np.arange(N)[:, None]
-    for _ in range(steps):
+    for step in range(steps.max()):
+        ended |= (step >= steps)[:, None]
         if ended.all():
             break
         h, state = trunk(tokens.reshape(1, -1), state)
         following = log_softmax(dense(h[0])).reshape(N, width, V).astype(np.float64)
         following[..., banned] = -np.inf
-        if stop >= 0:
-            following[ended] = -np.inf
-            following[ended, stop] = 0
+        # One candidate of an ended hypothesis, which stays as it is; its token is not looked at.
+        following[ended] = -np.inf
+        following[ended, stop] = 0
         lengths = lengths + ~ended
         candidates = log_probs[..., None] + following
         worth = (candidates / (lengths**length_penalty)[..., None]).reshape(N, width * V)

@@ -33,8 +33,8 @@ learning_rate_decay : float
 clip_norm : float or None
     Largest global norm of the gradients.
 patience : int, optional
-    End when the held-out loss has not fallen for so many epochs, and go back to the best of them. Needs validation
-    data in ``fit``.
+    End when the held-out loss has not fallen for so many epochs; however training ends, the parameters are those of
+    the best epoch. Needs validation data in ``fit``.
 warm_start : bool
     ``fit`` goes on from the parameters, vocabulary, classes and optimiser as they are.
 dtype : {"float32", "float64"}

@@ -10,8 +10,9 @@ from .. import checks
 from ..layers import Dense
 from ..text import batches_by_length
 from .base import Model
-from .data import Format, Labels, as_sequences, check_class_weight, held_out_rows, take
+from .data import Format, Labels, as_sequences, check_class_weight, split_rows, take
 from .network import Head
+from .training import as_callbacks
 
 
 class Batch(NamedTuple):
@@ -28,6 +29,21 @@ class Estimator(Model):
 
     random_state: int | np.random.Generator | None = None
 
+    _estimator_type = None  # "classifier", so that scikit-learn splits by class
+    _needs_targets = True
+
+    def __sklearn_tags__(self):
+        """What scikit-learn asks of estimators since 1.6."""
+        from sklearn.utils import ClassifierTags, InputTags, Tags, TargetTags
+
+        kind = self._estimator_type
+        return Tags(
+            kind,
+            TargetTags(required=self._needs_targets),
+            classifier_tags=ClassifierTags() if kind == "classifier" else None,
+            input_tags=InputTags(three_d_array=True, string=True),
+        )
+
     # ---- what a subclass says -----------------------------------------------------------------------------------
 
     def _clean_targets(self, name, y, X):
@@ -38,8 +54,8 @@ class Estimator(Model):
         """-> class of each sequence (N,), if a split should keep their shares; None otherwise."""
         return None
 
-    def _learn(self, X, y):
-        """Learn what inputs and targets look like, and make the layers."""
+    def _learn(self, X, y, rows):
+        """Learn what inputs and targets look like, and make the layers; vocabularies are those of some rows."""
         raise NotImplementedError
 
     def _encode(self, X, y, names, training):
@@ -58,31 +74,31 @@ class Estimator(Model):
 
     def _fit(self, X, y, lengths, validation, callback, progress):
         with self._as_before_on_error():
+            callbacks = as_callbacks(callback, progress)
             examples, held_out = self._prepare(X, y, lengths, validation)
         score = None if held_out is None else lambda: self._mean_loss(held_out)
-        self._train(lambda: self._batches(examples, self.batch_size, self._rng), score, callback, progress)
+        self._train(lambda: self._batches(examples, self.batch_size, self._rng), score, callbacks)
         return self
 
     def _prepare(self, X, y, lengths, validation):
         """-> examples to train on, held-out examples or None"""
-        self._check_training(validation)
+        goes_on = self._check_training(validation)
         X = as_sequences("X", X, lengths)
         if not X:
             raise ValueError("X must hold at least one sequence; got none")
         y = self._clean_targets("y", y, X)
-        goes_on = self.warm_start and self.layers is not None
         if not goes_on:
             self._rng = np.random.default_rng(self.random_state)
-        held_out = None
+        held_out, rows = None, np.arange(len(X))
         if isinstance(validation, numbers.Real):
-            rows, held_out_of = held_out_rows(len(X), validation, self._rng, self._strata(y))
-            held_out = take(X, held_out_of), None if y is None else take(y, held_out_of)
-            X, y = take(X, rows), None if y is None else take(y, rows)
+            rows, held_out_rows = split_rows(len(X), validation, self._rng, self._strata(y))
+            held_out = take(X, held_out_rows), None if y is None else take(y, held_out_rows)
         elif validation is not None:
             held_out = self._clean_validation(validation)
         if not goes_on:
-            self._learn(X, y)
+            self._learn(X, y, rows)
             self.history = []
+        X, y = take(X, rows), None if y is None else take(y, rows)
         examples = self._encode(X, y, ("X", "y"), training=True)
         if held_out is not None:
             held_out = self._encode(*held_out, ("validation X", "validation y"), training=False)
@@ -109,8 +125,8 @@ class Estimator(Model):
             total, count = total + nats, count + number
         return float(total / max(count, 1))
 
-    def _learn_format(self, name, sequences):
-        return Format.learn(name, sequences, self.level, self._settings()["max_vocabulary"])
+    def _learn_format(self, name, sequences, rows):
+        return Format.learn(name, sequences, rows, self.level, self._settings()["max_vocabulary"])
 
     # ---- use ----------------------------------------------------------------------------------------------------
 

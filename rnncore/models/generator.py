@@ -47,6 +47,8 @@ class SequenceGenerator(Estimator):
     [3, 4, 5, 0, 1, 0, 1, 2]
     """
 
+    _needs_targets = False
+
     # ---- data ---------------------------------------------------------------------------------------------------
 
     @property
@@ -71,9 +73,9 @@ class SequenceGenerator(Estimator):
     def _strata(self, y):
         return y
 
-    def _learn(self, X, y):
+    def _learn(self, X, y, rows):
         self._labels = None if y is None else Labels.learn(y)
-        self._input_format = self._learn_format("X", X)
+        self._input_format = self._learn_format("X", X, rows)
         self._make_layers()
 
     @property
@@ -107,15 +109,13 @@ class SequenceGenerator(Estimator):
             sequences = [np.append(ids, self._end_id) for ids in sequences]
         else:
             for n, vectors in enumerate(sequences):
-                if not np.isin(vectors, (0, 1)).all():
-                    wrong = vectors[~np.isin(vectors, (0, 1))][0]
-                    raise ValueError(f"{names[0]}[{n}] must hold 0 and 1 for every label of a step; got {wrong}")
+                _check_labels(f"{names[0]}[{n}]", vectors)
         labels = None if y is None else self._labels.encode(names[1], y)
         lengths = np.array([len(sequence) for sequence in sequences], np.int64)
         return Examples(sequences, None, lengths, labels=labels)
 
     def _batch(self, examples, rows):
-        targets, lengths = pad_inputs(take(examples.inputs, rows), self._input_format, self.dtype)
+        targets, lengths = pad_inputs(take(examples.inputs, rows), self._input_format, self._built["dtype"])
         labels = None if examples.labels is None else examples.labels[rows]
         tokens = int(lengths.sum())
         return Batch((self._shift(targets), targets, lengths, labels), tokens, tokens)
@@ -161,7 +161,8 @@ class SequenceGenerator(Estimator):
         if labels is None:
             return None, None
         values, ids = self._start.forward(labels)
-        states = values.reshape(len(labels), -1, self.num_layers, self.hidden_size)
+        recurrent = self._trunk.recurrent
+        states = values.reshape(len(labels), -1, recurrent.num_layers, recurrent.hidden_size)
         return from_states(list(np.moveaxis(states, 0, 2))), ids
 
     def _losses(self, batch):
@@ -299,10 +300,11 @@ class SequenceGenerator(Estimator):
         if label is not None:
             state, _ = self._initial_state(self._labels.encode("label", label_array("label", [label])))
         rng = np.random.default_rng(random_state)
-        before = [] if seed is None else self._input_format.encode("seed", [seed])[0]
+        before = [] if seed is None else self._input_format.encode_one("seed", seed)
         if not self._input_format.holds_ids:
             if top_k is not None or top_p is not None:
                 raise ValueError("top_k and top_p choose among tokens; the sequences here are vectors of labels")
+            _check_labels("seed", before)
             return self._draw_vectors(n, state, before, temperature, rng)
         context = np.concatenate([[self._end_id], before]).astype(np.int64)
         if len(context) > 1:
@@ -321,8 +323,9 @@ class SequenceGenerator(Estimator):
         """Steps of labels that are drawn one by one: (n, D) of 0 and 1."""
         D = self._input_format.size
         result = np.zeros((n, D), np.int64)
-        context = np.zeros((1 + len(before), 1, D), self.dtype)
-        context[1:, 0] = before
+        context = np.zeros((1 + len(before), 1, D), self._built["dtype"])
+        if len(before):
+            context[1:, 0] = before
         h, state = self._trunk(context, state)
         stream = self._trunk.recurrent.stream()
         stream.state = state
@@ -333,7 +336,7 @@ class SequenceGenerator(Estimator):
             u = rng.random(D)
             threshold = temperature * (np.log(u) - np.log1p(-u)) if temperature else 0.0
             result[t] = logits > threshold
-            last = stream.step(result[t][None].astype(self.dtype))
+            last = stream.step(result[t][None].astype(context.dtype))
         return result
 
     # ---- files --------------------------------------------------------------------------------------------------
@@ -347,3 +350,9 @@ class SequenceGenerator(Estimator):
         self._input_format = Format.from_state(state["inputs"])
         self._labels = None if state["labels"] is None else Labels.from_state(state["labels"])
         self._make_layers()
+
+
+def _check_labels(name, vectors):
+    wrong = np.asarray(vectors)[~np.isin(vectors, (0, 1))]
+    if wrong.size:
+        raise ValueError(f"{name} must hold 0 and 1 for every label of a step; got {wrong[0]}")

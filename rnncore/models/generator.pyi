@@ -5,8 +5,8 @@ from numpy.random import Generator
 from numpy.typing import ArrayLike, NDArray
 
 from ..text import Vocabulary
-from .base import Callbacks
 from .estimator import Estimator, Sequences, Validation
+from .training import Callbacks
 
 Array = NDArray[Any]
 

@@ -13,6 +13,7 @@ from .data import Format
 from .decoding import beam_search, check_sampling, sample_tokens
 from .documentation import document
 from .network import Head, repeat_rows
+from .training import as_callbacks
 
 
 @document
@@ -123,12 +124,12 @@ class LanguageModel(Model):
         RAISES
         """
         with self._as_before_on_error():
-            self._check_training(validation)
+            callbacks, goes_on = as_callbacks(callback, progress), self._check_training(validation)
             sentences = not isinstance(texts, str)
             texts = list(texts) if sentences else texts
             if not texts:
                 raise ValueError("texts must hold at least one sentence or character; got none")
-            if not (self.warm_start and self.layers is not None):
+            if not goes_on:
                 self.build(Vocabulary.from_text(texts, self.level, self._settings()["max_vocabulary"]))
             self._sentences = sentences
             encoded = self._encode(texts)
@@ -139,7 +140,7 @@ class LanguageModel(Model):
             if held_out is not None and not sum(map(len, held_out)):
                 raise ValueError("validation must hold at least one token; got none")
         score = None if held_out is None else lambda: self._nats(held_out)
-        self._train(lambda: list(self._chunks(encoded)), score, callback, progress)
+        self._train(lambda: list(self._chunks(encoded)), score, callbacks)
         return self
 
     def _update(self, chunk):
@@ -282,7 +283,7 @@ class LanguageModel(Model):
     def _banned(self, stop_at_eos):
         """Ids that are never drawn."""
         # Nothing stands for the end in a text of characters.
-        never_ends = self.level == "char" and not stop_at_eos
+        never_ends = self._built["level"] == "char" and not stop_at_eos
         return [self.vocabulary.unk_id, self.vocabulary.eos_id] if never_ends else [self.vocabulary.unk_id]
 
     def _decode(self, ids, stop_at_eos):
@@ -376,7 +377,7 @@ class LanguageModel(Model):
         stop_at_eos = self._sentences if stop_at_eos is None else stop_at_eos
         first, state = self._read(prompt)
         search = beam_search(
-            *(self._trunk, self._head.dense, state, [first], n),
+            *(self._trunk, self._head.dense, state, [first], np.array([n])),
             width=width,
             length_penalty=checks.not_negative("length_penalty", length_penalty),
             stop=self.vocabulary.eos_id if stop_at_eos else -1,

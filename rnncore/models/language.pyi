@@ -5,8 +5,9 @@ from numpy.random import Generator
 from numpy.typing import ArrayLike, NDArray
 
 from ..text import Vocabulary
-from .base import Callbacks, Model
+from .base import Model
 from .decoding import Beam
+from .training import Callbacks
 
 Array = NDArray[Any]
 

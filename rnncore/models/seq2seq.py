@@ -72,8 +72,8 @@ class EncoderDecoder(Estimator):
             raise ValueError(f"{name} must have one sequence for each of {len(X)} in X; got {len(y)}")
         return y
 
-    def _learn(self, X, y):
-        self._input_format, self._target_format = self._learn_format("X", X), self._learn_format("y", y)
+    def _learn(self, X, y, rows):
+        self._input_format, self._target_format = self._learn_format("X", X, rows), self._learn_format("y", y, rows)
         if not self._target_format.holds_ids:
             raise TypeError("y must hold str, lists of str or ids; got features")
         self._make_layers()
@@ -114,11 +114,13 @@ class EncoderDecoder(Estimator):
         return Examples(sources, targets, lengths)
 
     def _sources(self, name, X):
-        sources = self._input_format.encode(name, X)
-        return [source[::-1] for source in sources] if self.reverse_source else sources
+        return list(map(self._reversed, self._input_format.encode(name, X)))
+
+    def _reversed(self, source):
+        return source[::-1] if self._built["reverse_source"] else source
 
     def _batch(self, examples, rows):
-        sources, source_lengths = pad_inputs(take(examples.inputs, rows), self._input_format, self.dtype)
+        sources, source_lengths = pad_inputs(take(examples.inputs, rows), self._input_format, self._built["dtype"])
         targets, lengths = pad(take(examples.targets, rows), dtype=np.int64)
         inputs = np.empty_like(targets)
         inputs[:1] = self._end_id
@@ -232,7 +234,7 @@ class EncoderDecoder(Estimator):
         length_penalty : float
             A hypothesis of L tokens is worth ``log_prob / L ** length_penalty``.
         max_length : int, optional
-            Tokens at most, the end counted; twice the longest source and ten if not given.
+            Tokens at most, the end counted; twice the length of the source and ten if not given.
 
         Returns
         -------
@@ -241,9 +243,7 @@ class EncoderDecoder(Estimator):
         """
         sources = self._inputs(X, lengths)
         result = [None] * len(sources)
-        # The scores of all candidates of a step stay within some megabytes.
-        count = max(1, min(64, 2**21 // (beam_width * self._head.dense.output_size)))
-        for rows, search in self._searches(sources, beam_width, length_penalty, max_length, count):
+        for rows, search in self._searches(sources, beam_width, length_penalty, max_length):
             for n, row in enumerate(rows):
                 result[row] = self._decode(search.ids(n, 0))
         return result
@@ -263,7 +263,9 @@ class EncoderDecoder(Estimator):
             ``hypotheses``: list of (sequence, log_prob, score), best first; ``steps``, drawn by
             :func:`rnncore.plots.beam`.
         """
-        ((_, search),) = self._searches(self._inputs([source], None), beam_width, length_penalty, max_length, 1)
+        self._check_built()
+        sources = [self._reversed(self._input_format.encode_one("source", source))]
+        ((_, search),) = self._searches(sources, beam_width, length_penalty, max_length)
         vocabulary = self._target_format.vocabulary
         name = str if vocabulary is None else vocabulary.tokens.__getitem__
         return search.beam(0, self._decode, name)
@@ -272,23 +274,25 @@ class EncoderDecoder(Estimator):
         self._check_built()
         return self._sources("X", as_sequences("X", X, lengths))
 
-    def _searches(self, sources, beam_width, length_penalty, max_length, count):
-        """Yield rows of sources and the Search of them, ``count`` at a time."""
+    def _searches(self, sources, beam_width, length_penalty, max_length):
+        """Yield rows of sources and the Search of them."""
         width = checks.integer("beam_width", beam_width, least=1)
         length_penalty = checks.not_negative("length_penalty", length_penalty)
         if max_length is not None:
             max_length = checks.integer("max_length", max_length, least=1)
+        # The scores of all candidates of a step stay within some megabytes.
+        count = max(1, min(64, 2**21 // (width * self._head.dense.output_size)))
         order = np.argsort([len(source) for source in sources], kind="stable")
         vocabulary = self._target_format.vocabulary
         for begin in range(0, len(order), count):
             rows = order[begin : begin + count]
-            batch, lengths = pad_inputs(take(sources, rows), self._input_format, self.dtype)
+            batch, lengths = pad_inputs(take(sources, rows), self._input_format, self._built["dtype"])
             state, _ = self._cross(self._encoder(batch, None, lengths)[1])
             yield (
                 rows,
                 beam_search(
                     *(self._decoder, self._head.dense, state, np.full(len(rows), self._end_id)),
-                    max_length or 2 * len(batch) + 10,
+                    2 * lengths + 10 if max_length is None else np.full(len(rows), max_length),
                     width=width,
                     length_penalty=length_penalty,
                     stop=self._end_id,

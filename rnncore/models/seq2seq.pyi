@@ -4,9 +4,9 @@ from typing import Any, Self
 from numpy.typing import ArrayLike, NDArray
 
 from ..text import Vocabulary
-from .base import Callbacks
 from .decoding import Beam
 from .estimator import Estimator, Sequences, Validation
+from .training import Callbacks
 
 Array = NDArray[Any]
 

@@ -24,7 +24,8 @@ def write_model(path, name, description, arrays):
     arrays : dict of str to ndarray
     """
     path = Path(path)
-    header = json.dumps({"format": FORMAT, "version": VERSION, "model": name, "description": description})
+    header = {"format": FORMAT, "version": VERSION, "model": name, "description": description}
+    header = json.dumps(header, default=_plain)
     # Written beside its place under another name, then renamed: a crash leaves the old file as it was.
     handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
@@ -58,6 +59,13 @@ def read_model(path):
         known = " and ".join(map(str, READABLE))
         raise ValueError(f"{path} has version {version} of the format; this rnncore reads versions {known}")
     return name, description, {key.removeprefix("array/"): value for key, value in contents.items()}
+
+
+def _plain(value):
+    """A NumPy number as one of Python, for JSON."""
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"a model file holds numbers, str, lists and dicts; got {type(value).__name__}")
 
 
 def _umask():

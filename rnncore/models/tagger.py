@@ -1,6 +1,7 @@
 """Many to many of equal length: a label for every step."""
 
 import dataclasses
+from collections.abc import Sized
 from functools import partial
 
 import numpy as np
@@ -62,11 +63,15 @@ class SequenceTagger(Labeller):
         ]
 
     def _steps(self, sequence):
-        """Length of a sequence that is not encoded yet."""
-        return len(sequence.split()) if isinstance(sequence, str) and self.level == "word" else len(sequence)
+        """Length of a sequence that is not encoded yet; None of what is no sequence, which is found then."""
+        if isinstance(sequence, str) and self.level == "word":
+            return len(sequence.replace("\n", " . ").split())  # a newline is a token
+        return len(sequence) if isinstance(sequence, Sized) else None
 
     def _clean_labels(self, name, labels, steps, padded):
         """-> labels (T,), or (T, K) of 0 and 1."""
+        if not isinstance(labels, Sized):
+            raise TypeError(f"{name} must be the labels of a sequence; got {type(labels).__name__}")
         if self.output == "sigmoid" and not isinstance(labels, str) and np.ndim(labels) == 2:
             array = np.asarray(labels)
             if array.dtype.kind not in "biuf" or not np.isin(array, (0, 1)).all():
@@ -78,19 +83,21 @@ class SequenceTagger(Labeller):
         if padded:
             # A padded array goes with sequences that are shorter.
             array = array[:steps]
-        if len(array) != steps:
+        if steps is not None and len(array) != steps:
             raise ValueError(f"{name} must have {steps} labels, one a step of its sequence; got {len(array)}")
         return array
 
-    def _learn(self, X, y):
-        self._input_format = self._learn_format("X", X)
+    def _learn(self, X, y, rows):
         filled = [labels for labels in y if labels.size]
         if not filled:
             raise ValueError("y must hold at least one label; got none")
+        self._input_format = self._learn_format("X", X, rows)
         self._multiple = filled[0].ndim == 2
         if self._multiple:
             self._labels = Labels(np.arange(filled[0].shape[1]))
         else:
+            for n, labels in enumerate(y):
+                self._check_axes(f"y[{n}]", labels)
             self._labels = Labels.learn(np.concatenate(filled))
             if self.output == "sigmoid" and len(self._labels) > 2:
                 raise ValueError(
@@ -123,16 +130,19 @@ class SequenceTagger(Labeller):
             if labels.size and labels.shape[1:] != (K,):
                 raise ValueError(f"{name} must be (T, {K}), as y[0]; got {labels.shape}")
             return labels.reshape(len(labels), K)
-        if labels.ndim != 1:
-            raise ValueError(f"{name} must be labels (T,), as y[0]; got {labels.shape}")
+        self._check_axes(name, labels)
         return self._labels.encode(name, labels)
 
+    def _check_axes(self, name, labels):
+        if labels.ndim != 1:
+            raise ValueError(f"{name} must be labels (T,), as y[0]; got {labels.shape}")
+
     def _batch(self, examples, rows):
-        inputs, lengths = pad_inputs(take(examples.inputs, rows), self._input_format, self.dtype)
+        inputs, lengths = pad_inputs(take(examples.inputs, rows), self._input_format, self._built["dtype"])
         targets, _ = pad(take(examples.targets, rows), dtype=np.int64)
         weights = None if examples.weights is None else pad(take(examples.weights, rows))[0]
         tokens = int(lengths.sum())
-        return Batch((inputs, targets, lengths, weights), tokens if weights is None else weights.sum(), tokens)
+        return Batch((inputs, targets, lengths, weights), tokens if weights is None else float(weights.sum()), tokens)
 
     # ---- the network --------------------------------------------------------------------------------------------
 
@@ -161,7 +171,7 @@ class SequenceTagger(Labeller):
 
     def _for_head(self, targets):
         """Binary labels (T, N) as one column."""
-        return targets[..., None] if self.output == "sigmoid" and targets.ndim == 2 else targets
+        return targets[..., None] if self._head.kind == "sigmoid" and targets.ndim == 2 else targets
 
     def _nats(self, batch):
         inputs, targets, lengths, _ = batch.arguments
@@ -206,12 +216,12 @@ class SequenceTagger(Labeller):
         inputs = self._inputs(X, lengths)
         result = [None] * len(inputs)
         for rows in self._inference_batches([len(sequence) for sequence in inputs]):
-            batch, steps = pad_inputs(take(inputs, rows), self._input_format, self.dtype)
+            batch, steps = pad_inputs(take(inputs, rows), self._input_format, self._built["dtype"])
             h, _ = self._trunk(batch, None, steps)
             p = self._head.probabilities(h)
-            if self.output == "sigmoid" and not self._multiple:
-                # A single class has no other to be told from: its only column says how sure it is.
-                p = np.concatenate([1 - p, p], axis=2)[..., -len(self._labels) :]
+            if self._head.kind == "sigmoid" and not self._multiple:
+                # A single class has no other to be told from: it has the number 0.
+                p = np.concatenate([1 - p, p], axis=2)[..., : len(self._labels)]
             for n, row in enumerate(rows):
                 result[row] = p[: steps[n], n].copy()
         return result
@@ -243,6 +253,9 @@ class SequenceTagger(Labeller):
         """
         predicted = self.predict(X, lengths=lengths)
         wanted = self._clean_targets("y", y, predicted)
+        for n, (p, w) in enumerate(zip(predicted, wanted, strict=True)):
+            if len(p) and p.shape != w.shape:
+                raise ValueError(f"y[{n}] must be {p.shape} as what is predicted; got {w.shape}")
         right = [np.asarray(p == w).ravel() for p, w in zip(predicted, wanted, strict=True) if len(p)]
         if not right:
             raise ValueError("X must hold at least one step; got none")

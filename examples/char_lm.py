@@ -1,0 +1,100 @@
+"""Text, letter by letter: plays in the manner of Shakespeare, names for new dinosaurs.
+
+Many to many of equal length: an LSTM reads a character and predicts the next. What it predicts can be drawn and fed back:
+then it writes.
+
+Data: a text file, or a folder with input.txt or dinos.txt. A file with one word in every line is a list of names
+(lower-cased, each once; 10 % are held out at random) and each name is learned as a sentence with an end; any other file
+is one text, of which the last 10 % are held out.
+
+    python examples/char_lm.py data/shakespeare
+    python examples/char_lm.py data/dinos
+"""
+
+import math
+import random
+from pathlib import Path
+
+import common
+
+import rnncore as rc
+from rnncore import plots
+
+
+def read(path):
+    """-> training (text or names,), held-out (text or names,)"""
+    path = Path(path)
+    if path.is_dir():
+        path = next(path / name for name in ("input.txt", "dinos.txt") if (path / name).exists())
+    words = common.lines(path)
+    if all(len(word.split()) == 1 for word in words):
+        names = list(dict.fromkeys(word.lower() for word in words))
+        training, held_out = common.split(names, 0.1)
+        return common.take(training, names), common.take(held_out, names)
+    return divide(path.read_text("utf-8"))
+
+
+def divide(text):
+    end = len(text) * 9 // 10
+    return (text[:end],), (text[end:],)
+
+
+def made_up():
+    """Sentences that say who sits where."""
+    rng = random.Random(0)
+    animals, places = ("cat", "dog", "owl", "fox"), ("mat", "log", "roof", "box")
+    return divide("".join(f"the {rng.choice(animals)} sat on the {rng.choice(places)}.\n" for _ in range(400)))
+
+
+MADE_UP = {"hidden_size": 48, "epochs": 10, "batch_size": 8, "chunk_length": 32, "learning_rate": 0.01}
+NAMES = {"hidden_size": 128, "epochs": 15, "dropout": 0.3}
+
+
+def make_model(random_state=0, **settings):
+    tuned = {"hidden_size": 256, "epochs": 5, "batch_size": 32, "chunk_length": 64, "learning_rate": 2e-3}
+    tuned |= {"learning_rate_decay": 0.8}
+    return rc.LanguageModel("char", seed=random_state, **tuned | settings)
+
+
+def figures(model, held_out):
+    nats = math.log(model.perplexity(*held_out))
+    return {"nats a character": nats, "bits a character": nats / math.log(2), "perplexity": math.exp(nats)}
+
+
+def picture(model, held_out, steps=80):
+    """The forget gates of twenty units over a held-out text: those that change most. Yellow keeps, blue forgets."""
+    text = held_out[0][:steps] if isinstance(held_out[0], str) else max(held_out[0], key=len)
+    recurrent = model.layers["recurrent"]
+    cache = recurrent.forward(model.layers["embedding"](model.vocabulary.encode(text)[:, None]))[2]
+    begin = recurrent.gate_names.index("f") * model.hidden_size
+    forget = cache.gates[-1][:, 0, begin : begin + model.hidden_size]
+    units = forget.std(axis=0).argsort()[::-1][:20]
+    return plots.gates(forget, text, units=units, title="forget gates")
+
+
+def main(argv=None):
+    options = common.arguments(__doc__, __file__, argv)
+    training, held_out = read(options.path) if options.path else made_up()
+    names = not isinstance(training[0], str)
+    settings = NAMES if names else {}
+    model = make_model(**settings if options.path else MADE_UP)
+    print(f"{len(training[0]):,} {'names' if names else 'characters'} to train on, {len(held_out[0]):,} held out")
+    model.fit(*training, *held_out, callback=common.each_epoch(model))
+    found = figures(model, held_out)
+    common.show(found)
+    if names:
+        known, new, seed = {*training[0], *held_out[0]}, [], 0
+        while len(new) < 20:
+            name, seed = model.sample(30, temperature=0.8, seed=seed), seed + 1
+            if name not in known:
+                new.append(name.capitalize())
+        print(f"Twenty new names (of {seed} drawn; the others exist):")
+        print(*(", ".join(new[row : row + 5]) for row in range(0, 20, 5)), sep="\n")
+    else:
+        print(model.sample(500, prompt="\n", temperature=0.8, seed=0).strip())
+    common.save(picture(model, held_out), options.picture)
+    return found
+
+
+if __name__ == "__main__":
+    main()

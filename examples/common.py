@@ -1,0 +1,109 @@
+"""What the examples share: the command line, reading and splitting data, lines of progress, pictures."""
+
+import argparse
+import random
+from pathlib import Path
+
+
+def arguments(description, file, argv, data=True):
+    """-> parsed command line of the script ``file``: path of the data (None: made-up data), picture."""
+    name = Path(file).stem
+    parser = argparse.ArgumentParser(
+        prog=f"{name}.py", description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    if data:
+        parser.add_argument("path", nargs="?", help="the data; without it a tiny made-up set")
+    else:
+        parser.add_argument("--steps", type=int, default=60, help="length of the sequences (%(default)s)")
+    parser.add_argument("--picture", default=f"{name}.png", metavar="FILE", help="default: %(default)s")
+    return parser.parse_args(argv)
+
+
+def lines(path):
+    """Lines of a UTF-8 file that are not blank."""
+    return [line.strip() for line in Path(path).read_text("utf-8").split("\n") if line.strip()]
+
+
+def split(keys, share, labels=None, seed=0):
+    """-> rows to train on, held-out rows, both in order.
+
+    Rows of one key stay together: nothing held out was seen in training. With labels, the share is one of each label
+    (a key counts for the label of its first row).
+    """
+    rows_of, keys_of = {}, {}
+    for row, key in enumerate(keys):
+        rows_of.setdefault(key, []).append(row)
+    for key, rows in rows_of.items():
+        keys_of.setdefault(labels[rows[0]] if labels is not None else None, []).append(key)
+    rng, held_out = random.Random(seed), set()
+    for some in keys_of.values():
+        held_out.update(rng.sample(some, round(share * len(some))))
+    sides = [], []
+    for row, key in enumerate(keys):
+        sides[key in held_out].append(row)
+    return sides
+
+
+def take(rows, *columns):
+    """-> tuple: these rows of every list."""
+    return tuple([column[row] for row in rows] for column in columns)
+
+
+def each_epoch(model):
+    """A callback for ``fit`` that prints a line after every epoch."""
+
+    def report(progress):
+        if progress.update % (progress.updates // model.epochs) == 0:
+            record = model.history[-1]
+            held_out = "" if record["held_out"] is None else f"   held-out {record['held_out']:.4f}"
+            print(f"epoch {record['epoch']:3}   loss {record['loss']:.4f}{held_out}   {record['seconds']:.1f} s", flush=True)
+
+    return report
+
+
+def show(figures):
+    """Print figures, a line each."""
+    print()
+    for name, value in figures.items():
+        print(f"{name}: {value:.3f}")
+    print()
+
+
+def heat_map(values, rows, columns, title, numbers=False, cmap="Blues"):
+    """Matrix of shares in [0, 1] in colours; -> Axes. numbers: write those above 1 % into their cells."""
+    from matplotlib.figure import Figure
+
+    size = (max(5, 0.3 * len(columns) + 2.5), max(3, 0.3 * len(rows) + 1.5))
+    ax = Figure(figsize=size, layout="constrained").add_subplot()
+    ax.figure.colorbar(ax.imshow(values, aspect="auto", cmap=cmap, vmin=0, vmax=1), ax=ax, pad=0.02)
+    ax.set_xticks(range(len(columns)), columns, rotation=90 if max(map(len, columns)) > 2 else 0, fontsize=8)
+    ax.set_yticks(range(len(rows)), rows, fontsize=8)
+    ax.set_title(title, fontsize=10)
+    for i, row in enumerate(values):
+        for j, value in enumerate(row if numbers else ()):
+            if value >= 0.01:
+                color = "white" if value > 0.5 else "black"
+                ax.text(j, i, f"{100 * value:.0f}", ha="center", va="center", fontsize=7, color=color)
+    return ax
+
+
+def confusion(wanted, predicted, classes):
+    """Of the examples of each class (a row), the share that is taken for each class; -> Axes."""
+    import numpy as np
+
+    counts = np.zeros((len(classes), len(classes)))
+    place = {label: n for n, label in enumerate(classes)}
+    for w, p in zip(wanted, predicted, strict=True):
+        counts[place[w], place[p]] += 1
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    names = [str(label) for label in classes]
+    ax = heat_map(shares, names, names, "percent of each class (row) that is taken for ...", numbers=True)
+    ax.set_xlabel("predicted")
+    ax.set_ylabel("true")
+    return ax
+
+
+def save(ax, file):
+    """Write the picture."""
+    ax.figure.savefig(file, dpi=120)
+    print(f"picture: {file}")

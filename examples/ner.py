@@ -1,0 +1,129 @@
+"""Which words are names of persons?
+
+Many to many of equal length: a bidirectional LSTM reads a sentence and gives every word a tag: B-person begins a name,
+I-person goes on with it, O is anything else.
+
+Data: a folder with wnut17.train.conll, wnut17.dev.conll and wnut17.test.conll (WNUT-17, Derczynski et al. 2017): tweets and
+the like, a word and its tag a line. The split is the official one: train to train on, dev to choose the best epoch by,
+test held out. Tags of other things than persons are taken for O. The set is hard by design: hardly any name of the test
+sentences occurs in the training sentences, so what a word looks like counts more than which word it is.
+
+    python examples/ner.py data/ner
+"""
+
+import random
+import re
+from pathlib import Path
+
+import common
+
+import rnncore as rc
+
+
+def read(path):
+    """-> training (sentences, tags), held-out (sentences, tags), words as the model sees them"""
+    (words, tags), (test_words, test_tags) = (raw(path, part) for part in ("train", "test"))
+    known = known_words(words)
+    return (normal(words, known), tags), (normal(test_words, known), test_tags)
+
+
+def read_validation(path):
+    """-> (sentences, tags) of dev"""
+    words, tags = raw(path, "dev")
+    return normal(words, known_words(raw(path, "train")[0])), tags
+
+
+def raw(path, part):
+    """-> sentences, tags; lists of lists of str"""
+    blocks = (Path(path) / f"wnut17.{part}.conll").read_text("utf-8").strip().split("\n\n")
+    sentences = [[line.split("\t") for line in block.splitlines()] for block in blocks]
+    tags = [[tag if tag.endswith("person") else "O" for _, tag in sentence] for sentence in sentences]
+    return [[word for word, _ in sentence] for sentence in sentences], tags
+
+
+def known_words(sentences, least=3):
+    """Words, lower-cased, that occur often enough to be learned."""
+    counts = {}
+    for sentence in sentences:
+        for word in sentence:
+            counts[word.lower()] = counts.get(word.lower(), 0) + 1
+    return {word for word, count in counts.items() if count >= least}
+
+
+def normal(sentences, known):
+    """Known words lower-cased; of others only the shape: Xx, xx, XX, 0, and so on, @ and # for names and topics."""
+    return [[word.lower() if word.lower() in known else shape(word) for word in sentence] for sentence in sentences]
+
+
+def shape(word):
+    if word[0] in "@#" or word.startswith("http"):
+        return f"<{word[0]}>"
+    pattern = re.sub(r"[a-z]", "x", re.sub(r"[A-Z]", "X", re.sub(r"\d", "0", word)))
+    return "<" + re.sub(r"(.)\1+", r"\1", pattern)[:4] + ">"
+
+
+def made_up():
+    """Who met whom; the held-out persons are new."""
+    rng, first, last = random.Random(0), "Anna Ben Cora Dan Eva Finn".split(), "Abel Bosch Carr Dorn Ek Fox".split()
+    words, tags = [], []
+    for n in range(240):
+        sentence = []
+        for part in rng.choice(("P met P in the park", "P saw the dog", "the dog bit P today", "we like P and P")).split():
+            person = [rng.choice(first), rng.choice(last)][: rng.randint(1, 2)]
+            if n >= 200:
+                person = [name[::-1].title() for name in person]
+            sentence += zip(person, ("B-person", "I-person"), strict=False) if part == "P" else [(part, "O")]
+        words.append([word for word, _ in sentence])
+        tags.append([tag for _, tag in sentence])
+    known = known_words(words[:200], least=60)
+    words = normal(words, known)
+    return (words[:200], tags[:200]), (words[200:], tags[200:])
+
+
+MADE_UP = {"hidden_size": 32, "epochs": 8, "learning_rate": 0.01, "patience": None}
+
+
+def make_model(random_state=0, **settings):
+    tuned = {"hidden_size": 100, "embedding_size": 100, "dropout": 0.5, "epochs": 15, "batch_size": 16}
+    tuned |= {"learning_rate": 2e-3, "patience": 4}
+    return rc.SequenceTagger("word", random_state=random_state, **tuned | settings)
+
+
+def figures(model, held_out):
+    score = rc.metrics.entity_score(held_out[1], model.predict(held_out[0]), "person")
+    return {"precision of persons": score.precision, "recall of persons": score.recall, "F1 of persons": score.f1}
+
+
+def picture(model, held_out):
+    """Probability of each tag at each word of a sentence with several persons."""
+    rows = [n for n, tags in enumerate(held_out[1]) if 5 <= len(tags) <= 25]
+    row = max(rows, key=lambda n: held_out[1][n].count("B-person"))
+    words = held_out[0][row]
+    p = model.predict_proba([words])[0]
+    return common.heat_map(p.T, model.classes_, words, "Probability of each tag", numbers=True)
+
+
+def main(argv=None):
+    options = common.arguments(__doc__, __file__, argv)
+    training, held_out = read(options.path) if options.path else made_up()
+    model = make_model(**{} if options.path else MADE_UP)
+    print(f"{len(training[0]):,} sentences to train on, {len(held_out[0]):,} held out")
+    validation = read_validation(options.path) if options.path else None
+    model.fit(*training, validation=validation, callback=common.each_epoch(model))
+    found = figures(model, held_out)
+    common.show(found)
+    words = raw(options.path, "test")[0] if options.path else held_out[0]
+    some = [row for row, tags in enumerate(held_out[1]) if "B-person" in tags and len(tags) < 20][:8]
+    for row, tags in zip(some, model.predict(common.take(some, held_out[0])[0]), strict=True):
+        print(" ".join(f"[{word}]" if tag != "O" else word for word, tag in zip(words[row], tags, strict=True)))
+        print("    right:", names(words[row], held_out[1][row]), "  found:", names(words[row], tags))
+    common.save(picture(model, held_out), options.picture)
+    return found
+
+
+def names(words, tags):
+    return ", ".join(" ".join(words[begin:end]) for _, begin, end in sorted(rc.metrics.entities(tags))) or "none"
+
+
+if __name__ == "__main__":
+    main()

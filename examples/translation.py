@@ -1,0 +1,115 @@
+"""Short sentences from English to French.
+
+Many to many of different lengths: an encoder LSTM reads the English words, a decoder LSTM writes the French ones, starting
+from the encoder's last state. The best translation is looked for greedily or by beam search.
+
+Data: eng-fra.txt or its folder (20,000 pairs of tatoeba.org by way of manythings.org/anki): English, tab, French. Most
+English sentences stand there with several translations. 10 % of the distinct English sentences, at most 1,000, are held out
+with all their translations: a held-out English sentence never occurs in training.
+
+    python examples/translation.py data/translation
+"""
+
+import itertools
+import random
+import re
+from pathlib import Path
+
+import common
+
+import rnncore as rc
+from rnncore import plots
+
+
+def words_of(text):
+    """Lower-cased words with spaces between them, as str.
+
+    Punctuation stands alone (French puts narrow or plain no-break spaces before it, which go); words end after an
+    apostrophe and before a hyphen: "J'ai dit : vas-y !" becomes "j' ai dit : vas -y !".
+    """
+    return " ".join(re.findall(r"\w+'(?=\w)|-?\w+|[^\w\s]", text.lower().replace("’", "'")))
+
+
+def text_of(words):
+    """Words as one writes them."""
+    return re.sub(r" (?=[-.,])|(?<=') ", "", words)
+
+
+def read(path):
+    """-> training (English, French), held-out (English, lists of French)"""
+    path = Path(path) / "eng-fra.txt" if Path(path).is_dir() else Path(path)
+    pairs = [tuple(words_of(text) for text in line.split("\t")[:2]) for line in common.lines(path)]
+    return divide(pairs)
+
+
+def divide(pairs):
+    pairs = list(dict.fromkeys(pairs))
+    english, french = map(list, zip(*pairs, strict=True))
+    training, held_out = common.split(english, min(0.1, 1000 / len(set(english))))
+    translations = {}
+    for row in held_out:
+        translations.setdefault(english[row], []).append(french[row])
+    return common.take(training, english, french), (list(translations), list(translations.values()))
+
+
+def made_up():
+    """Numbers of animals with a colour, that comes after the animal in French and has its gender and number."""
+    numbers = {"one": ("un", "une"), "two": ("deux",) * 2, "three": ("trois",) * 2, "four": ("quatre",) * 2}
+    animals = {"cat": "chat", "dog": "chien", "bear": "ours", "cow": "vache", "goat": "chèvre", "hen": "poule"}
+    colours = {"green": ("vert", "verte"), "grey": ("gris", "grise"), "black": ("noir", "noire")}
+    pairs = []
+    for number, animal, colour in itertools.product(numbers, animals, colours):
+        her, s = animals[animal].endswith("e"), "" if number == "one" else "s"
+        french = [animals[animal], colours[colour][her]]
+        french = [word if word.endswith("s") else word + s for word in french]
+        pairs.append((f"{number} {colour} {animal}{s} .", " ".join([numbers[number][her], *french, "."])))
+    return divide(pairs)
+
+
+MADE_UP = {"hidden_size": 64, "epochs": 60, "batch_size": 8, "learning_rate": 5e-3, "dropout": 0.2}
+
+
+def make_model(random_state=0, **settings):
+    tuned = {"hidden_size": 256, "bidirectional": True, "dropout": 0.3, "epochs": 12, "batch_size": 64}
+    tuned |= {"learning_rate": 2e-3, "learning_rate_decay": 0.9}
+    return rc.EncoderDecoder("word", random_state=random_state, **tuned | settings)
+
+
+def figures(model, held_out):
+    english, french = held_out
+    found, references = {}, [[words.split() for words in right] for right in french]
+    for name, width in (("greedy", 1), ("beam of 5", 5)):
+        said = model.predict(english, beam_width=width)
+        right = sum(words in known for words, known in zip(said, french, strict=True))
+        found[f"exact match, {name}"] = right / len(said)
+        found[f"BLEU, {name}"] = rc.metrics.bleu(references, [words.split() for words in said])
+    return found
+
+
+def picture(model, held_out):
+    """The search for the translation of one sentence."""
+    source = next((words for words in held_out[0] if len(words.split()) == 5), held_out[0][0])
+    beam = model.beam_search(source, beam_width=4)
+    ax = plots.beam(beam.steps, best=beam.best)
+    ax.set_title(text_of(source), fontsize=10)
+    return ax
+
+
+def main(argv=None):
+    options = common.arguments(__doc__, __file__, argv)
+    training, held_out = read(options.path) if options.path else made_up()
+    model = make_model(**{} if options.path else MADE_UP)
+    print(f"{len(training[0]):,} pairs to train on, {len(held_out[0]):,} English sentences held out")
+    model.fit(*training, callback=common.each_epoch(model))
+    found = figures(model, held_out)
+    common.show(found)
+    rows = random.Random(0).sample(range(len(held_out[0])), min(12, len(held_out[0])))
+    english, french = common.take(rows, *held_out)
+    for source, right, said in zip(english, french, model.predict(english, beam_width=5), strict=True):
+        print(f"{text_of(source):25} {text_of(said):30}", "right" if said in right else f"not: {text_of(right[0])}")
+    common.save(picture(model, held_out), options.picture)
+    return found
+
+
+if __name__ == "__main__":
+    main()

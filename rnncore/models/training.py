@@ -1,0 +1,115 @@
+"""The training loop: epochs of batches, callbacks, history, the best epoch."""
+
+import math
+import time
+from typing import NamedTuple
+
+from ..optim import Optimizer
+
+
+class Progress(NamedTuple):
+    """Where a training run stands; given to the callbacks of ``fit``."""
+
+    epoch: int  # from 1; goes on where a warm start goes on
+    update: int  # of all updates of this run, from 1
+    updates: int  # that the whole run will make
+    tokens: int  # steps of sequences trained on so far
+    loss: float  # of this update, nats
+    held_out: float | None  # mean loss, after the last update of an epoch with validation data
+    optimizer: Optimizer  # its learning_rate may be changed
+
+
+class Run:
+    """One run of training. It writes into the model's parameters, ``history`` and ``interrupted``.
+
+    callbacks: a list of functions of a :class:`Progress`.
+    """
+
+    def __init__(self, model, optimizer, callbacks):
+        self.model, self.optimizer, self.callbacks = model, optimizer, callbacks
+        self.update = self.tokens = 0
+        self.best, self.best_params, self.since_best = math.inf, None, 0
+
+    def train(self, make_batches, score):
+        """make_batches() gives the batches of an epoch; score() the mean loss of held-out data, or is None."""
+        model = self.model
+        model.interrupted = False
+        try:
+            for _ in range(model.epochs):
+                stopped = self._train_epoch(make_batches(), score)
+                self.optimizer.learning_rate *= model.learning_rate_decay
+                if stopped or (model.patience is not None and self.since_best >= model.patience):
+                    break
+        except KeyboardInterrupt:
+            model.interrupted = True
+        finally:
+            for callback in self.callbacks:
+                if isinstance(callback, Bar):
+                    callback.close()
+        if self.best_params is not None and (model.interrupted or model.patience is not None):
+            for name, p in model.params.items():
+                p[...] = self.best_params[name]
+
+    def _train_epoch(self, batches, score):
+        """-> whether a callback ended the training"""
+        model, optimizer = self.model, self.optimizer
+        epoch = model.history[-1]["epoch"] + 1 if model.history else 1
+        record = {"epoch": epoch, "loss": 0.0, "held_out": None, "tokens": 0, "seconds": 0.0}
+        record["learning_rate"] = optimizer.learning_rate
+        model.history.append(record)
+        updates, total = len(batches) * model.epochs, 0.0
+        for number, batch in enumerate(batches, 1):
+            start = time.perf_counter()
+            loss, weight, tokens = model._update(batch)
+            optimizer.step(model.grads, clip_norm=model.clip_norm)
+            total += weight
+            self.update += 1
+            self.tokens += tokens
+            record["tokens"] += tokens
+            if weight:
+                record["loss"] += (loss - record["loss"]) * weight / total
+            record["seconds"] += time.perf_counter() - start
+            if number == len(batches) and score is not None:
+                record["held_out"] = score()
+                self._compare(record["held_out"])
+            at = Progress(epoch, self.update, updates, self.tokens, loss, record["held_out"], optimizer)
+            # All of them hear of every update, whatever one of them says.
+            if any([callback(at) for callback in self.callbacks]):
+                return True
+        return False
+
+    def _compare(self, held_out):
+        self.since_best += 1
+        if held_out < self.best:
+            self.best, self.since_best = held_out, 0
+            self.best_params = {name: p.copy() for name, p in self.model.params.items()}
+
+
+def as_callbacks(callback, progress):
+    """-> list of functions; TypeError if ``callback`` is not None, one or some of them."""
+    callbacks = [] if callback is None else [callback] if callable(callback) else callback
+    if not isinstance(callbacks, (list, tuple)) or not all(map(callable, callbacks)):
+        raise TypeError(f"callback must be a function or a list of functions; got {callback!r}")
+    return [*callbacks, Bar()] if progress else list(callbacks)
+
+
+class Bar:
+    """A callback that shows a progress bar of tqdm."""
+
+    def __init__(self):
+        try:
+            from tqdm import tqdm
+        except ModuleNotFoundError:
+            raise ModuleNotFoundError('progress=True needs tqdm: pip install "rnncore[cli]"') from None
+        self._make, self._bar = tqdm, None
+
+    def __call__(self, progress):
+        if self._bar is None:
+            self._bar = self._make(total=progress.updates, unit="update", mininterval=0.5)
+        held_out = "" if progress.held_out is None else f", held-out {progress.held_out:.3f}"
+        self._bar.set_postfix_str(f"epoch {progress.epoch}, loss {progress.loss:.3f}{held_out}", refresh=False)
+        self._bar.update()
+
+    def close(self):
+        if self._bar is not None:
+            self._bar.close()
