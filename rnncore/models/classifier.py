@@ -6,7 +6,7 @@ from functools import partial
 import numpy as np
 
 from .. import checks
-from .data import Examples, Labels, class_weights, label_array, pad_inputs, take
+from .data import Examples, Labels, class_weights, label_of_each, pad_inputs, take
 from .documentation import document
 from .estimator import Batch, Labeller
 from .network import as_states, from_states
@@ -55,10 +55,7 @@ class SequenceClassifier(Labeller):
     # ---- data ---------------------------------------------------------------------------------------------------
 
     def _clean_targets(self, name, y, X):
-        labels = label_array(name, y)
-        if len(labels) != len(X):
-            raise ValueError(f"{name} must have one label a sequence, ({len(X)},); got ({len(labels)},)")
-        return labels
+        return label_of_each(name, y, X)
 
     def _strata(self, y):
         return y
@@ -121,9 +118,9 @@ class SequenceClassifier(Labeller):
             self._trunk.backward(None, cache, from_states(dstates))
         return loss
 
-    def _nats(self, batch):
+    def _losses(self, batch):
         inputs, targets, lengths, _ = batch.arguments
-        return self._head.losses(self._pooled(inputs, lengths), targets).sum(), len(targets)
+        return self._head.losses(self._pooled(inputs, lengths), targets)
 
     def _pooled(self, inputs, lengths):
         return self._pool(*self._trunk(inputs, None, lengths), lengths)

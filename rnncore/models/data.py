@@ -200,6 +200,14 @@ def pad_inputs(arrays, format, dtype):
     return pad(arrays, dtype=np.int64 if format.holds_ids else dtype)
 
 
+def steps_before(targets, first):
+    """Teacher forcing: each step of targets (T, N, ...) is predicted from the one before it, the first from ``first``."""
+    inputs = np.empty_like(targets)
+    inputs[:1] = first
+    inputs[1:] = targets[:-1]
+    return inputs
+
+
 # ---- labels -----------------------------------------------------------------------------------------------------
 
 
@@ -249,6 +257,14 @@ def label_array(name, values):
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise ValueError(f"{name} must be finite; got {array[~np.isfinite(array)][0]}")
     return array.astype(str) if array.dtype.kind == "T" else array
+
+
+def label_of_each(name, values, X):
+    """-> labels (N,), one for each sequence of X"""
+    labels = label_array(name, values)
+    if len(labels) != len(X):
+        raise ValueError(f"{name} must have one label a sequence, ({len(X)},); got ({len(labels)},)")
+    return labels
 
 
 def class_weights(setting, labels, numbers):

@@ -16,10 +16,10 @@ from .training import as_callbacks
 
 
 class Batch(NamedTuple):
-    """What one update is made from."""
+    """What one update is made from, or one part of a score."""
 
     arguments: tuple  # of loss_and_gradients
-    weight: float  # of its loss in the mean of the epoch
+    weight: float  # of its loss in the mean: the number of its losses, or the sum of their weights
     tokens: int  # steps of sequences
 
 
@@ -66,8 +66,8 @@ class Estimator(Model):
         """-> Batch"""
         raise NotImplementedError
 
-    def _nats(self, batch):
-        """-> sum of the losses of a batch, without class weights, and their number."""
+    def _losses(self, batch):
+        """-> losses of a batch, (T, N) of steps or (N,) of sequences, without class weights"""
         raise NotImplementedError
 
     # ---- training -----------------------------------------------------------------------------------------------
@@ -121,8 +121,7 @@ class Estimator(Model):
     def _mean_loss(self, examples):
         total = count = 0
         for batch in self._batches(examples, self.batch_size):
-            nats, number = self._nats(batch)
-            total, count = total + nats, count + number
+            total, count = total + self._losses(batch).sum(), count + batch.weight
         return float(total / max(count, 1))
 
     def _learn_format(self, name, sequences, rows):
@@ -134,6 +133,20 @@ class Estimator(Model):
         """-> list of encoded sequences, to predict from."""
         self._check_built()
         return self._input_format.encode("X", as_sequences("X", X, lengths))
+
+    def _scored(self, X, y, lengths):
+        """-> Examples, to score"""
+        self._check_built()
+        X = as_sequences("X", X, lengths)
+        return self._encode(X, self._clean_targets("y", y, X), ("X", "y"), training=False)
+
+    def _log_prob(self, X, y, lengths):
+        """-> (N,), of sequences whose losses are those of their steps"""
+        examples = self._scored(X, y, lengths)
+        result = np.zeros(len(examples.inputs))
+        for rows in self._inference_batches(examples.lengths):
+            result[rows] = -self._losses(self._batch(examples, rows)).sum(axis=0)
+        return result
 
     def _inference_batches(self, lengths):
         """Rows of sequences of like length, as many as go well together."""

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 
 from ..layers import Dense, Embedding
-from .data import Examples, Format, Labels, as_sequences, label_array, pad_inputs, take
+from .data import Examples, Format, Labels, label_array, label_of_each, pad_inputs, steps_before, take
 from .decoding import check_sampling, sample_tokens
 from .documentation import document
 from .estimator import Batch, Estimator
@@ -63,12 +63,7 @@ class SequenceGenerator(Estimator):
         return None if self.layers is None else self._input_format.vocabulary
 
     def _clean_targets(self, name, y, X):
-        if y is None:
-            return None
-        labels = label_array(name, y)
-        if len(labels) != len(X):
-            raise ValueError(f"{name} must have one label a sequence, ({len(X)},); got ({len(labels)},)")
-        return labels
+        return None if y is None else label_of_each(name, y, X)
 
     def _strata(self, y):
         return y
@@ -118,14 +113,8 @@ class SequenceGenerator(Estimator):
         targets, lengths = pad_inputs(take(examples.inputs, rows), self._input_format, self._built["dtype"])
         labels = None if examples.labels is None else examples.labels[rows]
         tokens = int(lengths.sum())
-        return Batch((self._shift(targets), targets, lengths, labels), tokens, tokens)
-
-    def _shift(self, targets):
-        """What each step sees: the step before it, first the end id or zeros."""
-        inputs = np.empty_like(targets)
-        inputs[:1] = self._end_id if self._input_format.holds_ids else 0
-        inputs[1:] = targets[:-1]
-        return inputs
+        inputs = steps_before(targets, self._end_id if self._input_format.holds_ids else 0)
+        return Batch((inputs, targets, lengths, labels), tokens, tokens)
 
     # ---- the network --------------------------------------------------------------------------------------------
 
@@ -166,13 +155,9 @@ class SequenceGenerator(Estimator):
         return from_states(list(np.moveaxis(states, 0, 2))), ids
 
     def _losses(self, batch):
-        """Of every step (T, N)."""
         inputs, targets, lengths, labels = batch.arguments
         h, _ = self._trunk(inputs, self._initial_state(labels)[0], lengths)
         return self._head.losses(h, targets, lengths)
-
-    def _nats(self, batch):
-        return self._losses(batch).sum(), batch.tokens
 
     # ---- use ----------------------------------------------------------------------------------------------------
 
@@ -195,13 +180,6 @@ class SequenceGenerator(Estimator):
         """
         return self._fit(X, y, lengths, validation, callback, progress)
 
-    def _scored(self, X, y, lengths):
-        self._check_built()
-        X = as_sequences("X", X, lengths)
-        examples = self._encode(X, self._clean_targets("y", y, X), ("X", "y"), training=False)
-        for rows in self._inference_batches(examples.lengths):
-            yield examples, rows, self._batch(examples, rows)
-
     def log_prob(self, X, y=None, *, lengths=None):
         """Log-probability (nats) of sequences, the end of tokens counted.
 
@@ -214,10 +192,7 @@ class SequenceGenerator(Estimator):
         -------
         ndarray (N,)
         """
-        result = {}
-        for _, rows, batch in self._scored(X, y, lengths):
-            result |= dict(zip(rows.tolist(), -self._losses(batch).sum(axis=0), strict=True))
-        return np.array([result[n] for n in range(len(result))])
+        return self._log_prob(X, y, lengths)
 
     def predict_proba(self, X, y=None, *, lengths=None):
         """Probabilities of every next step, given all steps before it.
@@ -228,13 +203,15 @@ class SequenceGenerator(Estimator):
             Row t is predicted from the steps before t. For tokens (T + 1, V): the last row tells what comes after
             the sequence; ids as in ``vocabulary``, or V - 1 for the end of sequences of ids.
         """
-        result = {}
-        for _, rows, batch in self._scored(X, y, lengths):
-            inputs, _, steps, labels = batch.arguments
+        examples = self._scored(X, y, lengths)
+        result = [None] * len(examples.inputs)
+        for rows in self._inference_batches(examples.lengths):
+            inputs, _, steps, labels = self._batch(examples, rows).arguments
             h, _ = self._trunk(inputs, self._initial_state(labels)[0], steps)
             p = self._head.probabilities(h)
-            result |= {row: p[: steps[n], n].copy() for n, row in enumerate(rows.tolist())}
-        return [result[n] for n in range(len(result))]
+            for n, row in enumerate(rows):
+                result[row] = p[: steps[n], n].copy()
+        return result
 
     def predict(self, X, y=None, *, lengths=None):
         """The likeliest next step at every step, given all steps before it.
@@ -256,13 +233,10 @@ class SequenceGenerator(Estimator):
         -------
         float
         """
-        total = count = 0
-        for _, _, batch in self._scored(X, y, lengths):
-            nats, number = self._nats(batch)
-            total, count = total + nats, count + number
-        if not count:
+        examples = self._scored(X, y, lengths)
+        if not examples.lengths.sum():
             raise ValueError("X must hold at least one step; got none")
-        return float(-total / count)
+        return -self._mean_loss(examples)
 
     def generate(self, n, *, label=None, seed=None, temperature=1.0, top_k=None, top_p=None, random_state=None):
         """Draw a sequence; every drawn step is fed back.

@@ -9,7 +9,7 @@ from .. import checks
 from ..layers import Dense
 from ..text import Vocabulary, batches_by_length, pad, streams
 from .base import Model
-from .data import Format
+from .data import Format, steps_before
 from .decoding import beam_search, check_sampling, sample_tokens
 from .documentation import document
 from .network import Head, repeat_rows
@@ -166,9 +166,7 @@ class LanguageModel(Model):
             yield from self._cut(streams(encoded[0], self.batch_size), None)
 
     def _cut(self, targets, lengths):
-        inputs = np.empty_like(targets)
-        inputs[:1] = self.vocabulary.eos_id
-        inputs[1:] = targets[:-1]
+        inputs = steps_before(targets, self.vocabulary.eos_id)
         for begin in range(0, len(targets), self.chunk_length):
             steps = slice(begin, begin + self.chunk_length)
             left = None if lengths is None else np.clip(lengths - begin, 0, len(targets[steps]))

@@ -7,7 +7,7 @@ import numpy as np
 from .. import checks
 from ..layers import Dense
 from ..text import pad
-from .data import Examples, Format, as_sequences, pad_inputs, take
+from .data import Examples, Format, as_sequences, pad_inputs, steps_before, take
 from .decoding import beam_search
 from .documentation import document
 from .estimator import Batch, Estimator
@@ -122,10 +122,7 @@ class EncoderDecoder(Estimator):
     def _batch(self, examples, rows):
         sources, source_lengths = pad_inputs(take(examples.inputs, rows), self._input_format, self._built["dtype"])
         targets, lengths = pad(take(examples.targets, rows), dtype=np.int64)
-        inputs = np.empty_like(targets)
-        inputs[:1] = self._end_id
-        inputs[1:] = targets[:-1]
-        steps = int(lengths.sum())
+        inputs, steps = steps_before(targets, self._end_id), int(lengths.sum())
         return Batch((sources, inputs, targets, source_lengths, lengths), steps, steps + int(source_lengths.sum()))
 
     # ---- the network --------------------------------------------------------------------------------------------
@@ -178,14 +175,10 @@ class EncoderDecoder(Estimator):
         return from_states(dstates)
 
     def _losses(self, batch):
-        """Of every step (T, N)."""
         sources, inputs, targets, source_lengths, lengths = batch.arguments
         state, _ = self._cross(self._encoder(sources, None, source_lengths)[1])
         h, _ = self._decoder(inputs, state, lengths)
         return self._head.losses(h, targets, lengths)
-
-    def _nats(self, batch):
-        return self._losses(batch).sum(), batch.weight
 
     # ---- use ----------------------------------------------------------------------------------------------------
 
@@ -214,13 +207,7 @@ class EncoderDecoder(Estimator):
         -------
         ndarray (N,)
         """
-        self._check_built()
-        X = as_sequences("X", X, lengths)
-        examples = self._encode(X, self._clean_targets("y", y, X), ("X", "y"), training=False)
-        result = np.zeros(len(X))
-        for rows in self._inference_batches(examples.lengths):
-            result[rows] = -self._losses(self._batch(examples, rows)).sum(axis=0)
-        return result
+        return self._log_prob(X, y, lengths)
 
     def predict(self, X, *, lengths=None, beam_width=1, length_penalty=0.7, max_length=None):
         """The sequence that each becomes: the best that a beam search finds.

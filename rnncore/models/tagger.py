@@ -173,10 +173,10 @@ class SequenceTagger(Labeller):
         """Binary labels (T, N) as one column."""
         return targets[..., None] if self._head.kind == "sigmoid" and targets.ndim == 2 else targets
 
-    def _nats(self, batch):
+    def _losses(self, batch):
         inputs, targets, lengths, _ = batch.arguments
         h, _ = self._trunk(inputs, None, lengths)
-        return self._head.losses(h, self._for_head(targets), lengths).sum(), batch.tokens
+        return self._head.losses(h, self._for_head(targets), lengths)
 
     # ---- use ----------------------------------------------------------------------------------------------------
 
