@@ -30,6 +30,7 @@ class SequenceClassifier(Labeller):
     class_weight : dict, "balanced" or None
         Weight of the examples of each class in the loss; "balanced" is n / (C * count).
     TRAINING
+    RANDOM
 
     Attributes
     ----------

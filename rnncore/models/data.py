@@ -201,7 +201,7 @@ def pad_inputs(arrays, format, dtype):
 
 
 def steps_before(targets, first):
-    """Teacher forcing: each step of targets (T, N, ...) is predicted from the one before it, the first from ``first``."""
+    """Teacher forcing: each step of targets (T, N, ...) is predicted from the one before, the first from ``first``."""
     inputs = np.empty_like(targets)
     inputs[:1] = first
     inputs[1:] = targets[:-1]

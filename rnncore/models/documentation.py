@@ -7,7 +7,7 @@ _PARTS = {
 level : {"char", "word"}
     What a token of a str is; words are separated by white space. Lists of tokens need "word".
 cell : {"lstm", "gru", "rnn"}
-hidden_size : int, default 128
+hidden_size : int
     H.
 num_layers : int
 embedding_size : int, optional
@@ -37,7 +37,8 @@ patience : int, optional
     the best epoch. Needs validation data in ``fit``.
 warm_start : bool
     ``fit`` goes on from the parameters, vocabulary, classes and optimiser as they are.
-dtype : {"float32", "float64"}
+dtype : {"float32", "float64"}""",
+    "RANDOM": """
 random_state : int, numpy.random.Generator or None
     For the initial parameters, dropout, the order of batches and held-out shares.""",
     "FITTED": """

@@ -26,6 +26,7 @@ class SequenceGenerator(Estimator):
     ----------
     NETWORK
     TRAINING
+    RANDOM
 
     Attributes
     ----------

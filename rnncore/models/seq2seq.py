@@ -31,6 +31,7 @@ class EncoderDecoder(Estimator):
     reverse_source : bool, default False
         The encoder reads from the last step to the first, so that the beginnings are near (Sutskever et al.).
     TRAINING
+    RANDOM
 
     Attributes
     ----------

@@ -28,6 +28,7 @@ class SequenceTagger(Labeller):
     class_weight : dict, "balanced" or None
         Weight of the steps of each class in the loss; "balanced" is n / (C * count). Not for K labels.
     TRAINING
+    RANDOM
 
     Attributes
     ----------
