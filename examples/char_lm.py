@@ -1,11 +1,11 @@
 """Text, letter by letter: plays in the manner of Shakespeare, names for new dinosaurs.
 
-Many to many of equal length: an LSTM reads a character and predicts the next. What it predicts can be drawn and fed back:
-then it writes.
+Many to many of equal length: an LSTM reads a character and predicts the next. What it predicts can be drawn and fed
+back: then it writes.
 
 Data: a text file, or a folder with input.txt or dinos.txt. A file with one word in every line is a list of names
-(lower-cased, each once; 10 % are held out at random) and each name is learned as a sentence with an end; any other file
-is one text, of which the last 10 % are held out.
+(lower-cased, each once; 10 % are held out at random) and each name is learned as a sentence with an end; any other
+file is one text, of which the last 10 % are held out.
 
     python examples/char_lm.py data/shakespeare
     python examples/char_lm.py data/dinos

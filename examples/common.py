@@ -56,7 +56,10 @@ def each_epoch(model):
         if progress.update % (progress.updates // model.epochs) == 0:
             record = model.history[-1]
             held_out = "" if record["held_out"] is None else f"   held-out {record['held_out']:.4f}"
-            print(f"epoch {record['epoch']:3}   loss {record['loss']:.4f}{held_out}   {record['seconds']:.1f} s", flush=True)
+            print(
+                f"epoch {record['epoch']:3}   loss {record['loss']:.4f}{held_out}   {record['seconds']:.1f} s",
+                flush=True,
+            )
 
     return report
 

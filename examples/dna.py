@@ -4,8 +4,8 @@ Many to one: a bidirectional LSTM reads 60 letters of DNA, the mean of its state
 middle of them (EI), an exon begins there (IE), or neither (N). The middle is marked, ...ACG|GTA..., which spares the
 network counting to 30.
 
-Data: splice.data, or its folder (UCI "Molecular Biology (Splice-junction Gene Sequences)"): class, name, letters. 20 %
-of the distinct sequences of each class are held out; the same letters are never on both sides.
+Data: splice.data, or its folder (UCI "Molecular Biology (Splice-junction Gene Sequences)"): class, name, letters. 20
+% of the distinct sequences of each class are held out; the same letters are never on both sides.
 
     python examples/dna.py data/dna
 """
@@ -43,7 +43,14 @@ def made_up():
     return divide(rows)
 
 
-MADE_UP = {"hidden_size": 32, "embedding_size": 8, "dropout": 0.0, "epochs": 10, "batch_size": 16, "learning_rate": 0.01}
+MADE_UP = {
+    "hidden_size": 32,
+    "embedding_size": 8,
+    "dropout": 0.0,
+    "epochs": 10,
+    "batch_size": 16,
+    "learning_rate": 0.01,
+}
 
 
 def make_model(random_state=0, **settings):
@@ -55,7 +62,9 @@ def make_model(random_state=0, **settings):
 def figures(model, held_out):
     sequences, labels = held_out
     right = model.predict(sequences) == np.array(labels)
-    return {"accuracy": right.mean()} | {f"accuracy of {c}": right[np.array(labels) == c].mean() for c in model.classes_}
+    return {"accuracy": right.mean()} | {
+        f"accuracy of {c}": right[np.array(labels) == c].mean() for c in model.classes_
+    }
 
 
 def picture(model, held_out):
@@ -68,7 +77,10 @@ def picture(model, held_out):
         if label == "N":
             continue
         whole = model.predict_proba(sequences)[:, c]
-        hidden = [model.predict_proba([s[:t] + "N" + s[t + 1 :] for s in sequences])[:, c] for t in [*range(30), *range(31, 61)]]
+        hidden = [
+            model.predict_proba([s[:t] + "N" + s[t + 1 :] for s in sequences])[:, c]
+            for t in [*range(30), *range(31, 61)]
+        ]
         ax.plot(np.arange(60) - 29.5, (whole - hidden).mean(axis=1), ".-", label=label)
     ax.axvline(0, color="0.7", zorder=0)
     ax.set_xlabel("position of the hidden letter (0 is the junction)")

@@ -3,9 +3,9 @@
 Many to one: a bidirectional LSTM reads the letters of a name, its last states give one of 18 languages.
 
 Data: a folder with one file of names for each language, Arabic.txt ... Vietnamese.txt (data/names of
-github.com/spro/practical-pytorch), or the folder above it. A name that a file holds several times counts once; one that
-stands in several files is one row for each of these languages. 10 % of the distinct names of each language are held out,
-and all rows of a name are on the same side: no held-out name was seen in training.
+github.com/spro/practical-pytorch), or the folder above it. A name that a file holds several times counts once; one
+that stands in several files is one row for each of these languages. 10 % of the distinct names of each language are
+held out, and all rows of a name are on the same side: no held-out name was seen in training.
 
     python examples/names_language.py data/names/lang
 """

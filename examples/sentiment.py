@@ -2,8 +2,8 @@
 
 Many to one: a bidirectional LSTM reads the words of a sentence, the mean of its states gives the class.
 
-Data: a folder with rt-polarity.pos and rt-polarity.neg (Pang and Lee 2005), one sentence a line, already cut into words.
-10 % of the sentences of each class are held out at random; the same sentence is never on both sides.
+Data: a folder with rt-polarity.pos and rt-polarity.neg (Pang and Lee 2005), one sentence a line, already cut into
+words. 10 % of the sentences of each class are held out at random; the same sentence is never on both sides.
 
     python examples/sentiment.py data/sentiment
 """
@@ -19,7 +19,9 @@ import rnncore as rc
 
 def read(path):
     """-> training (sentences, classes), held-out (sentences, classes)"""
-    return divide([(line, label) for label in ("pos", "neg") for line in common.lines(Path(path) / f"rt-polarity.{label}")])
+    return divide(
+        [(line, label) for label in ("pos", "neg") for line in common.lines(Path(path) / f"rt-polarity.{label}")]
+    )
 
 
 def divide(rows):
@@ -55,7 +57,7 @@ def figures(model, held_out):
 
 
 def picture(model, held_out):
-    """How the verdict changes while a few held-out sentences are read: each word in the colour of the verdict so far."""
+    """A few held-out sentences, each word in the colour of the verdict after it."""
     from matplotlib.figure import Figure
 
     sentences = [s for s in held_out[0] if 4 <= len(s.split()) <= 12 and len(s) < 70]
@@ -64,7 +66,9 @@ def picture(model, held_out):
     good = list(model.classes_).index("pos")
     for row, sentence in enumerate(sentences):
         words, begin = sentence.split(), 0
-        for p, word in zip(model.predict_proba([words_to(words, n) for n in range(len(words))])[:, good], words, strict=True):
+        for p, word in zip(
+            model.predict_proba([words_to(words, n) for n in range(len(words))])[:, good], words, strict=True
+        ):
             color = (1 - max(0, 2 * p - 1) * 0.7, 1 - max(0, 1 - 2 * p) * 0.7, 1 - abs(2 * p - 1) * 0.7)
             ax.barh(row, len(word) + 1, left=begin, color=color)
             ax.text(begin + len(word) / 2 + 0.5, row, word, ha="center", va="center", fontsize=8, parse_math=False)

@@ -1,7 +1,7 @@
 """Who is speaking? Nine men say the Japanese vowels "ae".
 
-Many to one, from numbers: a bidirectional LSTM reads a recording frame by frame (12 cepstrum coefficients each, 7 to 29
-frames), the mean of its states gives the speaker.
+Many to one, from numbers: a bidirectional LSTM reads a recording frame by frame (12 cepstrum coefficients each, 7 to
+29 frames), the mean of its states gives the speaker.
 
 Data: a folder with ae.train, ae.test, size_ae.train and size_ae.test (UCI "Japanese Vowels", Kudo, Toyama and Shimbo
 1999). The split is the official one: 270 recordings to train on, 370 held out.

@@ -1,11 +1,11 @@
 """Short sentences from English to French.
 
-Many to many of different lengths: an encoder LSTM reads the English words, a decoder LSTM writes the French ones, starting
-from the encoder's last state. The best translation is looked for greedily or by beam search.
+Many to many of different lengths: an encoder LSTM reads the English words, a decoder LSTM writes the French ones,
+starting from the encoder's last state. The best translation is looked for greedily or by beam search.
 
-Data: eng-fra.txt or its folder (20,000 pairs of tatoeba.org by way of manythings.org/anki): English, tab, French. Most
-English sentences stand there with several translations. 10 % of the distinct English sentences, at most 1,000, are held out
-with all their translations: a held-out English sentence never occurs in training.
+Data: eng-fra.txt or its folder (20,000 pairs of tatoeba.org by way of manythings.org/anki): English, tab, French.
+Most English sentences stand there with several translations. 10 % of the distinct English sentences, at most 1,000,
+are held out with all their translations: a held-out English sentence never occurs in training.
 
     python examples/translation.py data/translation
 """
@@ -66,12 +66,13 @@ def made_up():
     return divide(pairs)
 
 
-MADE_UP = {"hidden_size": 64, "epochs": 60, "batch_size": 8, "learning_rate": 5e-3, "dropout": 0.2}
+MADE_UP = {"hidden_size": 64, "epochs": 60, "batch_size": 8, "learning_rate": 0.01, "dropout": 0.0}
+MADE_UP |= {"learning_rate_decay": 0.95}
 
 
 def make_model(random_state=0, **settings):
-    tuned = {"hidden_size": 256, "bidirectional": True, "dropout": 0.3, "epochs": 12, "batch_size": 64}
-    tuned |= {"learning_rate": 2e-3, "learning_rate_decay": 0.9}
+    tuned = {"hidden_size": 256, "dropout": 0.3, "epochs": 12, "batch_size": 32}
+    tuned |= {"learning_rate": 2e-3, "learning_rate_decay": 0.85}
     return rc.EncoderDecoder("word", random_state=random_state, **tuned | settings)
 
 

@@ -1,9 +1,10 @@
 """Why gates? A sign that must be remembered: the plain RNN cannot learn it, GRU and LSTM can.
 
-Many to one: at every step a sequence shows a sign, +1 or -1, and one step of them is marked. The class is the sign at the
-marked step; all others are noise. The marked step is anywhere in training, and in the first quarter of the sequences that
-are scored, so that it has to be remembered for three quarters of the steps. With few steps (--steps 10) all three learn
-it; with many the gradient of a plain RNN does not get back to the marked step. The data are made up.
+Many to one: at every step a sequence shows a sign, +1 or -1, and one step of them is marked. The class is the sign at
+the marked step; all others are noise. The marked step is anywhere in training, and in the first quarter of the
+sequences that are scored, so that it has to be remembered for three quarters of the steps. With few steps (--steps
+10) all three learn it; with many the gradient of a plain RNN does not get back to the marked step. The data are made
+up.
 
     python examples/vanishing_gradients.py --steps 60
 
@@ -56,7 +57,8 @@ def picture(flows):
 def main(argv=None):
     options = common.arguments(__doc__, __file__, argv, data=False)
     (X, y), held_out = made_up(options.steps)
-    print(f"{options.steps} steps, of which one is marked in the first {max(1, options.steps // 4)}; accuracy by chance: 0.5")
+    first = max(1, options.steps // 4)
+    print(f"{options.steps} steps, of which one is marked in the first {first}; by chance 0.5 would be right")
     found, flows = {}, {}
     for cell in ("rnn", "gru", "lstm"):
         start, name = time.perf_counter(), cell.upper()
@@ -67,7 +69,9 @@ def main(argv=None):
         found[name] = model.score(*held_out)
         share = flows[f"{name} after"][0] / flows[f"{name} after"][-1]
         seconds = time.perf_counter() - start
-        print(f"{name:4}  accuracy {found[name]:.3f}   gradient at the first step / last: {share:.0e}   {seconds:.1f} s")
+        print(
+            f"{name:4}  accuracy {found[name]:.3f}   gradient at the first step / last: {share:.0e}   {seconds:.1f} s"
+        )
     common.save(picture(flows), options.picture)
     return found
 

@@ -2,9 +2,9 @@
 
 Many to many of equal length: an LSTM reads a word and predicts the next; a line ends in <eos>.
 
-Data: a folder with wiki.valid.txt and wiki.test.1500.txt (from WikiText-2, Merity et al. 2016): the first, 214,000 words,
-is the training text, the second, 86,000 words, is held out. Words beyond the 10,000 most frequent are <unk>, in the
-held-out text too.
+Data: a folder with wiki.valid.txt and wiki.test.1500.txt (from WikiText-2, Merity et al. 2016): the first, 214,000
+words, is the training text, the second, 86,000 words, is held out. Words beyond the 10,000 most frequent are <unk>,
+in the held-out text too.
 
     python examples/word_lm.py data/wikitext2
 """

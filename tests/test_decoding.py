@@ -311,3 +311,12 @@ def test_scores_of_many_texts(level, texts, prompt):
     np.testing.assert_allclose(model.score_many(several, prompt), np.array(whole) - before, **CLOSE)
     np.testing.assert_array_equal(model.score_many(several[2:3], prompt)[0], model.score_many(several, prompt)[2])
     assert model.score_many([], prompt).shape == (0,)
+
+
+def test_outputs_that_are_not_finite():
+    model = rc.LanguageModel(hidden_size=3, embedding_size=0).build(rc.Vocabulary("ab"))
+    model.params["output.b"][2] = np.nan
+    with pytest.raises(ValueError, match="the output of the model is not finite"):
+        model.beam_search(3)
+    with pytest.raises(ValueError, match="the output of the model is not finite"):
+        model.sample(3)

@@ -146,7 +146,10 @@ def beam_search(trunk, dense, state, first, steps, *, width, length_penalty, sto
         if ended.all():
             break
         h, state = trunk(tokens.reshape(1, -1), state)
-        following = log_softmax(dense(h[0])).reshape(N, width, V).astype(np.float64)
+        logits = dense(h[0])
+        if not np.isfinite(logits).all():
+            raise ValueError("the output of the model is not finite: it cannot be searched")
+        following = log_softmax(logits).reshape(N, width, V).astype(np.float64)
         following[..., banned] = -np.inf
         # One candidate of an ended hypothesis, which stays as it is; its token is not looked at.
         following[ended] = -np.inf
