@@ -67,9 +67,9 @@ def figures(model, held_out):
 
 
 def compose(model, held_out, begin=8, steps=64):
-    """The beginning of the first held-out piece, and how the model goes on: careful, with few odd notes."""
-    seed = held_out[0][0][:begin]
-    return np.concatenate([seed, model.generate(steps - begin, seed=seed, temperature=0.6, random_state=0)])
+    """The beginning of a held-out piece, and how the model goes on."""
+    seed = held_out[0][1][:begin]
+    return np.concatenate([seed, model.generate(steps - begin, seed=seed, temperature=0.9, random_state=0)])
 
 
 def picture(model, held_out, begin=8):
