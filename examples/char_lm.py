@@ -79,7 +79,7 @@ def main(argv=None):
     settings = NAMES if names else {}
     model = make_model(**settings if options.path else MADE_UP)
     print(f"{len(training[0]):,} {'names' if names else 'characters'} to train on, {len(held_out[0]):,} held out")
-    model.fit(*training, *held_out, callback=common.each_epoch(model))
+    model.fit(*training, *held_out, callback=common.each_epoch)
     found = figures(model, held_out)
     common.show(found)
     if names:

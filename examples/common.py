@@ -49,19 +49,13 @@ def take(rows, *columns):
     return tuple([column[row] for row in rows] for column in columns)
 
 
-def each_epoch(model):
+def each_epoch(progress):
     """A callback for ``fit`` that prints a line after every epoch."""
-
-    def report(progress):
-        if progress.update % (progress.updates // model.epochs) == 0:
-            record = model.history[-1]
-            held_out = "" if record["held_out"] is None else f"   held-out {record['held_out']:.4f}"
-            print(
-                f"epoch {record['epoch']:3}   loss {record['loss']:.4f}{held_out}   {record['seconds']:.1f} s",
-                flush=True,
-            )
-
-    return report
+    if progress.epoch_ends:
+        record = progress.record
+        held_out = "" if record["held_out"] is None else f"   held-out {record['held_out']:.4f}"
+        epoch = f"epoch {record['epoch']:3}   loss {record['loss']:.4f}{held_out}   {record['seconds']:.1f} s"
+        print(epoch, flush=True)
 
 
 def show(figures):

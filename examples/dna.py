@@ -95,7 +95,7 @@ def main(argv=None):
     training, held_out = read(options.path) if options.path else made_up()
     model = make_model(**{} if options.path else MADE_UP)
     print(f"{len(training[0]):,} sequences to train on, {len(held_out[0]):,} held out")
-    model.fit(*training, callback=common.each_epoch(model))
+    model.fit(*training, callback=common.each_epoch)
     found = figures(model, held_out)
     common.show(found)
     sequences, labels = common.take(random.Random(0).sample(range(len(held_out[0])), 5), *held_out)

@@ -97,7 +97,7 @@ def main(argv=None):
     model = make_model(**{} if options.path else MADE_UP)
     steps = sum(map(len, training[0]))
     print(f"{len(training[0]):,} pieces ({steps:,} chords) to train on, {len(held_out[0]):,} held out")
-    model.fit(*training, callback=common.each_epoch(model))
+    model.fit(*training, callback=common.each_epoch)
     found = figures(model, held_out)
     common.show(found)
     print("A new chorale, quarter by quarter (the first two bars were given):")

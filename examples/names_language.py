@@ -61,7 +61,7 @@ def main(argv=None):
     training, held_out = read(options.path) if options.path else made_up()
     model = make_model(**{} if options.path else MADE_UP)
     print(f"{len(training[0]):,} names to train on, {len(held_out[0]):,} held out, {len(set(training[1]))} languages")
-    model.fit(*training, callback=common.each_epoch(model))
+    model.fit(*training, callback=common.each_epoch)
     found = figures(model, held_out)
     common.show(found)
     names, languages = common.take(random.Random(1).sample(range(len(held_out[0])), 10), *held_out)

@@ -116,7 +116,7 @@ def main(argv=None):
     model = make_model(**{} if options.path else MADE_UP)
     print(f"{len(training[0]):,} sentences to train on, {len(held_out[0]):,} held out")
     validation = read_validation(options.path) if options.path else None
-    model.fit(*training, validation=validation, callback=common.each_epoch(model))
+    model.fit(*training, validation=validation, callback=common.each_epoch)
     found = figures(model, held_out)
     common.show(found)
     words = raw(options.path, "test")[0] if options.path else held_out[0]

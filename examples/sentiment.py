@@ -43,12 +43,13 @@ def made_up():
     return divide(list(rows.items()))
 
 
-MADE_UP = {"hidden_size": 32, "epochs": 12, "learning_rate": 0.01, "dropout": 0.2}
+MADE_UP = {"hidden_size": 32, "epochs": 12, "learning_rate": 0.01, "learning_rate_decay": 1.0, "dropout": 0.2}
 
 
 def make_model(random_state=0, **settings):
     tuned = {"hidden_size": 64, "embedding_size": 300, "max_vocabulary": 10_000, "pooling": "mean", "dropout": 0.5}
-    tuned |= {"epochs": 4, "batch_size": 32, "learning_rate": 2e-3}
+    tuned |= {"epochs": 3, "batch_size": 32, "learning_rate": 1e-3}
+    tuned |= {"learning_rate_decay": 0.5, "embedding_scale": 0.1}
     return rc.SequenceClassifier("word", random_state=random_state, **tuned | settings)
 
 
@@ -90,7 +91,7 @@ def main(argv=None):
     training, held_out = read(options.path) if options.path else made_up()
     model = make_model(**{} if options.path else MADE_UP)
     print(f"{len(training[0]):,} sentences to train on, {len(held_out[0]):,} held out")
-    model.fit(*training, callback=common.each_epoch(model))
+    model.fit(*training, callback=common.each_epoch)
     found = figures(model, held_out)
     common.show(found)
     p = model.predict_proba(held_out[0])

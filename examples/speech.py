@@ -69,7 +69,7 @@ def main(argv=None):
     training, held_out = read(options.path) if options.path else made_up()
     model = make_model(**{} if options.path else MADE_UP)
     print(f"{len(training[0]):,} recordings to train on, {len(held_out[0]):,} held out")
-    model.fit(*training, callback=common.each_epoch(model))
+    model.fit(*training, callback=common.each_epoch)
     found = figures(model, held_out)
     common.show(found)
     wrong = [(w, p) for w, p in zip(held_out[1], model.predict(held_out[0]), strict=True) if w != p]

@@ -71,8 +71,8 @@ MADE_UP |= {"learning_rate_decay": 0.95}
 
 
 def make_model(random_state=0, **settings):
-    tuned = {"hidden_size": 256, "dropout": 0.3, "epochs": 12, "batch_size": 32}
-    tuned |= {"learning_rate": 2e-3, "learning_rate_decay": 0.85}
+    tuned = {"hidden_size": 256, "dropout": 0.3, "epochs": 12, "batch_size": 64}
+    tuned |= {"learning_rate": 3e-3, "learning_rate_decay": 0.85}
     return rc.EncoderDecoder("word", random_state=random_state, **tuned | settings)
 
 
@@ -101,7 +101,7 @@ def main(argv=None):
     training, held_out = read(options.path) if options.path else made_up()
     model = make_model(**{} if options.path else MADE_UP)
     print(f"{len(training[0]):,} pairs to train on, {len(held_out[0]):,} English sentences held out")
-    model.fit(*training, callback=common.each_epoch(model))
+    model.fit(*training, callback=common.each_epoch)
     found = figures(model, held_out)
     common.show(found)
     rows = random.Random(0).sample(range(len(held_out[0])), min(12, len(held_out[0])))

@@ -64,7 +64,7 @@ def main(argv=None):
     training, held_out = read(options.path) if options.path else made_up()
     model = make_model(**{} if options.path else MADE_UP)
     print(f"{len(training[0].split()):,} words to train on, {len(held_out[0].split()):,} held out")
-    model.fit(*training, *held_out, callback=common.each_epoch(model))
+    model.fit(*training, *held_out, callback=common.each_epoch)
     found = figures(model, held_out)
     common.show(found)
     print(f"{len(model.vocabulary):,} words are known. A paragraph:\n")

@@ -77,6 +77,7 @@ def test_log_prob_is_the_sum_of_its_steps(case):
     expected = rows[np.arange(len(ids)), ids].sum()
     np.testing.assert_allclose(model.log_prob(text), expected, rtol=1e-12)
     np.testing.assert_allclose(model.perplexity(text), np.exp(-expected / len(ids)), rtol=1e-12)
+    np.testing.assert_allclose(model.score(text), expected / len(ids), rtol=1e-12)
     # Texts of other lengths beside it change nothing.
     several = model.log_prob(["a", text, "", "the fox"])
     np.testing.assert_allclose(several, [model.log_prob(t) for t in ("a", text, "", "the fox")], rtol=1e-12)

@@ -882,6 +882,7 @@ SETTINGS = [
     ("hidden_size", 2.5, TypeError),
     ("num_layers", 0, ValueError),
     ("num_layers", None, TypeError),
+    ("embedding_scale", 0, ValueError),
     ("embedding_size", -1, ValueError),
     ("embedding_size", "8", TypeError),
     ("dropout", 1.0, ValueError),
@@ -1096,6 +1097,17 @@ def test_damaged_descriptions(change, message, tmp_path):
     rewrite(path, change)
     with pytest.raises(ValueError, match=f"^{path}:? {message}"):
         rc.load(path)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_embedding_scale(name):
+    """Only the embeddings change, by that factor."""
+    settings = {"hidden_size": 3, "embedding_size": 4, "epochs": 1, "learning_rate": 1e-30, "random_state": 0}
+    plain, scaled = (MODELS[name](**settings, embedding_scale=scale).fit(*GOOD[name]) for scale in (1, 0.25))
+    assert any("embedding" in key for key in plain.params)
+    for key, p in plain.params.items():
+        # The one update made biases 1e-30.
+        np.testing.assert_allclose(scaled.params[key], p * (0.25 if "embedding" in key else 1), atol=1e-25, err_msg=key)
 
 
 # ---- scikit-learn ---------------------------------------------------------------------------------------------------

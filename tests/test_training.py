@@ -90,6 +90,8 @@ def test_history_and_progress(name, held_out):
     assert [n for n, at in enumerate(seen) if at.held_out is not None] == (
         [updates - 1, 2 * updates - 1, 3 * updates - 1] if held_out else []
     )
+    assert [n for n, at in enumerate(seen) if at.epoch_ends] == [updates - 1, 2 * updates - 1, 3 * updates - 1]
+    assert all(at.record is model.history[at.epoch - 1] for at in seen)
     assert [record["epoch"] for record in model.history] == [1, 2, 3]
     for record, at in zip(model.history, seen[updates - 1 :: updates], strict=True):
         assert set(record) == {"epoch", "loss", "held_out", "tokens", "seconds", "learning_rate"}

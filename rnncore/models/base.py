@@ -55,6 +55,7 @@ class Model:
     num_layers: int = 1
     _: dataclasses.KW_ONLY
     embedding_size: int | None = None
+    embedding_scale: float = 1.0
     dropout: float = 0.0
     recurrent_dropout: float = 0.0
     cell_options: dict | None = None
@@ -76,6 +77,7 @@ class Model:
         "hidden_size": partial(checks.integer, least=1),
         "num_layers": partial(checks.integer, least=1),
         "embedding_size": checks.optional(checks.integer, least=0),
+        "embedding_scale": checks.positive,
         "dropout": checks.share,
         "recurrent_dropout": checks.share,
         "max_vocabulary": checks.optional(checks.integer, least=3),
@@ -158,6 +160,8 @@ class Model:
         """Embedding and recurrent layers for inputs of some format; size is that of the embedding."""
         common = {"dtype": self.dtype, "seed": rng}
         embedding = Embedding(format.size, size, **common) if format.holds_ids and size else None
+        if embedding:
+            embedding.params["W"] *= self.embedding_scale
         recurrent = CELLS[self.cell](
             size if embedding else format.size,
             self.hidden_size,

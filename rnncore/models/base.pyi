@@ -14,6 +14,7 @@ class Model:
     num_layers: int = 1
     _: KW_ONLY
     embedding_size: int | None = None
+    embedding_scale: float = 1.0
     dropout: float = 0.0
     recurrent_dropout: float = 0.0
     cell_options: dict[str, Any] | None = None

@@ -242,11 +242,29 @@ class LanguageModel(Model):
         ValueError
             There is no token.
         """
+        return float(np.exp(-self.score(texts)))
+
+    def score(self, texts):
+        """Mean log-probability (nats) of a token of all texts together: higher is better.
+
+        Parameters
+        ----------
+        texts : str or list of str
+
+        Returns
+        -------
+        float
+
+        Raises
+        ------
+        ValueError
+            There is no token.
+        """
         self._check_built()
         encoded = self._scored(texts)
         if not sum(map(len, encoded)):
             raise ValueError("texts must hold at least one token; got none")
-        return float(np.exp(self._nats(encoded)))
+        return -self._nats(encoded)
 
     def _nats(self, encoded):
         """Mean loss of a token."""

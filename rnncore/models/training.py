@@ -16,6 +16,8 @@ class Progress(NamedTuple):
     tokens: int  # steps of sequences trained on so far
     loss: float  # of this update, nats
     held_out: float | None  # mean loss, after the last update of an epoch with validation data
+    epoch_ends: bool  # after the last update of an epoch
+    record: dict  # of the epoch, as in ``history``
     optimizer: Optimizer  # its learning_rate may be changed
 
 
@@ -69,10 +71,12 @@ class Run:
             if weight:
                 record["loss"] += (loss - record["loss"]) * weight / total
             record["seconds"] += time.perf_counter() - start
-            if number == len(batches) and score is not None:
+            ends = number == len(batches)
+            if ends and score is not None:
                 record["held_out"] = score()
                 self._compare(record["held_out"])
-            at = Progress(epoch, self.update, updates, self.tokens, loss, record["held_out"], optimizer)
+            run = (epoch, self.update, updates, self.tokens)
+            at = Progress(*run, loss, record["held_out"], ends, record, optimizer)
             # All of them hear of every update, whatever one of them says.
             if any([callback(at) for callback in self.callbacks]):
                 return True

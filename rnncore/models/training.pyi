@@ -1,5 +1,5 @@
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ..optim import Optimizer
 
@@ -10,6 +10,8 @@ class Progress(NamedTuple):
     tokens: int
     loss: float
     held_out: float | None
+    epoch_ends: bool
+    record: dict[str, Any]
     optimizer: Optimizer
 
 Callback = Callable[[Progress], bool | None]
