@@ -64,10 +64,8 @@ def figures(model, held_out):
 def picture(model, held_out, steps=80):
     """The forget gates of twenty units over a held-out text: those that change most. Yellow keeps, blue forgets."""
     text = held_out[0][:steps] if isinstance(held_out[0], str) else max(held_out[0], key=len)
-    recurrent = model.layers["recurrent"]
-    cache = recurrent.forward(model.layers["embedding"](model.vocabulary.encode(text)[:, None]))[2]
-    begin = recurrent.gate_names.index("f") * model.hidden_size
-    forget = cache.gates[-1][:, 0, begin : begin + model.hidden_size]
+    x = model.layers["embedding"](model.vocabulary.encode(text)[:, None])
+    forget = rc.gate_activations(model.layers["recurrent"], x)[-1]["f"][:, 0]
     units = forget.std(axis=0).argsort()[::-1][:20]
     return plots.gates(forget, text, units=units, title="forget gates")
 

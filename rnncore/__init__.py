@@ -1,6 +1,6 @@
 """Recurrent networks (RNN, GRU, LSTM), forward and backward, on the CPU: a faster backend for NumPy models."""
 
-from . import metrics, reference
+from . import metrics, plots, reference
 
 try:
     from ._engine import available_isas, get_num_threads, set_num_threads, use_isa
@@ -10,7 +10,7 @@ except ModuleNotFoundError as error:
         "Leave the directory, or build in place with: pip install -e ."
     ) from error
 from .functional import gru_backward, gru_forward, lstm_backward, lstm_forward, rnn_backward, rnn_forward
-from .inspection import gradient_flow
+from .inspection import gate_activations, gradient_flow
 from .layers import GRU, LSTM, RNN, Dense, Embedding
 from .losses import fused_softmax_cross_entropy, sigmoid_cross_entropy, softmax_cross_entropy
 from .models import EncoderDecoder, LanguageModel, SequenceClassifier, SequenceGenerator, SequenceTagger, load
@@ -40,6 +40,7 @@ __all__ = [
     "clip_by_global_norm",
     "clip_by_value",
     "fused_softmax_cross_entropy",
+    "gate_activations",
     "get_num_threads",
     "gradient_flow",
     "gru_backward",
@@ -49,6 +50,7 @@ __all__ = [
     "lstm_forward",
     "metrics",
     "pad",
+    "plots",
     "reference",
     "rnn_backward",
     "rnn_forward",

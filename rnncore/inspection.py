@@ -1,11 +1,13 @@
 """What goes on inside recurrent layers, in numbers; :mod:`rnncore.plots` draws them."""
 
+import copy
+
 import numpy as np
 
 from . import functional
 from .layers import GRU, LSTM, RNN
 
-__all__ = ["gradient_flow"]
+__all__ = ["gate_activations", "gradient_flow"]
 
 
 def gradient_flow(layer, x, dy=None, state=None, lengths=None):
@@ -47,8 +49,7 @@ def gradient_flow(layer, x, dy=None, state=None, lengths=None):
     >>> rc.gradient_flow(rnn, np.ones((4, 1, 2)))
     array([[0.125, 0.25 , 0.5  , 1.   ]])
     """
-    if not isinstance(layer, (RNN, GRU, LSTM)):
-        raise TypeError(f"layer must be an RNN, GRU or LSTM; got {type(layer).__name__}")
+    _check_layer(layer)
     x = layer.time_major(x)
     T, N = x.shape[:2]
     directions = layer.directions
@@ -75,6 +76,54 @@ def gradient_flow(layer, x, dy=None, state=None, lengths=None):
             place = index * directions + direction
             norms[place] = _backward(layer, index, direction, dh, caches[place], lengths, dy)
     return norms
+
+
+def gate_activations(layer, x, state=None, lengths=None):
+    """What every gate does at every step: which units open where.
+
+    There is no dropout. :func:`rnncore.plots.gates` draws one row of one of the arrays, after Karpathy, Johnson and
+    Fei-Fei 2015, "Visualizing and understanding recurrent networks".
+
+    Parameters
+    ----------
+    layer : RNN, GRU or LSTM
+    x, state, lengths
+        As in calling the layer.
+
+    Returns
+    -------
+    list of dict of str to ndarray (T, N, H)
+        By the layer's ``gate_names`` (LSTM also ``c``, the cell state), for every layer and direction in the order of
+        the state; 0 beyond each row's length.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As calling the layer; TypeError for a layer of another kind.
+
+    Examples
+    --------
+    >>> import rnncore as rc
+    >>> lstm = rc.LSTM(3, 5, num_layers=2, seed=0)
+    >>> top = rc.gate_activations(lstm, np.ones((7, 1, 3)))[-1]
+    >>> {name: values.shape for name, values in top.items()}
+    {'i': (7, 1, 5), 'f': (7, 1, 5), 'g': (7, 1, 5), 'o': (7, 1, 5), 'c': (7, 1, 5)}
+    """
+    _check_layer(layer)
+    still = copy.copy(layer)  # of the same arrays
+    still.dropout, still.recurrent_dropout, still.checkpoint, still.backend = 0.0, 0.0, None, functional
+    _, _, cache = still.forward(x, state, lengths)
+    found = []
+    for cell in (cell for directions in cache.cells for cell in directions):
+        blocks = np.split(cell.gates, len(layer.gate_names), axis=2)
+        values = dict(zip(layer.gate_names, blocks, strict=True))
+        found.append(values | ({"c": cell.c} if layer.cell_name == "lstm" else {}))
+    return found
+
+
+def _check_layer(layer):
+    if not isinstance(layer, (RNN, GRU, LSTM)):
+        raise TypeError(f"layer must be an RNN, GRU or LSTM; got {type(layer).__name__}")
 
 
 def _sum_of_final_outputs(layer, T, lengths):

@@ -1,3 +1,5 @@
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -10,3 +12,6 @@ def gradient_flow(
     state: StateLike | None = None,
     lengths: ArrayLike | None = None,
 ) -> NDArray[np.float64]: ...
+def gate_activations(
+    layer: RNN | GRU | LSTM, x: ArrayLike, state: StateLike | None = None, lengths: ArrayLike | None = None
+) -> list[dict[str, NDArray[Any]]]: ...

@@ -187,3 +187,37 @@ def test_wrong_arguments(rng):
     ):
         with pytest.raises(error, match=f"^{re.escape(message)}"):
             rc.gradient_flow(*arguments)
+
+
+@every_cell
+@pytest.mark.parametrize("backend", [rc.functional, reference])
+def test_gate_activations_are_those_of_inference(rng, kind, backend):
+    """Dropout and checkpoints of the layer change nothing; the state that the gates give is the output."""
+    dropped = {"dropout": 0.5, "recurrent_dropout": 0.5, "checkpoint": 2, "seed": 0}
+    layer = make_layer(rng, kind, num_layers=2, bidirectional=True, **dropped)
+    layer.backend = backend
+    x, lengths, state = rng.normal(size=(T, N, D)), [T, 0, 3], join(layer, make_state(rng, layer))
+    found = rc.gate_activations(layer, x, state, lengths)
+    assert len(found) == 4
+    y, _ = layer(x, state, lengths)
+    h0 = np.asarray(state if layer.state_names == ("h",) else state[0])
+    for direction, values in enumerate(found[2:]):
+        assert set(values) == {*layer.gate_names} | ({"c"} if layer.cell_name == "lstm" else set())
+        h = y[..., direction * H : (direction + 1) * H]
+        for n, length in enumerate(lengths):
+            own = {name: value[:, n] for name, value in values.items()}
+            assert all((value[length:] == 0).all() for value in own.values())
+            own, h_n = {name: value[:length] for name, value in own.items()}, h[:length, n]
+            before = np.concatenate([h0[2 + direction, n][None], h_n[:-1]])[:length]
+            if direction:
+                before = np.concatenate([h_n[1:], h0[3, n][None]])[:length]
+            if layer.cell_name == "lstm":
+                wanted = own["o"] * np.tanh(own["c"])
+            elif layer.cell_name == "gru":
+                wanted = own["z"] * own["n"] + (1 - own["z"]) * before
+            else:
+                wanted = own["h"]
+            np.testing.assert_allclose(h_n, wanted, atol=1e-12)
+    assert layer.dropout == layer.recurrent_dropout == 0.5
+    with pytest.raises(TypeError, match="layer must be an RNN, GRU or LSTM; got Dense"):
+        rc.gate_activations(rc.Dense(2, 3), x)

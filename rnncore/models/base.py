@@ -23,8 +23,8 @@ CELL_OPTIONS = {
 }
 # Settings that say what the layers are and do. A change takes effect when they are made anew.
 NETWORK = frozenset(
-    "level cell hidden_size num_layers embedding_size dropout recurrent_dropout cell_options max_vocabulary dtype "
-    "bidirectional pooling output reverse_source".split()
+    "level cell hidden_size num_layers embedding_size embedding_scale dropout recurrent_dropout cell_options "
+    "max_vocabulary dtype bidirectional pooling output reverse_source".split()
 )
 OPTIMIZERS = {"sgd": SGD, "rmsprop": RMSProp, "adagrad": Adagrad, "adam": Adam}
 
