@@ -54,7 +54,7 @@ def each_epoch(progress):
     if progress.epoch_ends:
         record = progress.record
         held_out = "" if record["held_out"] is None else f"   held-out {record['held_out']:.4f}"
-        epoch = f"epoch {record['epoch']:3}   loss {record['loss']:.4f}{held_out}   {record['seconds']:.1f} s"
+        epoch = f"epoch {record['epoch']:3}   loss {record['loss']:.4f}{held_out}   {record['seconds']:.2f} s"
         print(epoch, flush=True)
 
 
