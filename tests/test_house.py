@@ -28,6 +28,7 @@ MAY_IMPORT = {
     "inspection": {"functional", "layers"},
     "losses": {"functional"},
     "models": {"checks", "functional", "layers", "losses", "optim", "text"},
+    "compat": {"functional", "layers", "losses"},
     "peers": {"layers"},
     "bench": {"_engine", "functional", "layers", "models", "optim", "peers", "reference", "text"},
     "cli": {"_engine", "bench", "functional", "reference", "plots"},

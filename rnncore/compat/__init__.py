@@ -1,0 +1,1 @@
+"""The NumPy RNN, GRU and LSTM code that people have, function by function, on the engine: change one import."""

@@ -1,0 +1,433 @@
+"""Building an RNN step by step: the functions of the deep learning course (course 5, week 1), on the engine.
+
+Signatures, dict keys, the order of results and the caches are those of all editions: ``caches = (list, x)`` with one
+tuple a step, (a_next, a_prev, xt, parameters) or (a_next, c_next, a_prev, c_prev, ft, it, cct, ot, xt, parameters).
+Results are float64 and may be transposed views of fresh memory. Inputs are never written. The backward functions read
+the values in the cache and the weights in its ``parameters`` as they are when they are called; a list of steps that
+was cut or put together by hand works too.
+
+Where the functions differ from solved notebooks, the notebooks are wrong:
+
+* ``lstm_backward`` propagates through time: what a step hands to the one before it counts. Most notebooks before 2021
+  (v1, v2, v3) sum the gradients of single steps; ``carry=False`` gives their numbers.
+* ``y_pred`` subtracts the maximum of each column before ``exp``, not that of the whole matrix, and is never 0/0.
+* ``lstm_cell_backward`` uses the weights in the cache; one popular copy reads globals.
+* ``a`` and ``c`` of ``lstm_forward`` are two arrays; one copy returns c as a.
+
+The functions of Dinosaurus Island, which have some of the same names, are in :mod:`rnncore.compat.dinosaurus`.
+"""
+
+import operator
+from itertools import repeat
+
+import numpy as np
+
+from .. import functional
+from .layout import stack, unstack
+
+__all__ = [
+    "lstm_backward",
+    "lstm_cell_backward",
+    "lstm_cell_forward",
+    "lstm_forward",
+    "rnn_backward",
+    "rnn_cell_backward",
+    "rnn_cell_forward",
+    "rnn_forward",
+]
+
+#: The gates in the order of the engine, i f g o: their letters in the keys, and their places in a step's tuple.
+_GATES, _PLACES = "ifco", (5, 4, 6, 7)
+
+
+# ---- RNN ------------------------------------------------------------------------------------------------------------
+
+
+def rnn_cell_forward(xt, a_prev, parameters):
+    """One step ``a = tanh(Wax x + Waa a' + ba)``, ``y = softmax(Wya a + by)``.
+
+    Parameters
+    ----------
+    xt : array (n_x, m)
+    a_prev : array (n_a, m)
+    parameters : dict
+        Wax (n_a, n_x), Waa (n_a, n_a), Wya (n_y, n_a), ba (n_a, 1), by (n_y, 1).
+
+    Returns
+    -------
+    a_next : ndarray (n_a, m)
+    yt_pred : ndarray (n_y, m)
+    cache : tuple (a_next, a_prev, xt, parameters)
+    """
+    h, _, _ = functional.rnn_forward(_rows(xt)[None], *_rnn_weights(parameters), _rows(a_prev), training=False)
+    a_next = h[0].T
+    return a_next, _predict(parameters["Wya"], parameters["by"], h)[:, :, 0], (a_next, a_prev, xt, parameters)
+
+
+def rnn_forward(x, a0, parameters):
+    """:func:`rnn_cell_forward` over a sequence.
+
+    Parameters
+    ----------
+    x : array (n_x, m, T_x)
+    a0 : array (n_a, m)
+    parameters : dict
+        As for one step.
+
+    Returns
+    -------
+    a : ndarray (n_a, m, T_x)
+    y_pred : ndarray (n_y, m, T_x)
+    caches : tuple (list of T_x step caches, x)
+
+    Examples
+    --------
+    >>> shapes = {"Wax": (5, 3), "Waa": (5, 5), "Wya": (2, 5), "ba": (5, 1), "by": (2, 1)}
+    >>> parameters = {key: np.ones(shape) for key, shape in shapes.items()}
+    >>> a, y_pred, caches = rnn_forward(np.ones((3, 10, 4)), np.zeros((5, 10)), parameters)
+    >>> a.shape, y_pred.shape, len(caches[0]), len(caches[0][3])
+    ((5, 10, 4), (2, 10, 4), 4, 4)
+    >>> gradients = rnn_backward(np.ones(a.shape), caches)
+    >>> sorted(gradients), gradients["dx"].shape
+    (['dWaa', 'dWax', 'da0', 'dba', 'dx'], (3, 10, 4))
+    """
+    h, _, cache = functional.rnn_forward(_time_first(x), *_rnn_weights(parameters), _rows(a0))
+    kept = _writable(cache)["h"]
+    a = list(kept.transpose(0, 2, 1))
+    steps = zip(a, [a0, *a[:-1]], _inputs(x), repeat(parameters))
+    return _as_given(h), _predict(parameters["Wya"], parameters["by"], h), (_Steps(steps, x, a0, h=kept), x)
+
+
+def rnn_cell_backward(da_next, cache):
+    """Gradients of :func:`rnn_cell_forward`.
+
+    da_next (n_a, m), cache of the step -> dict dxt (n_x, m), da_prev (n_a, m), dWax, dWaa, dba.
+    """
+    gradients = _rnn_gradients(_rows(da_next)[None], _Run([cache], _RNN))
+    dx, da_prev = gradients.pop("dx"), gradients.pop("da0")
+    return {"dxt": dx[:, :, 0], "da_prev": da_prev, **gradients}
+
+
+def rnn_backward(da, caches):
+    """Gradients of :func:`rnn_forward` by back-propagation through time.
+
+    Parameters
+    ----------
+    da : array (n_a, m, T)
+        T may be less than T_x: the loss is one of the first T steps.
+    caches : tuple (list of step caches, x)
+
+    Returns
+    -------
+    dict
+        dx (n_x, m, T), da0 (n_a, m), dWax, dWaa, dba like the parameters.
+    """
+    dh = _time_first(da)
+    run = _Run.of(caches[0], len(dh), _RNN)
+    if run is not None:
+        return _rnn_gradients(dh, run)
+    return _step_by_step(dh, caches[0], lambda da, _, step: rnn_cell_backward(da, step), True)
+
+
+def _rnn_weights(parameters):
+    Wax, Waa = stack([parameters["Wax"]]), stack([parameters["Waa"]])
+    return Wax, Waa, np.array(parameters["ba"], np.float64).reshape(-1)
+
+
+def _rnn_gradients(dh, run):
+    weights = _rnn_weights(run.parameters)
+    g = functional.rnn_backward(dh, run.cache("rnn", functional.rnn_cell("tanh"), weights))
+    dWax, dWaa, dba = g.dWx.T, g.dWh.T, g.db[:, None]
+    return {"dx": _as_given(g.dx), "da0": g.dh0.T, "dWax": dWax, "dWaa": dWaa, "dba": dba}
+
+
+# ---- LSTM -----------------------------------------------------------------------------------------------------------
+
+
+def lstm_cell_forward(xt, a_prev, c_prev, parameters):
+    """One step: ``f, i, o = sigmoid(W [a'; x] + b)``, ``cc = tanh(.)``, ``c = f c' + i cc``, ``a = o tanh(c)``.
+
+    Parameters
+    ----------
+    xt : array (n_x, m)
+    a_prev, c_prev : arrays (n_a, m)
+    parameters : dict
+        Wf, Wi, Wc, Wo (n_a, n_a + n_x), bf, bi, bc, bo (n_a, 1), Wy (n_y, n_a), by (n_y, 1).
+
+    Returns
+    -------
+    a_next, c_next : ndarrays (n_a, m)
+    yt_pred : ndarray (n_y, m)
+    cache : tuple (a_next, c_next, a_prev, c_prev, ft, it, cct, ot, xt, parameters)
+    """
+    weights = _lstm_weights(parameters)
+    h, _, cache = functional.lstm_forward(_rows(xt)[None], *weights, _rows(a_prev), _rows(c_prev))
+    kept = _writable(cache)
+    a_next, c_next = h[0].T, kept["c"][0].T
+    it, ft, cct, ot = _gates(kept["gates"])
+    y = _predict(parameters["Wy"], parameters["by"], h)[:, :, 0]
+    return a_next, c_next, y, (a_next, c_next, a_prev, c_prev, ft[0], it[0], cct[0], ot[0], xt, parameters)
+
+
+def lstm_forward(x, a0, parameters):
+    """:func:`lstm_cell_forward` over a sequence, from c = 0.
+
+    Parameters
+    ----------
+    x : array (n_x, m, T_x)
+    a0 : array (n_a, m)
+    parameters : dict
+        As for one step.
+
+    Returns
+    -------
+    a : ndarray (n_a, m, T_x)
+    y : ndarray (n_y, m, T_x)
+    c : ndarray (n_a, m, T_x)
+    caches : tuple (list of T_x step caches, x)
+
+    Examples
+    --------
+    >>> parameters = {"Wy": np.ones((2, 5)), "by": np.zeros((2, 1))}
+    >>> for gate in "fico":
+    ...     parameters |= {f"W{gate}": np.ones((5, 8)), f"b{gate}": np.zeros((5, 1))}
+    >>> a, y, c, caches = lstm_forward(np.ones((3, 10, 7)), np.zeros((5, 10)), parameters)
+    >>> a.shape, y.shape, c.shape, len(caches[0]), len(caches[0][0])
+    ((5, 10, 7), (2, 10, 7), (5, 10, 7), 7, 10)
+    >>> lstm_backward(np.ones((5, 10, 4)), caches)["dx"].shape
+    (3, 10, 4)
+    """
+    h, _, cache = functional.lstm_forward(_time_first(x), *_lstm_weights(parameters), _rows(a0))
+    kept = _writable(cache)
+    c0 = np.zeros(h.shape[1:]).T
+    a, c = (list(kept[name].transpose(0, 2, 1)) for name in ("h", "c"))
+    it, ft, cct, ot = _gates(kept["gates"])
+    steps = zip(a, c, [a0, *a[:-1]], [c0, *c[:-1]], ft, it, cct, ot, _inputs(x), repeat(parameters))
+    y = _predict(parameters["Wy"], parameters["by"], h)
+    return _as_given(h), y, _as_given(kept["c"].copy()), (_Steps(steps, x, a0, c0, **kept), x)
+
+
+def lstm_cell_backward(da_next, dc_next, cache):
+    """Gradients of :func:`lstm_cell_forward`.
+
+    da_next, dc_next (n_a, m), cache of the step -> dict dxt (n_x, m), da_prev, dc_prev (n_a, m), and dWf, dbf, dWi,
+    dbi, dWc, dbc, dWo, dbo.
+    """
+    gradients = _lstm_gradients(_rows(da_next)[None], _Run([cache], _LSTM), _rows(dc_next))
+    dx, da_prev = gradients.pop("dx"), gradients.pop("da0")
+    return {"dxt": dx[:, :, 0], "da_prev": da_prev, "dc_prev": gradients.pop("dc0"), **gradients}
+
+
+def lstm_backward(da, caches, *, carry=True):
+    """Gradients of :func:`lstm_forward` by back-propagation through time.
+
+    Parameters
+    ----------
+    da : array (n_a, m, T)
+        T may be less than T_x: the loss is one of the first T steps.
+    caches : tuple (list of step caches, x)
+    carry : bool, default True
+        False sums the gradients of single steps, each as if it were the last one: what notebooks before 2021 print.
+        These are not the gradients of any loss of the sequence.
+
+    Returns
+    -------
+    dict
+        dx (n_x, m, T), da0 (n_a, m), dWf, dbf, dWi, dbi, dWc, dbc, dWo, dbo like the parameters.
+    """
+    dh = _time_first(da)
+    run = _Run.of(caches[0], len(dh), _LSTM)
+    if run is None:
+        return _step_by_step(dh, caches[0], lstm_cell_backward, carry)
+    if carry or not len(dh):
+        gradients = _lstm_gradients(dh, run)
+    else:
+        # The steps do not depend on each other: they are one step of a batch T times as large.
+        T, m, n_a = dh.shape
+        gradients = _lstm_gradients(dh.reshape(1, T * m, n_a), run.side_by_side())
+        gradients["dx"] = _as_given(gradients["dx"][:, :, 0].T.reshape(T, m, -1))
+        gradients["da0"] = gradients["da0"][:, :m].copy()
+    del gradients["dc0"]
+    return gradients
+
+
+def _lstm_weights(parameters):
+    n_a = np.shape(parameters["Wy"])[1]
+    W = stack([parameters[f"W{gate}"] for gate in _GATES])
+    b = np.concatenate([np.asarray(parameters[f"b{gate}"], np.float64).reshape(-1) for gate in _GATES])
+    return W[n_a:], W[:n_a], b
+
+
+def _gates(gates):
+    """gates (T, m, 4 n_a) -> four lists of T views (n_a, m)."""
+    T, m, K = gates.shape
+    return [list(gate) for gate in gates.reshape(T, m, 4, K // 4).transpose(2, 0, 3, 1)]
+
+
+def _lstm_gradients(dh, run, dc_n=None):
+    cache = run.cache("lstm", functional.lstm_cell(False, "current", "tanh"), _lstm_weights(run.parameters))
+    g = functional.lstm_backward(dh, cache, dc_n=dc_n)
+    gradients = {"dx": _as_given(g.dx), "da0": g.dh0.T, "dc0": g.dc0.T}
+    dW = dict(zip(_GATES, unstack(np.concatenate([g.dWh, g.dWx]), 4), strict=True))
+    db = dict(zip(_GATES, g.db.reshape(4, -1, 1), strict=True))
+    for gate in "fico":
+        gradients[f"dW{gate}"], gradients[f"db{gate}"] = dW[gate], db[gate]
+    return gradients
+
+
+# ---- caches ---------------------------------------------------------------------------------------------------------
+
+# Where things are in the tuple of a step: a_next, a_prev, c_next, c_prev, xt.
+_RNN, _LSTM = (0, 1, None, None, 2), (0, 2, 1, 3, 8)
+
+
+class _Steps(list):
+    """Step caches that are parts of whole arrays, which it knows: h, gates, c, time first."""
+
+    __slots__ = ("a0", "arrays", "c0", "made", "x")
+
+    def __init__(self, steps, x, a0, c0=None, **arrays):
+        super().__init__(steps)
+        self.made, self.x, self.a0, self.c0, self.arrays = tuple(self), x, a0, c0, arrays
+
+    def __reduce__(self):
+        # In a copy the steps would not be parts of the arrays.
+        return list, (list(self),)
+
+    def untouched(self, T):
+        """Whether the first T steps are the ones it was made with."""
+        return all(map(operator.is_, self[:T], self.made))
+
+
+class _Run:
+    """The values of T steps, each of which starts where the one before it ended, as the engine has them."""
+
+    def __init__(self, steps, places, whole=None):
+        """steps: tuples, at least one; whole: the _Steps that they are, untouched."""
+        a, a_prev, c, c_prev, xt = places
+        first, T = steps[0], len(steps)
+        self.parameters = first[-1]
+        self.h0, self.c0 = _rows(first[a_prev]), None if c is None else _rows(first[c_prev])
+        self.gates = self.c = None
+        if whole is not None:
+            self.x = _time_first(whole.x)[:T]
+            self.h, self.gates, self.c = (
+                None if array is None else array[:T] for array in map(whole.arrays.get, ("h", "gates", "c"))
+            )
+            return
+        self.x, self.h = (np.stack([_rows(step[place]) for step in steps]) for place in (xt, a))
+        if c is not None:
+            self.c = np.stack([_rows(step[c]) for step in steps])
+            gates = ([_rows(step[place]) for place in _PLACES] for step in steps)
+            self.gates = np.stack([np.concatenate(gate, axis=1) for gate in gates])
+
+    @classmethod
+    def of(cls, steps, T, places):
+        """The first T steps; None if they are not those of one run."""
+        if T > len(steps) or not len(steps):
+            raise ValueError(f"da has {T} steps, caches {len(steps)}")
+        if isinstance(steps, _Steps) and steps.untouched(max(T, 1)):
+            return cls(steps[:T] or steps[:1], places, steps)._first(T)
+        a, a_prev, c, c_prev, _ = places
+        for before, step in zip(steps[: T - 1] if T else [], steps[1:T], strict=True):
+            pairs = [(before[a], step[a_prev])] + ([] if c is None else [(before[c], step[c_prev])])
+            if step[-1] is not before[-1] or not all(p is q or np.array_equal(p, q) for p, q in pairs):
+                return None
+        return cls(steps[:T] or steps[:1], places)._first(T)
+
+    def _first(self, T):
+        for name in ("x", "h", "gates", "c"):
+            array = getattr(self, name)
+            setattr(self, name, None if array is None else array[:T])
+        return self
+
+    def side_by_side(self):
+        """The same with the T steps as one step of T*m rows."""
+        before = {"h0": ("h", self.h0), "c0": ("c", self.c0)}
+        for name, (states, first) in before.items():
+            value = np.concatenate([first[None], getattr(self, states)[:-1]])
+            setattr(self, name, value.reshape(-1, value.shape[-1]))
+        for name in ("x", "h", "gates", "c"):
+            value = getattr(self, name)
+            setattr(self, name, np.ascontiguousarray(value).reshape(1, -1, value.shape[-1]))
+        return self
+
+    def cache(self, kind, cell, weights):
+        """As the forward pass of the engine leaves it, with these weights."""
+        (T, m, n_x), n_a, K = self.x.shape, self.h.shape[-1], cell[1] * self.h.shape[-1]
+        states, arrays = (m, n_a), {"x": (T, m, n_x), "h": (T, m, n_a), "h0": (m, n_a)}
+        if kind == "lstm":
+            arrays |= {"gates": (T, m, K), "c": (T, m, n_a), "c0": states}
+        wanted = [(n_x, K), (n_a, K), (K,)]
+        if [w.shape for w in weights] != wanted or any(getattr(self, name).shape != arrays[name] for name in arrays):
+            raise ValueError(f"the steps in the cache (n_x = {n_x}, n_a = {n_a}, m = {m}) do not fit its parameters")
+        x, h0, c0, gates, c, h = (
+            None if name not in arrays else np.ascontiguousarray(getattr(self, name))
+            for name in ("x", "h0", "c0", "gates", "c", "h")
+        )
+        kept = x, h0, c0, *(None if a is None else a.reshape(T * m, a.shape[-1]) for a in (gates, c, None, h))
+        sizes, dtype = (T, m, n_x, n_a), np.dtype(np.float64)
+        weights = *weights, None, None
+        return functional.Cache(
+            *(kind, cell, sizes, dtype, None, None, False, None, None, weights, [(0, T)], kept),
+        )
+
+
+def _step_by_step(dh, steps, cell_backward, carry):
+    """Backward over steps that may be of anything; dh (T, m, n_a)."""
+    T, (m, n_a) = len(dh), dh.shape[1:]
+    da_carried, dc_carried = np.zeros((n_a, m)), np.zeros((n_a, m))
+    total, dx = {}, [None] * T
+    for t in reversed(range(T)):
+        g = cell_backward(dh[t].T + da_carried, dc_carried, steps[t])
+        dx[t], da_prev, dc_prev = g.pop("dxt"), g.pop("da_prev"), g.pop("dc_prev", None)
+        if carry:
+            da_carried, dc_carried = da_prev, dc_prev
+        for key, gradient in g.items():
+            total[key] = total[key] + gradient if key in total else gradient
+    return {"dx": np.stack(dx, axis=2), "da0": da_prev, **total}
+
+
+# ---- layout ---------------------------------------------------------------------------------------------------------
+
+
+def _rows(columns):
+    """(n, m) -> float64 (m, n), a view where it can be"""
+    return np.asarray(columns, np.float64).T
+
+
+def _time_first(array):
+    """(n, m, T) -> float64 (T, m, n), C-contiguous"""
+    given = np.asarray(array).transpose(2, 1, 0)
+    dense = np.empty(given.shape)
+    for k in range(0, given.shape[2], 8):  # some columns at a time stay in the processor's cache
+        dense[:, :, k : k + 8] = given[:, :, k : k + 8]
+    return dense
+
+
+def _as_given(array):
+    """(T, m, n) -> (n, m, T), a view"""
+    return array.transpose(2, 1, 0)
+
+
+def _inputs(x):
+    """x (n_x, m, T) -> list of T views (n_x, m)"""
+    return list(np.asarray(x).transpose(2, 0, 1))
+
+
+def _writable(cache):
+    """The arrays of the engine's cache, h and for an LSTM gates and c, (T, m, .): nobody else has them."""
+    (T, m, _, _), (*_, gates, c, _, h) = cache._shape, cache._kept
+    arrays = {"h": h, "gates": gates, "c": c}
+    return {name: array.reshape(T, m, array.shape[-1]) for name, array in arrays.items() if array is not None}
+
+
+def _predict(W, b, h):
+    """softmax(W a + b) over the first axis: W (n_y, n_a), b (n_y, 1), h (T, m, n_a) -> (n_y, m, T)"""
+    T, m, n_a = h.shape
+    y = np.asarray(W, np.float64) @ h.reshape(T * m, n_a).T
+    y += np.asarray(b)
+    y -= y.max(axis=0)
+    np.exp(y, out=y)
+    y /= y.sum(axis=0)
+    return y.reshape(len(y), T, m).transpose(0, 2, 1)

@@ -1,0 +1,312 @@
+"""The functions of CS231n assignment 3, ``rnn_layers.py``, on the engine.
+
+``from rnncore.compat.cs231n import *`` in the place of the functions that a student wrote makes ``CaptioningRNN`` run
+on the engine; arguments, their order and the results are those of the assignment. Arrays are batch-first,
+x (N, T, D) and h (N, T, H), and gate blocks i f o g. Weights are read on every call, inputs are never written, results
+are the caller's own. A cache is a tuple for the backward function, and nothing else: its entries differ between the
+solutions that people have.
+
+What differs, where the original is wrong or solutions disagree:
+
+* Results have the dtype of the inputs: float32 gives float32, where most solutions give float64 through a buffer of
+  zeros; so does ``dW`` of the word embedding. Mixed inputs promote as in NumPy.
+* Nothing is added to the caller's ``dnext_c``, as one solution does.
+* ``dh0`` is an array for T = 0 too; ``temporal_softmax_loss`` of no sequence is 0, not NaN.
+* ``sigmoid`` of integers is a fraction, not cut to 0 or 1.
+* Word ids and labels below 0 are a ValueError; NumPy counts them from the end. What stands where the mask is 0
+  does not matter.
+* A sequence (N, T, .) may come back with time as its first axis in memory: a view, for a ``reshape`` to copy.
+"""
+
+import math
+
+import numpy as np
+
+from .. import functional, losses
+from . import layout
+
+__all__ = [
+    "affine_backward",
+    "affine_forward",
+    "lstm_backward",
+    "lstm_forward",
+    "lstm_step_backward",
+    "lstm_step_forward",
+    "rnn_backward",
+    "rnn_forward",
+    "rnn_step_backward",
+    "rnn_step_forward",
+    "sigmoid",
+    "temporal_affine_backward",
+    "temporal_affine_forward",
+    "temporal_softmax_loss",
+    "word_embedding_backward",
+    "word_embedding_forward",
+]
+
+_ORDER = "ifog"
+
+
+def rnn_step_forward(x, prev_h, Wx, Wh, b):
+    """One step of a tanh RNN.
+
+    x (N, D), prev_h (N, H), Wx (D, H), Wh (H, H), b (H,) -> next_h (N, H), cache
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> next_h, cache = rnn_step_forward(np.ones((1, 2)), np.zeros((1, 1)), np.ones((2, 1)), np.eye(1), np.zeros(1))
+    >>> next_h.round(4)
+    array([[0.964]])
+    """
+    x = layout.real("x", x, "ND")
+    with layout.named(h0="prev_h"):
+        _, next_h, cache = functional.rnn_forward(x[None], Wx, Wh, b, prev_h)
+    return next_h, (cache, next_h.shape)
+
+
+def rnn_step_backward(dnext_h, cache):
+    """dnext_h (N, H), cache of :func:`rnn_step_forward` -> dx (N, D), dprev_h (N, H), dWx, dWh, db"""
+    cache, shape = cache
+    grads = functional.rnn_backward(None, cache, layout.cotangent("dnext_h", dnext_h, "NH", shape))
+    return grads.dx[0], grads.dh0, grads.dWx, grads.dWh, grads.db
+
+
+def rnn_forward(x, h0, Wx, Wh, b):
+    """A tanh RNN over a sequence.
+
+    x (N, T, D), h0 (N, H), Wx (D, H), Wh (H, H), b (H,) -> h (N, T, H), cache
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> h, cache = rnn_forward(np.ones((2, 5, 3)), np.zeros((2, 4)), np.ones((3, 4)), np.eye(4), np.zeros(4))
+    >>> dx, dh0, dWx, dWh, db = rnn_backward(np.ones_like(h), cache)
+    >>> h.shape, dx.shape, dWx.shape
+    ((2, 5, 4), (2, 5, 3), (3, 4))
+    """
+    x = layout.swap(layout.real("x", x, "NTD"))
+    h, _, cache = functional.rnn_forward(x, Wx, Wh, b, h0)
+    h = layout.swap(h)
+    return h, (cache, h.shape)
+
+
+def rnn_backward(dh, cache):
+    """dh (N, T, H), gradient of every step's output, cache -> dx (N, T, D), dh0 (N, H), dWx, dWh, db"""
+    cache, shape = cache
+    grads = functional.rnn_backward(layout.swap(layout.cotangent("dh", dh, "NTH", shape)), cache)
+    return layout.swap(grads.dx), grads.dh0, grads.dWx, grads.dWh, grads.db
+
+
+def lstm_step_forward(x, prev_h, prev_c, Wx, Wh, b):
+    """One step of an LSTM, gate blocks i f o g.
+
+    x (N, D), prev_h and prev_c (N, H), Wx (D, 4H), Wh (H, 4H), b (4H,) -> next_h, next_c (N, H), cache
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> zeros = np.zeros((1, 1))
+    >>> next_h, next_c, cache = lstm_step_forward(zeros, zeros, np.ones((1, 1)), *np.zeros((2, 1, 4)), np.zeros(4))
+    >>> next_c
+    array([[0.5]])
+    """
+    x = layout.real("x", x, "ND")
+    with layout.named(h0="prev_h", c0="prev_c"):
+        _, (next_h, next_c), cache = functional.lstm_forward(x[None], *_to_engine(Wx, Wh, b), prev_h, prev_c)
+    return next_h, next_c, (cache, next_h.shape)
+
+
+def lstm_step_backward(dnext_h, dnext_c, cache):
+    """dnext_h, dnext_c (N, H), cache of :func:`lstm_step_forward` -> dx, dprev_h, dprev_c, dWx, dWh, db"""
+    cache, shape = cache
+    dnext_h = layout.cotangent("dnext_h", dnext_h, "NH", shape)
+    dnext_c = layout.cotangent("dnext_c", dnext_c, "NH", shape)
+    grads = functional.lstm_backward(None, cache, dnext_h, dnext_c)
+    return grads.dx[0], grads.dh0, grads.dc0, *_from_engine(grads)
+
+
+def lstm_forward(x, h0, Wx, Wh, b):
+    """An LSTM over a sequence, gate blocks i f o g; the cell state starts at zero.
+
+    x (N, T, D), h0 (N, H), Wx (D, 4H), Wh (H, 4H), b (4H,) -> h (N, T, H), cache
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> h, cache = lstm_forward(np.ones((2, 5, 3)), np.zeros((2, 4)), np.ones((3, 16)), np.ones((4, 16)), np.zeros(16))
+    >>> dx, dh0, dWx, dWh, db = lstm_backward(np.ones_like(h), cache)
+    >>> h.shape, dx.shape, dWx.shape
+    ((2, 5, 4), (2, 5, 3), (3, 16))
+    """
+    x = layout.swap(layout.real("x", x, "NTD"))
+    h, _, cache = functional.lstm_forward(x, *_to_engine(Wx, Wh, b), h0)
+    h = layout.swap(h)
+    return h, (cache, h.shape)
+
+
+def lstm_backward(dh, cache):
+    """dh (N, T, H), gradient of every step's output, cache -> dx (N, T, D), dh0 (N, H), dWx, dWh, db"""
+    cache, shape = cache
+    grads = functional.lstm_backward(layout.swap(layout.cotangent("dh", dh, "NTH", shape)), cache)
+    return layout.swap(grads.dx), grads.dh0, *_from_engine(grads)
+
+
+def _to_engine(*weights):
+    return layout.blocks(_ORDER, layout.LSTM, *weights)
+
+
+def _from_engine(grads):
+    return layout.blocks(layout.LSTM, _ORDER, grads.dWx, grads.dWh, grads.db)
+
+
+def word_embedding_forward(x, W):
+    """Rows of W (V, D) for integer ids x (N, T), or of any shape -> out (N, T, D), cache
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> out, cache = word_embedding_forward(np.array([[0, 2, 2]]), np.arange(6.0).reshape(3, 2))
+    >>> out[0, 1], word_embedding_backward(np.ones_like(out), cache)[:, 0]
+    (array([4., 5.]), array([1., 0., 2.]))
+    """
+    W, x = layout.real("W", W, "VD"), np.asarray(x)
+    if x.dtype.kind not in "biu":
+        raise TypeError(f"x must be integer ids; got dtype {x.dtype}")
+    ids = functional.clean_ids(x, len(W), "ids in x", "V")
+    return np.take(W, ids, axis=0), (ids, W.shape, W.dtype)
+
+
+def word_embedding_backward(dout, cache):
+    """dout (N, T, D), cache -> dW (V, D), where the gradients of a word that comes many times add up"""
+    ids, (V, D), dtype = cache
+    shape = (*ids.shape, D)
+    dout = np.asarray(dout)
+    if dout.shape != shape:
+        raise ValueError(f"dout must be (N, T, D) = {shape}; got {dout.shape}")
+    dW = np.zeros((V, D), np.result_type(dtype, np.float32))
+    functional.scatter_add(ids.reshape(-1), dout.reshape(ids.size, D), dW)
+    return dW
+
+
+def sigmoid(x):
+    """Logistic function of an array; large values of either sign do not overflow.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> sigmoid(np.array([-1000.0, 0.0, 1000.0]))
+    array([0. , 0.5, 1. ])
+    """
+    x = np.asarray(x)
+    decay = np.exp(-np.abs(x))
+    return np.where(x >= 0, 1, decay) / (1 + decay)
+
+
+def affine_forward(x, w, b):
+    """x (N, d1, ..., dk), its rows as vectors of D values, w (D, M), b (M,) -> out (N, M), cache
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> out, cache = affine_forward(np.ones((2, 3, 4)), np.ones((12, 5)), np.zeros(5))
+    >>> dx, dw, db = affine_backward(out, cache)
+    >>> float(out[0, 0]), dx.shape, dw.shape
+    (12.0, (2, 3, 4), (12, 5))
+    """
+    if np.ndim(x) < 1:
+        raise ValueError("x must be (N, d1, ..., dk); got a number")
+    x = layout.real("x", x, "N" + "d" * (np.ndim(x) - 1))
+    return _affine(x.reshape(len(x), math.prod(x.shape[1:])), w, b), (x, w, b)
+
+
+def affine_backward(dout, cache):
+    """dout (N, M), cache -> dx of x's shape, dw (D, M), db (M,)"""
+    x, w, b = cache
+    dout = layout.cotangent("dout", dout, "NM", (len(x), len(b)))
+    dx, dw, db = _affine_gradients(x.reshape(len(x), len(w)), w, b, dout)
+    return dx.reshape(x.shape), dw, db
+
+
+def temporal_affine_forward(x, w, b):
+    """One affine map for all steps: x (N, T, D), w (D, M), b (M,) -> out (N, T, M), cache
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> out, cache = temporal_affine_forward(np.ones((2, 3, 4)), np.ones((4, 5)), np.zeros(5))
+    >>> dx, dw, db = temporal_affine_backward(out, cache)
+    >>> out.shape, dx.shape, dw.shape, db.tolist()
+    ((2, 3, 5), (2, 3, 4), (4, 5), [24.0, 24.0, 24.0, 24.0, 24.0])
+    """
+    x = layout.real("x", x, "NTD")
+    N, T, D = x.shape
+    rows = _as_it_lies(x, x)
+    out = _affine(rows.reshape(N * T, D), w, b)
+    return _as_it_lies(out.reshape(*rows.shape[:2], out.shape[1]), x), (x, w, b)
+
+
+def temporal_affine_backward(dout, cache):
+    """dout (N, T, M), cache -> dx (N, T, D), dw (D, M), db (M,)"""
+    x, w, b = cache
+    N, T, D = x.shape
+    dout = _as_it_lies(layout.cotangent("dout", dout, "NTM", (N, T, len(b))), x)
+    rows = _as_it_lies(x, x)
+    dx, dw, db = _affine_gradients(rows.reshape(N * T, D), w, b, dout.reshape(N * T, len(b)))
+    return _as_it_lies(dx.reshape(rows.shape), x), dw, db
+
+
+def _as_it_lies(array, x):
+    """The array, its first axes exchanged if x has time first in memory: then rows need no copy."""
+    return layout.swap(array) if layout.swap(x).flags.c_contiguous and not x.flags.c_contiguous else array
+
+
+def _affine(rows, w, b):
+    with layout.named(W="w"):
+        return functional.affine_forward(rows, layout.real("w", w, "DM"), layout.real("b", b, "M"))
+
+
+def _affine_gradients(rows, w, b, dout):
+    dtype = np.result_type(rows, w, b, np.float32)
+    dw, db = np.zeros(np.shape(w), dtype), np.zeros(np.shape(b), dtype)
+    return functional.affine_backward(rows, layout.real("w", w, "DM"), dout, dw, db), dw, db
+
+
+def temporal_softmax_loss(x, y, mask, verbose=False):
+    """Cross-entropy of the steps where the mask is set, summed over time and averaged over the batch.
+
+    Parameters
+    ----------
+    x : array (N, T, V)
+        Scores.
+    y : integer array (N, T)
+        Labels in [0, V).
+    mask : bool array (N, T)
+        Steps that count; numbers weigh them.
+    verbose : bool
+        Print the shape of the gradient.
+
+    Returns
+    -------
+    loss : float
+    dx : ndarray (N, T, V)
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> loss, dx = temporal_softmax_loss(np.zeros((1, 2, 4)), np.array([[3, 0]]), np.array([[True, False]]))
+    >>> round(loss, 4), dx[0].tolist()
+    (1.3863, [[0.25, 0.25, 0.25, -0.75], [0.0, 0.0, 0.0, 0.0]])
+    """
+    x = layout.real("x", x, "NTV")
+    weights = layout.real("mask", mask, "NT", x.shape[:2]) / max(len(x), 1)
+    y = np.asarray(y)
+    if y.shape != x.shape[:2]:
+        raise ValueError(f"y must be (N, T) = {x.shape[:2]}; got {y.shape}")
+    with layout.named(targets="y", weights="mask"):
+        loss, dx = losses.softmax_cross_entropy(
+            *(_as_it_lies(array, x) for array in (x, y)), weights=_as_it_lies(weights, x), reduction="sum"
+        )
+    if verbose:
+        print("dx_flat: ", (x.shape[0] * x.shape[1], x.shape[2]))
+    return loss, _as_it_lies(dx, x)

@@ -1,0 +1,296 @@
+"""Dinosaurus Island, the character model of the deep learning course (course 5, week 1), on the engine.
+
+What ``utils.py`` and the notebook define, with the same names and dict keys; ``optimize`` is one native forward pass,
+output layer and backward pass. Parameters are updated in place, global generators are seeded as in the course.
+
+Where the functions differ from some copies of the originals:
+
+* ``softmax`` subtracts the maximum of each column, not that of the whole matrix, and is never 0/0.
+* ``clip`` leaves the caller's arrays alone, as from 2021 on; earlier notebooks clipped them in place.
+* ``optimize`` clips at 5; one copy reads a global.
+* Ids outside of the vocabulary are a ValueError; a negative one counted from the end.
+"""
+
+import numpy as np
+
+from .. import functional
+from .layout import stack
+from .min_char_rnn import _clean_ids, _row, rnn_step
+
+__all__ = [
+    "clip",
+    "get_initial_loss",
+    "get_sample",
+    "initialize_parameters",
+    "model",
+    "optimize",
+    "print_sample",
+    "rnn_backward",
+    "rnn_forward",
+    "rnn_step_backward",
+    "rnn_step_forward",
+    "sample",
+    "smooth",
+    "softmax",
+    "update_parameters",
+]
+
+_KEYS = "dWax", "dWaa", "dWya", "db", "dby"
+
+
+# ---- utils.py -------------------------------------------------------------------------------------------------------
+
+
+def softmax(x):
+    """Over the first axis of x (n,) or (n, m)."""
+    e = np.exp(x - np.max(x, axis=0))
+    return e / e.sum(axis=0)
+
+
+def smooth(loss, cur_loss):
+    """Running average of a loss."""
+    return loss * 0.999 + cur_loss * 0.001
+
+
+def get_initial_loss(vocab_size, seq_length):
+    """Loss of ``seq_length`` guesses that are all the same.
+
+    Examples
+    --------
+    >>> round(float(get_initial_loss(27, 7)), 4)
+    23.0709
+    """
+    return -np.log(1.0 / vocab_size) * seq_length
+
+
+def get_sample(sample_ix, ix_to_char):
+    """The text of some ids, its first letter a capital.
+
+    Examples
+    --------
+    >>> get_sample([1, 0], {0: "b", 1: "a"})
+    'Ab'
+    """
+    text = "".join(ix_to_char[ix] for ix in sample_ix)
+    return text[:1].upper() + text[1:]
+
+
+def print_sample(sample_ix, ix_to_char):
+    """Print :func:`get_sample`."""
+    print(get_sample(sample_ix, ix_to_char), end="")
+
+
+def initialize_parameters(n_a, n_x, n_y):
+    """-> dict Wax (n_a, n_x), Waa (n_a, n_a), Wya (n_y, n_a), b (n_a, 1), by (n_y, 1); seeds NumPy with 1."""
+    np.random.seed(1)  # noqa: NPY002
+    shapes = {"Wax": (n_a, n_x), "Waa": (n_a, n_a), "Wya": (n_y, n_a)}
+    parameters = {key: np.random.randn(*shape) * 0.01 for key, shape in shapes.items()}  # noqa: NPY002
+    return {**parameters, "b": np.zeros((n_a, 1)), "by": np.zeros((n_y, 1))}
+
+
+def rnn_step_forward(parameters, a_prev, x):
+    """a_prev (n_a, 1), x (n_x, 1) -> a_next (n_a, 1), probabilities (n_y, 1)."""
+    a_next = np.tanh(parameters["Wax"] @ x + parameters["Waa"] @ a_prev + parameters["b"])
+    return a_next, softmax(parameters["Wya"] @ a_next + parameters["by"])
+
+
+def rnn_step_backward(dy, gradients, parameters, x, a, a_prev):
+    """Add the gradients of one step to the arrays in ``gradients``, and put da_next of the step before there."""
+    draw = (1 - a * a) * (parameters["Wya"].T @ dy + gradients["da_next"])
+    gradients["dWya"] += dy @ a.T
+    gradients["dby"] += dy
+    gradients["db"] += draw
+    gradients["dWax"] += draw @ x.T
+    gradients["dWaa"] += draw @ a_prev.T
+    gradients["da_next"] = parameters["Waa"].T @ draw
+    return gradients
+
+
+def update_parameters(parameters, gradients, lr):
+    """One step of gradient descent on the arrays in ``parameters``, in place; returns the same dict."""
+    for key in _KEYS:
+        parameters[key[1:]] += -lr * gradients[key]
+    return parameters
+
+
+def rnn_forward(X, Y, a0, parameters, vocab_size=27):
+    """Summed cross-entropy of a text.
+
+    Parameters
+    ----------
+    X : list of T ints or None
+        Ids; None is the zero vector.
+    Y : list of T ints
+        What follows.
+    a0 : array (n_a, 1)
+    parameters : dict
+    vocab_size : int
+
+    Returns
+    -------
+    loss : float64
+    cache : tuple of dicts (y_hat, a, x)
+        Columns by step; a[-1] is a copy of a0.
+    """
+    ids, n_x = _ids(X, parameters), np.shape(parameters["Wax"])[1]
+    if vocab_size != n_x:
+        raise ValueError(f"vocab_size must be the number of columns of Wax, {n_x}; got {vocab_size}")
+    targets, T = _clean_ids("Y", Y, np.shape(parameters["Wya"])[0]), len(ids)
+    weights = _table(parameters), stack([parameters["Waa"]]), _row(parameters["b"])
+    h, _, _ = functional.rnn_forward(ids[:, None], *weights, _row(a0)[None], training=False)
+    y_hat = softmax(parameters["Wya"] @ h.reshape(T, -1).T + parameters["by"])
+    x = np.zeros((T, vocab_size + 1, 1))
+    x[np.arange(T), ids] = 1
+    a = {-1: np.copy(a0)} | dict(enumerate(h.transpose(0, 2, 1)))
+    loss = -np.log(y_hat[targets[:T], np.arange(T)]).sum()
+    return loss, (dict(enumerate(y_hat.T[:, :, None])), a, dict(enumerate(x[:, :-1])))
+
+
+def rnn_backward(X, Y, parameters, cache):
+    """Gradients of :func:`rnn_forward` from what is in its cache.
+
+    -> dict dWax, dWaa, dWya, db, dby, da_next (n_a, 1), the last one with respect to a0; the dict a of the cache
+    """
+    y_hat, a, x = cache
+    T = len(X)
+    Wya, Waa = (np.asarray(parameters[key], np.float64) for key in ("Wya", "Waa"))
+    n_y, n_a = Wya.shape
+    dy = np.zeros((T, n_y))
+    h, before = np.zeros((T, n_a)), np.zeros((T, n_a))
+    one_hot = np.zeros((T, np.shape(parameters["Wax"])[1]))
+    for t in range(T):
+        dy[t], h[t], before[t], one_hot[t] = (column[:, 0] for column in (y_hat[t], a[t], a[t - 1], x[t]))
+    dy[np.arange(T), _clean_ids("Y", Y, n_y)[:T]] -= 1
+    draw, carried, dh = np.empty((T, n_a)), np.zeros(n_a), dy @ Wya
+    for t in reversed(range(T)):
+        draw[t] = (1 - h[t] * h[t]) * (dh[t] + carried)
+        carried = draw[t] @ Waa
+    gradients = {
+        "dWax": draw.T @ one_hot,
+        "dWaa": draw.T @ before,
+        "dWya": dy.T @ h,
+        "db": draw.sum(axis=0)[:, None],
+        "dby": dy.sum(axis=0)[:, None],
+        "da_next": carried[:, None],
+    }
+    return gradients, a
+
+
+# ---- the notebook ---------------------------------------------------------------------------------------------------
+
+
+def clip(gradients, maxValue):
+    """A new dict of dWax, dWaa, dWya, db, dby with every entry in [-maxValue, maxValue]."""
+    return {key: np.clip(gradients[key], -maxValue, maxValue) for key in _KEYS}
+
+
+def sample(parameters, char_to_ix, seed):
+    """Ids of a text drawn from the model, up to a newline, or 50 of them and a newline; seeds NumPy at every step."""
+    Wax, Waa, Wya, b, by = (parameters[key] for key in ("Wax", "Waa", "Wya", "b", "by"))
+    vocab_size, a, indices = len(by), np.zeros((np.shape(Waa)[0], 1)), []
+    newline, inputs = char_to_ix["\n"], 0
+    while len(indices) < 50 and not (indices and indices[-1] == newline):
+        a = np.tanh(inputs + Waa @ a + b)
+        # The counter of steps and the seed both go up.
+        np.random.seed(2 * len(indices) + seed)  # noqa: NPY002
+        indices.append(np.random.choice(vocab_size, p=softmax(Wya @ a + by).ravel()))  # noqa: NPY002
+        inputs = Wax[:, indices[-1]][:, None]
+    if len(indices) == 50:
+        indices.append(newline)
+    return indices
+
+
+def optimize(X, Y, a_prev, parameters, learning_rate=0.01):
+    """One step of training on one text: forward, backward, gradients clipped to +-5, parameters updated in place.
+
+    Parameters
+    ----------
+    X, Y : lists of T ints
+        As for :func:`rnn_forward`; X may have None.
+    a_prev : array (n_a, 1)
+    parameters : dict
+    learning_rate : float
+
+    Returns
+    -------
+    loss : float64
+    gradients : dict
+        dWax, dWaa, dWya, db, dby, clipped.
+    a : ndarray (n_a, 1)
+        The last state.
+
+    Examples
+    --------
+    >>> parameters = initialize_parameters(5, 27, 27)
+    >>> loss, gradients, a = optimize([None, 3, 1], [3, 1, 0], np.zeros((5, 1)), parameters)
+    >>> round(float(loss), 3), gradients["dWax"].shape
+    (9.888, (5, 27))
+    """
+    ids = _ids(X, parameters)
+    weights = (parameters[key] for key in ("Waa", "Wya", "b", "by"))
+    loss, (dtable, dWaa, dWya, db, dby), a = rnn_step(ids, Y, a_prev, _table(parameters), *weights)
+    gradients = {"dWax": dtable[:-1].T, "dWaa": dWaa.T, "dWya": dWya.T, "db": db, "dby": dby}
+    update_parameters(parameters, gradients, learning_rate)
+    return loss, gradients, a
+
+
+def model(data, ix_to_char, char_to_ix, num_iterations=35000, n_a=50, dino_names=7, vocab_size=27, verbose=False):
+    """Train on one name after the other and print samples; the state goes on from name to name.
+
+    Parameters
+    ----------
+    data : list of str, or str
+        Names, as from 2021 on; or the text of ``dinos.txt``, one name a line, as before.
+    ix_to_char, char_to_ix : dicts
+    num_iterations, n_a, dino_names, vocab_size : int
+        Steps, size of the state, samples to print at a time, number of characters.
+    verbose : bool
+        Print what is trained on at some steps.
+
+    Returns
+    -------
+    parameters : dict
+    last_dino_name : str
+        The last sample; only if data is a list.
+    """
+    old = isinstance(data, str)
+    names = [name.strip() for name in (data.lower().splitlines() if old else data)]
+    parameters = initialize_parameters(n_a, vocab_size, vocab_size)
+    loss, last_dino_name = get_initial_loss(vocab_size, dino_names), "abc"
+    np.random.seed(0)  # noqa: NPY002
+    np.random.shuffle(names)  # noqa: NPY002
+    newline, a_prev = char_to_ix["\n"], np.zeros((n_a, 1))
+    for j in range(num_iterations):
+        name = names[j % len(names)]
+        ids = [char_to_ix[char] for char in name]
+        X, Y = [None, *ids], [*ids, newline]
+        cur_loss, _, a_prev = optimize(X, Y, a_prev, parameters, learning_rate=0.01)
+        if verbose and j in (0, len(names) - 1, len(names)):
+            print(f"j = {j}, name = {name}\nX = {X}\nY = {Y}")
+        loss = smooth(loss, cur_loss)
+        if j % (2000 if old else 1000) == 0:
+            print(f"Iteration: {j}, Loss: {loss:f}\n")
+            for seed in range(dino_names):
+                last_dino_name = get_sample(sample(parameters, char_to_ix, seed), ix_to_char)
+                print(last_dino_name.replace("\n", ""))
+            print("\n")
+    return parameters if old else (parameters, last_dino_name)
+
+
+def _ids(X, parameters):
+    """-> int64 (T,): the rows of :func:`_table`."""
+    n_x = np.shape(parameters["Wax"])[1]
+    known = [0 if ix is None else ix for ix in X]
+    ids = _clean_ids("X", known, n_x) if known else np.zeros(0, np.int64)
+    for t, ix in enumerate(X):
+        if ix is None:
+            ids[t] = n_x
+    return ids
+
+
+def _table(parameters):
+    """Wax (n_a, n_x) -> (n_x + 1, n_a): its columns, and zeros for None."""
+    Wax = np.asarray(parameters["Wax"])
+    table = np.zeros((Wax.shape[1] + 1, len(Wax)))
+    table[:-1] = Wax.T
+    return table

@@ -1,0 +1,557 @@
+"""The layers of "Deep Learning from Scratch 2", ``common/time_layers.py``, on the engine.
+
+``from rnncore.compat.dlfs2 import *`` in the place of ``from common.time_layers import *``: the models, trainers and
+optimizers of the book run as they are. Arrays are batch-first, xs (N, T, D) and hs (N, T, H). Gate blocks are f g i o
+for the LSTM and z r h for the GRU, whose reset gate works before the product and whose z weighs the candidate.
+
+``params`` holds the very arrays that were passed in: they are read on every forward pass, changed in place or replaced
+in the list. ``grads`` holds arrays that are made once and written in place by every backward pass.
+
+What differs, where the original is wrong or wasteful:
+
+* Results have the dtype of the weights: float64 weights give float64, where the original rounds ``hs``, ``dxs`` and
+  embeddings to float32. float32 weights give float32, as in the book.
+* A state of batch 1 serves a batch of N in training too; the original's backward pass fails. Any other state of the
+  wrong shape is a ValueError.
+* ``layers`` stays None and ``cache`` is opaque: there are no cell objects, one for each step.
+* ``TimeSoftmaxWithLoss``: ``backward`` may be called again and gives the same; a batch without labels has the loss 0,
+  not NaN. The loss is a Python float.
+* Word ids below 0, and labels below 0 other than -1, are a ValueError; NumPy counts them from the end.
+* ``TimeEmbedding`` reads ``params[0]``, so that replacing it there is enough; ``W`` is that array.
+* ``TimeDropout`` in evaluation (``train_flg = False``) returns a copy, and its backward pass is the identity.
+* One step of up to 8 rows, as in generating text, agrees with the same step within a sequence to rounding, not to
+  the last bit.
+* A sequence (N, T, .) may come back with time as its first axis in memory: a view, for a ``reshape`` to copy.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from .. import functional, losses
+from . import layout
+
+__all__ = [
+    "GRU",
+    "LSTM",
+    "RNN",
+    "TimeAffine",
+    "TimeBiLSTM",
+    "TimeDropout",
+    "TimeEmbedding",
+    "TimeGRU",
+    "TimeLSTM",
+    "TimeRNN",
+    "TimeSoftmaxWithLoss",
+]
+
+
+def _sigmoid(x):
+    return 0.5 * np.tanh(0.5 * x) + 0.5
+
+
+def _lstm_step(x, Wx, Wh, b, h, c):
+    H = len(Wh)
+    a = x @ Wx + h @ Wh + b
+    f, g, i, o = (a[:, k * H : (k + 1) * H] for k in range(4))
+    c = _sigmoid(f) * c + _sigmoid(i) * np.tanh(g)
+    return _sigmoid(o) * np.tanh(c), c
+
+
+def _gru_step(x, Wx, Wh, b, h):
+    H = len(Wh)
+    a = x @ Wx + b
+    gates = _sigmoid(a[:, : 2 * H] + h @ Wh[:, : 2 * H])
+    z, r = gates[:, :H], gates[:, H:]
+    return (h + z * (np.tanh(a[:, 2 * H :] + (r * h) @ Wh[:, 2 * H :]) - h),)
+
+
+class _Cell(NamedTuple):
+    """A cell of the engine: its functions and options, and the order of gate blocks in the book and there.
+
+    ``step`` is one step in NumPy, blocks as in the book. For a step of a few rows, as in generating text, laying the
+    weights out for the engine would take several times longer than the step.
+    """
+
+    forward: Callable
+    backward: Callable
+    book: str = ""
+    engine: str = ""
+    options: dict = {}
+    step: Callable | None = None
+
+
+_FEW_ROWS = 8
+_WEIGHTS = "Wx", "Wh", "b"
+
+_RNN = _Cell(functional.rnn_forward, functional.rnn_backward)
+_LSTM = _Cell(functional.lstm_forward, functional.lstm_backward, "fgio", layout.LSTM, step=_lstm_step)
+_GRU_OPTIONS = {"form": "reset_before", "update": "new"}
+_GRU = _Cell(functional.gru_forward, functional.gru_backward, "zrn", layout.GRU, _GRU_OPTIONS, _gru_step)
+
+
+class _Layer:
+    """Parameters, and gradients of the same shape that keep their identity."""
+
+    def __init__(self, *params):
+        self.params = list(params)
+        self.grads = [np.zeros_like(p, order="C") for p in params]
+
+    @property
+    def _dtype(self):
+        """What is computed in: that of the weights, float32 for float16."""
+        return np.result_type(*self.params, np.float32)
+
+
+class _Recurrent(_Layer):
+    """What all recurrent layers share: one call of the engine each way, time-major."""
+
+    _cell: _Cell
+    _names = {}
+
+    def __init__(self, Wx, Wh, b):
+        super().__init__(Wx, Wh, b)
+        self.cache = self._pending = None
+
+    def _arrays(self, x, states):
+        """x (T, N, D) and states h0, c0 that may be None, in the dtype of the weights, and these, by name."""
+        arrays = {"x": x, **dict(zip(_WEIGHTS, self.params, strict=True))}
+        for name, state in zip(("h0", "c0"), states, strict=False):
+            if state is not None and np.shape(state)[:1] == (1,):
+                state = np.broadcast_to(state, (x.shape[1], *np.shape(state)[1:]))
+            arrays[name] = state
+        dtype = self._dtype
+        return {name: a if a is None else np.asarray(a, dtype) for name, a in arrays.items()}
+
+    def _arguments(self, arrays, **options):
+        """Keywords of the engine's forward function."""
+        weights = layout.blocks(self._cell.book, self._cell.engine, *(arrays[name] for name in _WEIGHTS))
+        return {**arrays, **dict(zip(_WEIGHTS, weights, strict=True)), **self._cell.options, **options}
+
+    def _forward(self, x, states):
+        """-> hs (T, N, H), states at the end"""
+        arrays = self._arrays(x, states)
+        if self._is_small_step(**arrays):
+            return self._small_step(arrays)
+        with layout.named(**self._names):
+            return self._keep(*self._cell.forward(**self._arguments(arrays)))
+
+    def _is_small_step(self, x, Wx, Wh, b, **states):
+        """Whether to make this step in NumPy; not if a shape is wrong, for the engine to say what."""
+        (T, N, D), H, G = x.shape, len(Wh) if Wh.ndim else 0, len(self._cell.book)
+        shapes = [(Wx, (D, G * H)), (Wh, (H, G * H)), (b, (G * H,)), *((s, (N, H)) for s in states.values())]
+        return (
+            self._cell.step is not None
+            and (T == 1 and 0 < N <= _FEW_ROWS and D > 0 and H > 0)
+            and all(array is None or array.shape == shape for array, shape in shapes)
+        )
+
+    def _small_step(self, arrays):
+        copies = {name: None if arrays[name] is None else arrays[name].copy() for name in arrays.keys() - set(_WEIGHTS)}
+        self._pending = arrays | copies  # backward computes the step again, on the engine
+        zeros = np.zeros((arrays["x"].shape[1], len(arrays["Wh"])), arrays["x"].dtype)
+        states = [zeros if arrays[name] is None else arrays[name] for name in ("h0", "c0") if name in arrays]
+        states = self._cell.step(arrays["x"][0], *(arrays[name] for name in _WEIGHTS), *states)
+        self.cache = None, (len(zeros), 1, zeros.shape[1])
+        return states[0][None].copy(), states
+
+    def _keep(self, hs, states, cache):
+        self._pending = None
+        self.cache = cache, (hs.shape[1], hs.shape[0], hs.shape[2])
+        return hs, states if isinstance(states, tuple) else (states,)
+
+    def _opened(self):
+        """-> cache of the engine, (N, T, H)"""
+        if self.cache is None:
+            raise RuntimeError("backward needs a forward pass before it")
+        if self._pending is not None:
+            self._keep(*self._cell.forward(**self._arguments(self._pending)))
+        return self.cache
+
+    def _write(self, grads):
+        found = layout.blocks(self._cell.engine, self._cell.book, grads.dWx, grads.dWh, grads.db)
+        for grad, value in zip(self.grads, found, strict=True):
+            grad[...] = value
+        return grads
+
+
+class _Step(_Recurrent):
+    """One step: (N, D), (N, H)."""
+
+    _names = {"h0": "h_prev", "c0": "c_prev"}
+
+    def _step(self, x, *states):
+        _, states = self._forward(layout.real("x", x, "ND")[None], states)
+        return states
+
+    def _back(self, **cotangents):
+        cache, (N, _, H) = self._opened()
+        cotangents = [layout.cotangent(name, value, "NH", (N, H)) for name, value in cotangents.items()]
+        return self._write(self._cell.backward(None, cache, *cotangents))
+
+
+class RNN(_Step):
+    """One step of a tanh RNN: Wx (D, H), Wh (H, H), b (H,).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> layer = RNN(np.ones((2, 1)), np.eye(1), np.zeros(1))
+    >>> layer.forward(np.ones((1, 2)), np.zeros((1, 1))).round(4)
+    array([[0.964]])
+    """
+
+    _cell = _RNN
+
+    def forward(self, x, h_prev):
+        """x (N, D), h_prev (N, H) -> h_next (N, H)"""
+        return self._step(x, h_prev)[0]
+
+    def backward(self, dh_next):
+        """dh_next (N, H) -> dx (N, D), dh_prev (N, H)"""
+        grads = self._back(dh_next=dh_next)
+        return grads.dx[0], grads.dh0
+
+
+class GRU(RNN):
+    """One step of a GRU: Wx (D, 3H), Wh (H, 3H), b (3H,), blocks z r h; methods as :class:`RNN`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> layer = GRU(np.zeros((2, 3)), np.zeros((1, 3)), np.zeros(3))
+    >>> layer.forward(np.ones((1, 2)), np.ones((1, 1)))
+    array([[0.5]])
+    """
+
+    _cell = _GRU
+    dWx, dWh, db = (property(lambda self, index=index: self.grads[index]) for index in range(3))
+
+
+class LSTM(_Step):
+    """One step of an LSTM: Wx (D, 4H), Wh (H, 4H), b (4H,), blocks f g i o.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> layer = LSTM(np.zeros((2, 4)), np.zeros((1, 4)), np.zeros(4))
+    >>> h, c = layer.forward(np.ones((1, 2)), np.zeros((1, 1)), np.ones((1, 1)))
+    >>> c
+    array([[0.5]])
+    """
+
+    _cell = _LSTM
+
+    def forward(self, x, h_prev, c_prev):
+        """x (N, D), h_prev, c_prev (N, H) -> h_next, c_next (N, H)"""
+        return self._step(x, h_prev, c_prev)
+
+    def backward(self, dh_next, dc_next):
+        """dh_next, dc_next (N, H) -> dx (N, D), dh_prev, dc_prev (N, H)"""
+        grads = self._back(dh_next=dh_next, dc_next=dc_next)
+        return grads.dx[0], grads.dh0, grads.dc0
+
+
+class _Time(_Recurrent):
+    """A sequence: (N, T, D) -> (N, T, H).
+
+    Attributes
+    ----------
+    h : ndarray (N, H) or None
+        State after the last forward pass; where the next one starts if ``stateful``.
+    dh : ndarray (N, H) or None
+        Gradient with respect to the state that the last forward pass started from.
+    """
+
+    _names = {"x": "xs", "h0": "state h", "c0": "state c"}
+    _states = ("h",)
+
+    def __init__(self, Wx, Wh, b, stateful=False):
+        super().__init__(Wx, Wh, b)
+        self.layers, self.dh, self.stateful = None, None, stateful
+        self.reset_state()
+
+    def forward(self, xs):
+        """xs (N, T, D) -> hs (N, T, H)"""
+        xs = layout.swap(layout.real("xs", xs, "NTD"))
+        return self._finish(*self._forward(xs, self._initial()))
+
+    def _initial(self):
+        return [getattr(self, name) if self.stateful else None for name in self._states]
+
+    def _finish(self, hs, states):
+        for name, state in zip(self._states, states, strict=True):
+            setattr(self, name, state)
+        return layout.swap(hs)
+
+    def backward(self, dhs):
+        """dhs (N, T, H) -> dxs (N, T, D)"""
+        return self._received(self._cell.backward(**self._cotangent(dhs)))
+
+    def _cotangent(self, dhs):
+        cache, shape = self._opened()
+        return {"dh": layout.swap(layout.cotangent("dhs", dhs, "NTH", shape)), "cache": cache}
+
+    def _received(self, grads):
+        self.dh = self._write(grads).dh0
+        return layout.swap(grads.dx)
+
+    def set_state(self, h):
+        """Start the next forward pass of a stateful layer from h (N, H)."""
+        self.h = h
+
+    def reset_state(self):
+        """Start the next forward pass from zeros."""
+        for name in self._states:
+            setattr(self, name, None)
+
+
+class TimeRNN(_Time):
+    """A tanh RNN over a sequence: Wx (D, H), Wh (H, H), b (H,).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> layer = TimeRNN(np.ones((3, 4)), np.eye(4), np.zeros(4), stateful=True)
+    >>> hs = layer.forward(np.ones((2, 5, 3)))
+    >>> layer.backward(np.ones_like(hs)).shape, layer.h.shape, layer.dh.shape
+    ((2, 5, 3), (2, 4), (2, 4))
+    """
+
+    _cell = _RNN
+
+
+class TimeGRU(_Time):
+    """A GRU over a sequence: Wx (D, 3H), Wh (H, 3H), b (3H,), blocks z r h.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> layer = TimeGRU(np.ones((3, 12)), np.ones((4, 12)), np.zeros(12))
+    >>> layer.forward(np.ones((2, 5, 3))).shape
+    (2, 5, 4)
+    """
+
+    _cell = _GRU
+
+
+class TimeLSTM(_Time):
+    """An LSTM over a sequence: Wx (D, 4H), Wh (H, 4H), b (4H,), blocks f g i o; its cell state is ``c``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> layer = TimeLSTM(np.ones((3, 16)), np.ones((4, 16)), np.zeros(16))
+    >>> layer.forward(np.ones((2, 5, 3))).shape, layer.c.shape
+    ((2, 5, 4), (2, 4))
+    """
+
+    _cell = _LSTM
+    _states = ("h", "c")
+
+    def set_state(self, h, c=None):
+        """Start the next forward pass of a stateful layer from h, c (N, H); zeros where c is None."""
+        self.h, self.c = h, c
+
+
+class TimeBiLSTM:
+    """Two LSTMs, one over the sequence and one over it from the end: 2H outputs, those of the first one first.
+
+    Both run at the same time where there are threads.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> weights = np.ones((3, 16)), np.ones((4, 16)), np.zeros(16)
+    >>> TimeBiLSTM(*weights, *weights).forward(np.ones((2, 5, 3))).shape
+    (2, 5, 8)
+    """
+
+    def __init__(self, Wx1, Wh1, b1, Wx2, Wh2, b2, stateful=False):
+        self.forward_lstm = TimeLSTM(Wx1, Wh1, b1, stateful)
+        self.backward_lstm = TimeLSTM(Wx2, Wh2, b2, stateful)
+        self.params = self.forward_lstm.params + self.backward_lstm.params
+        self.grads = self.forward_lstm.grads + self.backward_lstm.grads
+
+    @property
+    def _both(self):
+        """The two, reading what stands in ``params`` now."""
+        self.forward_lstm.params[:], self.backward_lstm.params[:] = self.params[:3], self.params[3:]
+        return self.forward_lstm, self.backward_lstm
+
+    def forward(self, xs):
+        """xs (N, T, D) -> hs (N, T, 2H)"""
+        xs = layout.swap(layout.real("xs", xs, "NTD"))
+        both = self._both
+        with layout.named(**_Time._names):
+            results = functional.side_by_side(
+                functional.lstm_forward,
+                [lstm._arguments(lstm._arrays(xs, lstm._initial()), reverse=lstm is both[1]) for lstm in both],
+            )
+        hs = [lstm._finish(*lstm._keep(*result)) for lstm, result in zip(both, results, strict=True)]
+        return layout.swap(np.concatenate([layout.swap(h) for h in hs], axis=2))
+
+    def backward(self, dhs):
+        """dhs (N, T, 2H) -> dxs (N, T, D)"""
+        both = self._both
+        widths = [lstm._opened()[1][2] for lstm in both]
+        N, T, _ = both[0]._opened()[1]
+        dhs = layout.cotangent("dhs", dhs, "NTH", (N, T, sum(widths)))
+        parts = dhs[..., : widths[0]], dhs[..., widths[0] :]
+        results = functional.side_by_side(
+            functional.lstm_backward, [lstm._cotangent(part) for lstm, part in zip(both, parts, strict=True)]
+        )
+        dxs, other = (lstm._received(grads) for lstm, grads in zip(both, results, strict=True))
+        dxs += other
+        return dxs
+
+
+class TimeEmbedding(_Layer):
+    """Rows of W (V, D) for word ids.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> layer = TimeEmbedding(np.arange(6.0).reshape(3, 2))
+    >>> out = layer.forward(np.array([[0, 2, 2]]))
+    >>> layer.backward(np.ones_like(out))
+    >>> layer.grads[0][:, 0]
+    array([1., 0., 2.])
+    """
+
+    def __init__(self, W):
+        super().__init__(W)
+        self.layers, self._ids = None, None
+
+    @property
+    def W(self):
+        return self.params[0]
+
+    def forward(self, xs):
+        """xs (N, T), ids in [0, V) -> out (N, T, D)"""
+        W, xs = self.params[0], np.asarray(xs)
+        if xs.dtype.kind not in "biu":
+            raise TypeError(f"xs must be integer ids; got dtype {xs.dtype}")
+        if xs.ndim != 2:
+            raise ValueError(f"xs must be (N, T); got {xs.shape}")
+        self._ids = functional.clean_ids(layout.swap(xs), len(W), "ids in xs", "V")
+        return layout.swap(np.take(W, self._ids, axis=0))
+
+    def backward(self, dout):
+        """dout (N, T, D) -> None; the gradients of a word that comes many times add up"""
+        if self._ids is None:
+            raise RuntimeError("backward needs a forward pass before it")
+        (T, N), (grad,) = self._ids.shape, self.grads
+        dout = layout.swap(layout.cotangent("dout", dout, "NTD", (N, T, grad.shape[1])))
+        table = grad if grad.flags.c_contiguous and grad.dtype.itemsize > 2 else np.zeros(grad.shape, np.float64)
+        table[...] = 0
+        functional.scatter_add(self._ids.reshape(-1), dout.reshape(N * T, grad.shape[1]), table)
+        if table is not grad:
+            grad[...] = table
+
+
+class TimeAffine(_Layer):
+    """One affine map for all steps: W (D, M), b (M,). W may be the transpose of an embedding, in the same memory.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> layer = TimeAffine(np.ones((4, 3)), np.zeros(3))
+    >>> out = layer.forward(np.ones((2, 5, 4)))
+    >>> layer.backward(out).shape, layer.grads[1].tolist()
+    ((2, 5, 4), [40.0, 40.0, 40.0])
+    """
+
+    def __init__(self, W, b):
+        super().__init__(W, b)
+        self.x = None
+
+    def forward(self, x):
+        """x (N, T, D) -> (N, T, M)"""
+        W, b = self.params
+        x = layout.swap(layout.real("x", x, "NTD")).astype(self._dtype, copy=False)
+        out = functional.affine_forward(x.reshape(x.shape[0] * x.shape[1], x.shape[2]), W, b)
+        self.x = layout.swap(x)
+        return layout.swap(out.reshape(*x.shape[:2], out.shape[1]))
+
+    def backward(self, dout):
+        """dout (N, T, M) -> dx (N, T, D)"""
+        if self.x is None:
+            raise RuntimeError("backward needs a forward pass before it")
+        W, b = self.params
+        x = layout.swap(self.x)
+        T, N, D = x.shape
+        dout = layout.swap(layout.cotangent("dout", dout, "NTM", (N, T, len(b))))
+        for grad in self.grads:
+            grad[...] = 0
+        dx = functional.affine_backward(x.reshape(T * N, D), W, dout.reshape(T * N, len(b)), *self.grads)
+        return layout.swap(dx.reshape(T, N, D))
+
+
+class TimeSoftmaxWithLoss:
+    """Softmax and cross-entropy, the mean over the steps whose label is not ``ignore_label``, -1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> layer = TimeSoftmaxWithLoss()
+    >>> round(layer.forward(np.zeros((1, 2, 4)), np.array([[3, -1]])), 4)
+    1.3863
+    >>> layer.backward()[0].tolist()
+    [[0.25, 0.25, 0.25, -0.75], [0.0, 0.0, 0.0, 0.0]]
+    """
+
+    def __init__(self):
+        self.params, self.grads = [], []
+        self.cache, self.ignore_label = None, -1
+
+    def forward(self, xs, ts):
+        """Scores xs (N, T, V), labels ts (N, T) or one-hot (N, T, V) -> loss, a float"""
+        xs, ts = layout.real("xs", xs, "NTV"), np.asarray(ts)
+        if ts.shape not in (xs.shape, xs.shape[:2]):
+            raise ValueError(f"ts must be (N, T) = {xs.shape[:2]} or (N, T, V) = {xs.shape}; got {ts.shape}")
+        if ts.ndim == 3:
+            ts = ts.argmax(axis=2)
+        xs, ts = layout.swap(xs), layout.swap(ts)
+        with layout.named(targets="ts", logits="xs"):
+            loss, self.cache = losses.softmax_cross_entropy(xs, ts, weights=ts != self.ignore_label)
+        return loss
+
+    def backward(self, dout=1):
+        """-> gradient of ``dout * loss``, (N, T, V)"""
+        if self.cache is None:
+            raise RuntimeError("backward needs a forward pass before it")
+        return layout.swap(self.cache * self.cache.dtype.type(dout))
+
+
+class TimeDropout:
+    """Dropout with the scale in training; the mask is drawn from NumPy's global generator, as in the book.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> layer = TimeDropout(0.5)
+    >>> sorted(set(layer.forward(np.ones((2, 50, 4))).ravel().tolist()))
+    [0.0, 2.0]
+    """
+
+    def __init__(self, dropout_ratio=0.5):
+        if not 0 <= dropout_ratio < 1:
+            raise ValueError(f"dropout_ratio must lie in [0, 1); got {dropout_ratio}")
+        self.params, self.grads = [], []
+        self.dropout_ratio, self.mask, self.train_flg = dropout_ratio, None, True
+
+    def forward(self, xs):
+        """xs of any shape -> the same shape"""
+        xs, self.mask = np.asarray(xs), None
+        if not self.train_flg:
+            return xs.copy(order="K")
+        kept = np.random.rand(*xs.shape) > self.dropout_ratio  # noqa: NPY002 - the draws of the book
+        self.mask = np.empty_like(xs)
+        np.multiply(kept, 1 / (1 - self.dropout_ratio), out=self.mask, casting="same_kind")
+        return xs * self.mask
+
+    def backward(self, dout):
+        """dout -> gradient of the input of the last forward pass"""
+        return np.array(dout, order="K") if self.mask is None else dout * self.mask

@@ -1,0 +1,110 @@
+"""Other people's layouts of weights as index maps to rnncore's: gate blocks, orders of concatenation, bias columns.
+
+Weights are read on every call; what is laid out anew lives as long as the call and its cache.
+"""
+
+from contextlib import contextmanager
+
+import numpy as np
+
+from .. import functional
+
+#: Blocks of the engine's cells.
+LSTM, GRU = "ifgo", "rzn"
+
+
+def reorder(weights, given, wanted):
+    """Gate blocks along the last axis in another order.
+
+    weights (..., G*H) in blocks of the order ``given``, a str of one letter a gate -> (..., G*H) in order ``wanted``.
+
+    Examples
+    --------
+    >>> reorder(np.array([1, 1, 2, 2, 3, 3, 4, 4]), "ifog", "ifgo")
+    array([1, 1, 2, 2, 4, 4, 3, 3])
+    """
+    weights = np.asarray(weights)
+    G = len(given)
+    blocks = weights.reshape(*weights.shape[:-1], G, weights.shape[-1] // G)
+    return np.take(blocks, [given.index(gate) for gate in wanted], axis=-2).reshape(weights.shape)
+
+
+def blocks(given, wanted, *weights):
+    """:func:`reorder` of each; what has no such blocks goes through, for the engine to say what is wrong."""
+    weights = [np.asarray(w) for w in weights]
+    if given == wanted:
+        return weights
+    return [reorder(w, given, wanted) if w.ndim and not w.shape[-1] % len(given) else w for w in weights]
+
+
+def swap(array):
+    """Batch-first to time-major and back: a view with the first two axes exchanged."""
+    return np.swapaxes(array, 0, 1)
+
+
+def real(name, value, letters, shape=None):
+    """An array of floats with as many axes as ``letters``, and of that shape if there is one; integers become float64.
+
+    Examples
+    --------
+    >>> real("dh", np.zeros((2, 5)), "NTH", (2, 3, 5))
+    Traceback (most recent call last):
+    ...
+    ValueError: dh must be (N, T, H) = (2, 3, 5); got (2, 5)
+    """
+    array = np.asarray(value)
+    array = functional.as_real(name, array.astype(np.float64) if array.dtype.kind in "biu" else array)
+    if array.ndim != len(letters) or (shape is not None and array.shape != shape):
+        wanted = f"({', '.join(letters)}{',' * (len(letters) == 1)})" + (f" = {shape}" if shape is not None else "")
+        raise ValueError(f"{name} must be {wanted}; got {array.shape}")
+    return array
+
+
+def cotangent(name, value, letters, shape):
+    """:func:`real`, where a number stands for an array of it: sums of gradients often start as 0."""
+    return np.full(shape, float(value)) if np.ndim(value) == 0 else real(name, value, letters, shape)
+
+
+@contextmanager
+def named(**names):
+    """Errors of the engine begin with the name of an argument: put the caller's name there.
+
+    Examples
+    --------
+    >>> with named(h0="prev_h"):
+    ...     raise ValueError("h0 must be (N, H) = (2, 3); got (3, 2)")
+    Traceback (most recent call last):
+    ...
+    ValueError: prev_h must be (N, H) = (2, 3); got (3, 2)
+    """
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        name, _, rest = str(error).partition(" ")
+        if name not in names:
+            raise
+        raise type(error)(f"{names[name]} {rest}") from None
+
+
+def stack(matrices):
+    """One matrix per gate, each (H, K) and acting on columns -> (K, G*H), acting on rows; C-contiguous float64.
+
+    Examples
+    --------
+    >>> stack([np.array([[1, 2]]), np.array([[3, 4]])])
+    array([[1., 3.],
+           [2., 4.]])
+    """
+    H, K = np.shape(matrices[0])
+    stacked = np.empty((K, len(matrices) * H))
+    for k, matrix in enumerate(matrices):
+        if np.shape(matrix) != (H, K):
+            raise ValueError(f"the matrices of all gates must be {(H, K)}; got {np.shape(matrix)}")
+        stacked[:, k * H : (k + 1) * H] = np.transpose(matrix)
+    return stacked
+
+
+def unstack(weights, G):
+    """The inverse of :func:`stack`: (K, G*H) -> list of G fresh C-contiguous matrices (H, K)."""
+    H = weights.shape[-1] // G
+    return [weights[:, k * H : (k + 1) * H].T.copy() for k in range(G)]

@@ -1,0 +1,312 @@
+"""karpathy's ``min-char-rnn.py``, its LSTM and GRU descendants, and his batched LSTM with its GRU fork, on the engine.
+
+``lossFun`` of such a script reads the weights from globals; here they are arguments. To change a script over::
+
+    from rnncore.compat.min_char_rnn import char_rnn_loss
+
+    def lossFun(inputs, targets, hprev):
+        return char_rnn_loss(inputs, targets, hprev, Wxh, Whh, Why, bh, by)
+
+Where the functions differ from the originals:
+
+* Every softmax subtracts the maximum: logits above 709 give probabilities, not NaN.
+* An id outside of the vocabulary is a ValueError; a negative one counted from the end.
+* All results are fresh arrays. The batched ``forward`` returned its final states as views of its cache.
+* The batched classes as published are Python 2. What only the LSTM's cache kept for itself is computed on demand.
+
+The arguments are never written and the weights are read anew on every call.
+"""
+
+import dataclasses
+
+import numpy as np
+
+from .. import functional
+from .layout import reorder, stack, unstack
+
+__all__ = ["GRU", "LSTM", "char_gru_loss", "char_lstm_loss", "char_rnn_loss"]
+
+#: The originals clip every entry of every gradient to +-CLIP.
+CLIP = 5
+
+
+# ---- one text at a time, by characters ------------------------------------------------------------------------------
+
+
+def char_rnn_loss(inputs, targets, hprev, Wxh, Whh, Why, bh, by):
+    """``lossFun`` of ``min-char-rnn.py``: summed cross-entropy of one text and its gradients, clipped to +-5.
+
+    Parameters
+    ----------
+    inputs, targets : sequences of T ints
+        Ids in [0, V).
+    hprev : array (H, 1)
+    Wxh, Whh, Why : arrays (H, V), (H, H), (V, H)
+    bh, by : arrays (H, 1), (V, 1)
+
+    Returns
+    -------
+    loss : float64
+    dWxh, dWhh, dWhy, dbh, dby : ndarrays like the weights
+    h : ndarray (H, 1)
+        The last state.
+
+    Examples
+    --------
+    >>> Wxh, Whh, Why, bh, by = (np.zeros(shape) for shape in [(3, 4), (3, 3), (4, 3), (3, 1), (4, 1)])
+    >>> loss, *gradients, h = char_rnn_loss([0, 1], [1, 2], np.zeros((3, 1)), Wxh, Whh, Why, bh, by)
+    >>> round(float(loss), 4), gradients[4].ravel().tolist()
+    (2.7726, [0.5, -0.5, -0.5, 0.5])
+    """
+    ids = _clean_ids("inputs", inputs, np.shape(Wxh)[1])
+    loss, gradients, h = rnn_step(ids, targets, hprev, stack([Wxh]), Whh, Why, bh, by)
+    dWxh, dWhh, dWhy, dbh, dby = gradients
+    return loss, *(gradient.copy() for gradient in (dWxh.T, dWhh.T, dWhy.T, dbh, dby)), h
+
+
+def char_lstm_loss(inputs, targets, hprev, cprev, Wf, bf, Wi, bi, Wcc, bcc, Wo, bo, Wy, by):
+    """``lossFun`` of eliben's ``min-char-lstm.py``, gradients clipped to +-5.
+
+    Parameters
+    ----------
+    inputs, targets : sequences of T ints
+        Ids in [0, V).
+    hprev, cprev : arrays (H, 1)
+    Wf, Wi, Wcc, Wo : arrays (H, V + H)
+        Act on the column [x; h].
+    bf, bi, bcc, bo : arrays (H, 1)
+    Wy, by : arrays (V, H), (V, 1)
+
+    Returns
+    -------
+    loss : float64
+    dWf, dbf, dWi, dbi, dWcc, dbcc, dWo, dbo, dWy, dby : ndarrays like the weights
+    h, c : ndarrays (H, 1)
+        The last states.
+    """
+    V = np.shape(Wy)[0]
+    W, b = stack([Wi, Wf, Wcc, Wo]), _row(bi, bf, bcc, bo)
+    ids = _clean_ids("inputs", inputs, V)
+    h, (h_n, c_n), cache = functional.lstm_forward(ids[:, None], W[:V], W[V:], b, _row(hprev)[None], _row(cprev)[None])
+    loss, dh, dWy, dby = _head(h, Wy, by, targets)
+    g = functional.lstm_backward(dh, cache)
+    dWi, dWf, dWcc, dWo = unstack(np.concatenate([g.dWx, g.dWh]), 4)
+    dbi, dbf, dbcc, dbo = g.db.reshape(4, -1, 1).copy()
+    gradients = dWf, dbf, dWi, dbi, dWcc, dbcc, dWo, dbo, dWy.T.copy(), dby
+    for gradient in gradients:
+        np.clip(gradient, -CLIP, CLIP, out=gradient)
+    return loss, *gradients, h_n.T, c_n.T
+
+
+def char_gru_loss(inputs, targets, hprev, Wy, Wh, Wr, Wz, Uh, Ur, Uz, by, bh, br, bz):
+    """``lossFun`` of erikvdplas' ``gru`` (``main.py``); the gradients are not clipped.
+
+    ``n = tanh(Wh x + Uh (r h') + bh)``, ``h = z h' + (1-z) n``.
+
+    Parameters
+    ----------
+    inputs, targets : sequences of T ints
+        Ids in [0, V).
+    hprev : array (H, 1)
+    Wy : array (V, H)
+    Wh, Wr, Wz : arrays (H, V)
+    Uh, Ur, Uz : arrays (H, H)
+    by, bh, br, bz : arrays (V, 1), and (H, 1)
+
+    Returns
+    -------
+    loss : float64
+    dWy, dWh, dWr, dWz, dUh, dUr, dUz, dby, dbh, dbr, dbz : ndarrays like the weights
+    h : ndarray (H, 1)
+        The last state.
+    """
+    weights = stack([Wr, Wz, Wh]), stack([Ur, Uz, Uh]), _row(br, bz, bh)
+    ids = _clean_ids("inputs", inputs, len(weights[0]))
+    h, h_n, cache = functional.gru_forward(ids[:, None], *weights, _row(hprev)[None], update="old")
+    loss, dh, dWy, dby = _head(h, Wy, by, targets)
+    g = functional.gru_backward(dh, cache)
+    dWr, dWz, dWh = unstack(g.dWx, 3)
+    dUr, dUz, dUh = unstack(g.dWh, 3)
+    dbr, dbz, dbh = (gradient.copy() for gradient in g.db.reshape(3, -1, 1))
+    return loss, dWy.T.copy(), dWh, dWr, dWz, dUh, dUr, dUz, dby, dbh, dbr, dbz, h_n.T
+
+
+def rnn_step(ids, targets, hprev, table, Whh, Why, bh, by):
+    """Loss, clipped gradients and last state of a text: what ``min-char-rnn`` and Dinosaurus Island do at every step.
+
+    ids (T,) in [0, D); table (D, H): the columns of Wxh as rows, C-contiguous; the others as in :func:`char_rnn_loss`
+    -> loss, (dtable (D, H), dWhh.T, dWhy.T, dbh, dby), h (H, 1), where the gradients are parts of one array
+    """
+    (D, H), V = table.shape, np.shape(Why)[0]
+    h, h_n, cache = functional.rnn_forward(ids[:, None], table, stack([Whh]), _row(bh), _row(hprev)[None])
+    together = np.zeros((D + H + V + 1) * H + V)
+    dtable, dWhh, dWhy, dbh, dby = _parts(together, (D, H), (H, H), (H, V), (H, 1), (V, 1))
+    loss, dh, _, _ = _head(h, Why, by, targets, dWhy, dby.reshape(-1))
+    into = {"dWx": dtable, "dWh": dWhh, "db": dbh.reshape(-1)}
+    functional.side_by_side(functional.rnn_backward, [{"dh": dh, "cache": cache}], [into])
+    np.clip(together, -CLIP, CLIP, out=together)
+    return loss, (dtable, dWhh, dWhy, dbh, dby), h_n.T
+
+
+def _parts(array, *shapes):
+    """Views of these shapes of a flat array, one after the other."""
+    begin = 0
+    for rows, columns in shapes:
+        end = begin + rows * columns
+        yield array[begin:end].reshape(rows, columns)
+        begin = end
+
+
+def _head(h, Wy, by, targets, dW=None, db=None):
+    """h (T, 1, H) -> loss, dh (T, 1, H), dW (H, V) = dWy.T, dby (V, 1); dW and db, if given, start as zeros."""
+    (T, _, H), V = h.shape, np.shape(Wy)[0]
+    if len(targets) < T:
+        raise ValueError(f"targets must be as many as inputs, {T}; got {len(targets)}")
+    targets = _clean_ids("targets", targets[:T], V)
+    if dW is None:
+        dW, db = np.zeros((H, V)), np.zeros(V)
+    losses, dh = functional.softmax_head(h.reshape(T, H), stack([Wy]), _row(by), targets, np.ones(T), dW, db)
+    return losses.sum(), dh.reshape(T, 1, H), dW, db.reshape(V, 1)
+
+
+def _row(*columns):
+    """Columns (H, 1) -> one row (G*H,), float64."""
+    return np.concatenate([np.asarray(column, np.float64).reshape(-1) for column in columns])
+
+
+def _clean_ids(name, ids, V):
+    """-> int64 (T,), in [0, V)"""
+    ids = np.asarray(ids)
+    if ids.ndim != 1 or (ids.size and ids.dtype.kind not in "iu"):
+        raise TypeError(f"{name} must be a sequence of integer ids; got shape {ids.shape}, dtype {ids.dtype}")
+    return functional.clean_ids(ids.astype(np.int64, copy=False), V, name, "V")
+
+
+# ---- batches, time first --------------------------------------------------------------------------------------------
+
+
+class _LSTMCache(dict):
+    """What ``LSTM.backward`` needs; what else the original keeps is computed when it is asked for."""
+
+    def __missing__(self, key):
+        if key == "Hin":
+            X, before = self["X"], np.concatenate([self["h0"][None], self["Hout"]])[:-1]
+            value = np.concatenate([np.ones((*X.shape[:2], 1)), X, before], axis=-1)
+        elif key == "IFOG":
+            value = self["Hin"] @ self["WLSTM"]
+        elif key == "IFOGf":
+            value = reorder(self["engine"].gates, "ifgo", "ifog")
+        elif key == "Ct":
+            value = np.tanh(self["C"])
+        else:
+            raise KeyError(key)
+        return self.setdefault(key, value)
+
+
+class LSTM:
+    """karpathy's batched LSTM (gist 587454dc0146a6ae21fc): blocks i f o g, input row [1, x, h].
+
+    Examples
+    --------
+    >>> WLSTM = LSTM.init(3, 5)
+    >>> Hout, Cn, Hn, cache = LSTM.forward(np.ones((7, 2, 3)), WLSTM)
+    >>> dX, dWLSTM, dc0, dh0 = LSTM.backward(np.ones_like(Hout), cache)
+    >>> Hout.shape, dWLSTM.shape
+    ((7, 2, 5), (9, 20))
+    """
+
+    @staticmethod
+    def init(input_size, hidden_size, fancy_forget_bias_init=3):
+        """-> WLSTM (1 + I + d, 4d) from NumPy's global generator; row 0 is the bias, 0 but for the forget gate."""
+        WLSTM = np.random.randn(1 + input_size + hidden_size, 4 * hidden_size)  # noqa: NPY002
+        WLSTM /= np.sqrt(input_size + hidden_size)
+        WLSTM[0] = 0
+        WLSTM[0, hidden_size : 2 * hidden_size] = fancy_forget_bias_init
+        return WLSTM
+
+    @staticmethod
+    def forward(X, WLSTM, c0=None, h0=None):
+        """X (n, b, I), WLSTM (1 + I + d, 4d), c0 and h0 (b, d) or None -> Hout (n, b, d), Cn, Hn (b, d), cache.
+
+        cache is a dict with the keys of the original: WLSTM, Hout, IFOGf, IFOG, C, Ct, Hin, c0, h0.
+        """
+        X = np.asarray(X, np.float64)
+        Wx, Wh, b = _blocks(WLSTM, X, "ifog", "ifgo")
+        c0, h0 = (_state(state, X.shape[1], len(Wh)) for state in (c0, h0))
+        Hout, (Hn, Cn), cache = functional.lstm_forward(X, Wx, Wh, b, h0, c0)
+        return Hout, Cn, Hn, _LSTMCache(WLSTM=WLSTM, X=X, Hout=cache.h, C=cache.c, c0=c0, h0=h0, engine=cache)
+
+    @staticmethod
+    def backward(dHout_in, cache, dcn=None, dhn=None):
+        """dHout_in (n, b, d), dcn and dhn (b, d) or None -> dX (n, b, I), dWLSTM (1 + I + d, 4d), dc0, dh0 (b, d)."""
+        return _backward(functional.lstm_backward, dHout_in, cache, "WLSTM", "ifog", "ifgo", dh_n=dhn, dc_n=dcn)
+
+
+class GRU:
+    """The GRU fork of :class:`LSTM`: blocks z r c, input row [1, x, h].
+
+    ``c = tanh(x Wxc + (r h') Whc + bc)``, ``h = (1-z) h' + z c``.
+
+    Examples
+    --------
+    >>> WGRU = GRU.init(3, 5)
+    >>> Hout, Hn, cache = GRU.forward(np.ones((7, 2, 3)), WGRU)
+    >>> dX, dWGRU, dh0 = GRU.backward(np.ones_like(Hout), cache)
+    >>> Hout.shape, dWGRU.shape
+    ((7, 2, 5), (9, 15))
+    """
+
+    @staticmethod
+    def init(input_size, hidden_size):
+        """-> WGRU (1 + I + d, 3d) from NumPy's global generator; row 0 is the bias, 0."""
+        WGRU = np.random.randn(1 + input_size + hidden_size, 3 * hidden_size)  # noqa: NPY002
+        WGRU /= np.sqrt(input_size + hidden_size)
+        WGRU[0] = 0
+        return WGRU
+
+    @staticmethod
+    def forward(X, WGRU, h0=None):
+        """X (n, b, I), WGRU (1 + I + d, 3d), h0 (b, d) or None -> Hout (n, b, d), Hn (b, d), cache (a dict)."""
+        X = np.asarray(X, np.float64)
+        Wx, Wh, b = _blocks(WGRU, X, "zrc", "rzc")
+        h0 = _state(h0, X.shape[1], len(Wh))
+        Hout, Hn, cache = functional.gru_forward(X, Wx, Wh, b, h0)
+        return Hout, Hn, {"WGRU": WGRU, "X": X, "Hout": cache.h, "h0": h0, "engine": cache}
+
+    @staticmethod
+    def backward(dH, cache, dhn=None):
+        """dH (n, b, d), dhn (b, d) or None -> dX (n, b, I), dWGRU (1 + I + d, 3d), dh0 (b, d)."""
+        return _backward(functional.gru_backward, dH, cache, "WGRU", "zrc", "rzc", dh_n=dhn)
+
+
+def _blocks(W, X, given, wanted):
+    """W (1 + I + d, G*d) -> Wx (I, G*d), Wh (d, G*d), b (G*d,), blocks in the order of the engine."""
+    if X.ndim != 3:
+        raise ValueError(f"X must be (n, b, I); got {X.shape}")
+    G, end, shape = len(given), 1 + X.shape[2], np.shape(W)
+    if len(shape) != 2 or shape[1] % G or shape[0] != end + shape[1] // G:
+        raise ValueError(f"W must be (1 + I + d, {G}d) with I = {X.shape[2]} as in X; got {shape}")
+    W = reorder(np.asarray(W, np.float64), given, wanted)
+    return W[1:end], W[end:], W[0]
+
+
+def _state(state, b, d):
+    return np.zeros((b, d)) if state is None else np.array(state, np.float64)
+
+
+def _cotangent(value):
+    return None if value is None else np.asarray(value, np.float64)
+
+
+def _backward(backward, dH, cache, name, given, wanted, **carried):
+    """-> dX, dW, [dc0,] dh0, with the weights as they are now, as in the originals."""
+    weights, kept = _blocks(cache[name], cache["X"], given, wanted), cache["engine"]
+    if [w.shape for w in weights] != [w.shape for w in kept._weights[:3]]:
+        raise ValueError(f"{name} was {(1 + sum(map(len, kept._weights[:2])), *kept._weights[2].shape)} in forward")
+    kept = dataclasses.replace(kept, _weights=(*weights, None, None))
+    end = 1 + len(weights[0])
+    dW = np.zeros((end + len(weights[1]), len(weights[2])))
+    into = {"dWx": dW[1:end], "dWh": dW[end:], "db": dW[0]}
+    arguments = {"dh": _cotangent(dH), "cache": kept} | {key: _cotangent(value) for key, value in carried.items()}
+    (g,) = functional.side_by_side(backward, [arguments], [into])
+    return g.dx, reorder(dW, wanted, given), *((g.dc0,) if hasattr(g, "dc0") else ()), g.dh0
