@@ -9,6 +9,12 @@ __all__ = ["fused_softmax_cross_entropy", "sigmoid_cross_entropy", "softmax_cros
 _REDUCTIONS = ("mean", "sum", "none")
 
 
+def sigmoid(x):
+    """``1 / (1 + exp(-x))`` of an array of any shape, without overflow for large values of either sign."""
+    decay = np.exp(-np.abs(x))
+    return np.where(x >= 0, 1, decay) / (1 + decay)
+
+
 def softmax_cross_entropy(logits, targets, lengths=None, *, weights=None, reduction="mean", out=None):
     """``-log softmax(y)[target]`` at every valid step, and its gradient ``softmax(y) - onehot(target)``.
 
@@ -168,8 +174,7 @@ def sigmoid_cross_entropy(logits, targets, lengths=None, *, weights=None, reduct
     # log(1 + exp(y)) - t y, written so that exp never overflows
     decay = np.exp(-np.abs(y))
     losses = (np.maximum(y, 0) - t * y + np.log1p(decay)).sum(axis=-1, dtype=np.float64)
-    sigmoid = np.where(y >= 0, 1, decay) / (1 + decay)
-    dlogits = (sigmoid - t) * (weights * scale)[..., None].astype(y.dtype)
+    dlogits = (np.where(y >= 0, 1, decay) / (1 + decay) - t) * (weights * scale)[..., None].astype(y.dtype)
     return _reduce(losses, weights, scale, reduction), dlogits
 
 

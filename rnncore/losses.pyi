@@ -7,6 +7,7 @@ from .layers import Dense
 Array = NDArray[Any]
 Reduction = Literal["mean", "sum", "none"]
 
+def sigmoid(x: Array) -> Array: ...
 def softmax_cross_entropy(
     logits: ArrayLike,
     targets: ArrayLike,

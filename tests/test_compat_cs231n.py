@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
+from layouts import assert_near, backwards, contiguous, sparse, time_first, transposed
+from problems import TOLERANCE
 
 from rnncore.compat import cs231n
 
-TOLERANCE = {"float64": 1e-10, "float32": 2e-5}
 SIZES = [(3, 5, 4, 6), (1, 7, 3, 5), (4, 1, 2, 3), (2, 4, 3, 1), (1, 1, 1, 1), (5, 17, 20, 33)]  # N T D H
 
 
@@ -50,31 +51,6 @@ def plain_lstm(x, h0, Wx, Wh, b, dh, c0=None, dc_n=0):
     return h, (dx, carried, dWx, dWh, db), cs[-1], dc
 
 
-def same(got, wanted, dtype):
-    for a, b in zip(got, wanted, strict=True):
-        assert a.dtype == dtype
-        assert a.shape == b.shape
-        assert np.abs(a - b).max(initial=0) <= TOLERANCE[dtype] * max(1, np.abs(b).max(initial=0))
-
-
-def contiguous(a):
-    return a
-
-
-def transposed(a):
-    return a.T.copy().T
-
-
-def backwards(a):
-    return a[::-1].copy()[::-1]
-
-
-def sparse(a):
-    wide = np.zeros((*a.shape[:-1], 2 * a.shape[-1]), a.dtype)
-    wide[..., ::2] = a
-    return wide[..., ::2]
-
-
 def problem(sizes, G, dtype, lay=contiguous):
     """-> x, h0, Wx, Wh, b, dh in some layout, read-only, and in float64."""
     N, T, D, H = sizes
@@ -98,11 +74,11 @@ def test_sequences(sizes, dtype, lay):
         (*inputs, dh), exact = problem(sizes, G, dtype, lay)
         h, cache = forward(*inputs)
         wanted, gradients, *_ = plain(*exact)
-        same([h], [wanted], dtype)
+        assert_near([h], [wanted], dtype)
         h[...] = 7  # the result is the caller's
         for _ in range(2):
             found = backward(dh, cache)
-            same(found, gradients, dtype)
+            assert_near(found, gradients, dtype)
             for array in found:
                 array[...] = 7
 
@@ -114,8 +90,8 @@ def test_steps(sizes, dtype, lay):
     (x, h0, Wx, Wh, b, dh), exact = problem(sizes, 1, dtype, lay)
     next_h, cache = cs231n.rnn_step_forward(x[:, 0], h0, Wx, Wh, b)
     h, (dx, *gradients) = plain_rnn(*exact)
-    same([next_h], [h[:, 0]], dtype)
-    same(cs231n.rnn_step_backward(dh[:, 0], cache), [dx[:, 0], *gradients], dtype)
+    assert_near([next_h], [h[:, 0]], dtype)
+    assert_near(cs231n.rnn_step_backward(dh[:, 0], cache), [dx[:, 0], *gradients], dtype)
 
     (x, h0, Wx, Wh, b, dh), exact = problem(sizes, 4, dtype, lay)
     rng = np.random.default_rng(5)
@@ -123,12 +99,12 @@ def test_steps(sizes, dtype, lay):
     kept = dc.copy()
     next_h, next_c, cache = cs231n.lstm_step_forward(x[:, 0], h0, c0, Wx, Wh, b)
     h, (dx, dh0, *gradients), c, dc0 = plain_lstm(*exact, c0.astype(float), dc.astype(float))
-    same([next_h, next_c], [h[:, 0], c], dtype)
+    assert_near([next_h, next_c], [h[:, 0], c], dtype)
     next_h[...] = next_c[...] = 7
-    same(cs231n.lstm_step_backward(dh[:, 0], dc, cache), [dx[:, 0], dh0, dc0, *gradients], dtype)
+    assert_near(cs231n.lstm_step_backward(dh[:, 0], dc, cache), [dx[:, 0], dh0, dc0, *gradients], dtype)
     assert (dc == kept).all()
     gradients = cs231n.lstm_step_backward(dh[:, 0], 0, cache)
-    same(gradients, cs231n.lstm_step_backward(dh[:, 0], np.zeros_like(dc), cache), dtype)
+    assert_near(gradients, cs231n.lstm_step_backward(dh[:, 0], np.zeros_like(dc), cache), dtype)
 
 
 def line(low, high, *shape):
@@ -172,10 +148,6 @@ def test_no_step_and_no_sequence():
         assert (loss, dx.shape) == (0, (N, T, 5))
 
 
-def time_first(a):
-    return np.swapaxes(np.swapaxes(a, 0, 1).copy(), 0, 1)
-
-
 @pytest.mark.parametrize("dtype", TOLERANCE)
 @pytest.mark.parametrize("lay", [contiguous, time_first, transposed, backwards, sparse])
 @pytest.mark.parametrize("other", [contiguous, time_first])
@@ -184,17 +156,19 @@ def test_heads(dtype, lay, other):
     N, T, D, M = 3, 4, 5, 6
     x, w, b, dout = (rng.normal(size=s).astype(dtype) for s in [(N, T, D), (D, M), (M,), (N, T, M)])
     out, cache = cs231n.temporal_affine_forward(lay(x), other(w), b)
-    same([out], [np.einsum("ntd,dm->ntm", x, w) + b], dtype)
+    assert_near([out], [np.einsum("ntd,dm->ntm", x, w) + b], dtype)
     out[...] = 7
     wanted = np.einsum("ntm,dm->ntd", dout, w), np.einsum("ntd,ntm->dm", x, dout), dout.sum(axis=(0, 1))
     for _ in range(2):
-        same(cs231n.temporal_affine_backward(other(dout), cache), wanted, dtype)
+        assert_near(cs231n.temporal_affine_backward(other(dout), cache), wanted, dtype)
 
     w2 = rng.normal(size=(T * D, M)).astype(dtype)
     out, cache = cs231n.affine_forward(lay(x), w2, b)
-    same([out], [x.reshape(N, -1) @ w2 + b], dtype)
+    assert_near([out], [x.reshape(N, -1) @ w2 + b], dtype)
     d = dout[:, 0]
-    same(cs231n.affine_backward(d, cache), [(d @ w2.T).reshape(x.shape), x.reshape(N, -1).T @ d, d.sum(axis=0)], dtype)
+    assert_near(
+        cs231n.affine_backward(d, cache), [(d @ w2.T).reshape(x.shape), x.reshape(N, -1).T @ d, d.sum(axis=0)], dtype
+    )
 
     y, mask = rng.integers(M, size=(N, T)), rng.random((N, T)) < 0.6
     y[~mask] = -9
@@ -205,7 +179,7 @@ def test_heads(dtype, lay, other):
     assert loss == pytest.approx(wanted, rel=TOLERANCE[dtype])
     for n, t in zip(*np.nonzero(mask), strict=True):
         p[n, t, y[n, t]] -= 1
-    same([dx], [p * mask[..., None] / N], dtype)
+    assert_near([dx], [p * mask[..., None] / N], dtype)
 
 
 def test_star_import_brings_all_of_the_assignment():
@@ -229,14 +203,14 @@ def test_words(dtype):
     rng = np.random.default_rng(1)
     W, ids = rng.normal(size=(5, 3)).astype(dtype), rng.integers(5, size=(4, 6)).astype(np.int32)
     out, cache = cs231n.word_embedding_forward(ids, W)
-    same([out], [W[ids]], dtype)
+    assert_near([out], [W[ids]], dtype)
     out[...] = 7
     ids[0] = (ids[0] + 1) % 5  # the cache keeps its own
     ids[0] = (ids[0] - 1) % 5
     dout = rng.normal(size=(4, 6, 3)).astype(dtype)
     wanted = np.zeros((5, 3))
     np.add.at(wanted, ids, dout)
-    same([cs231n.word_embedding_backward(time_first(dout), cache)], [wanted], dtype)
+    assert_near([cs231n.word_embedding_backward(time_first(dout), cache)], [wanted], dtype)
     assert cs231n.word_embedding_forward(ids[:, 0], W)[0].shape == (4, 3)
 
 

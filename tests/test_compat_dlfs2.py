@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
+from layouts import assert_near, backwards, contiguous, time_first, transposed
+from problems import TOLERANCE
 
 from rnncore.compat import dlfs2
 
-TOLERANCE = {"float64": 1e-10, "float32": 2e-5}
 SIZES = [
     (3, 5, 4, 6),
     (1, 7, 3, 5),
@@ -86,29 +87,6 @@ def plain(kind, xs, weights, dhs, h=None, c=None):
     return hs, h, c, dxs, dh, dweights
 
 
-def same(got, wanted, dtype):
-    for a, b in zip(got, wanted, strict=True):
-        assert a.dtype == dtype
-        assert a.shape == b.shape
-        assert np.abs(a - b).max(initial=0) <= TOLERANCE[dtype] * max(1, np.abs(b).max(initial=0))
-
-
-def contiguous(a):
-    return a
-
-
-def transposed(a):
-    return a.T.copy().T
-
-
-def backwards(a):
-    return a[::-1, ::-1].copy()[::-1, ::-1]
-
-
-def time_first(a):
-    return np.swapaxes(np.swapaxes(a, 0, 1).copy(), 0, 1)
-
-
 def weights_of(kind, D, H, dtype, lay=contiguous, seed=0):
     rng, G = np.random.default_rng([seed, D, H]), GATES[kind]
     Wx, Wh, b = (rng.normal(size=s) * max(s[0], 1) ** -0.5 for s in [(D, G * H), (H, G * H), (G * H,)])
@@ -136,11 +114,11 @@ def test_time_layers(kind, sizes, dtype, lay):
     hs, h, c, dxs, dh, dweights = plain(kind, *exact(xs), exact(*weights), *exact(dhs))
     for _ in range(2):  # not stateful: the second time is as the first
         found = layer.forward(xs)
-        same([found, layer.h], [hs, h], dtype)
+        assert_near([found, layer.h], [hs, h], dtype)
         if kind == "LSTM":
-            same([layer.c], [c], dtype)
+            assert_near([layer.c], [c], dtype)
         found[...] = 7
-        same([layer.backward(dhs), layer.dh, *layer.grads], [dxs, dh, *dweights], dtype)
+        assert_near([layer.backward(dhs), layer.dh, *layer.grads], [dxs, dh, *dweights], dtype)
         assert all(a is b for a, b in zip(layer.grads, grads, strict=True))
         for grad in grads:
             grad *= 0.5  # as clip_grads
@@ -155,15 +133,15 @@ def test_stateful_chunks(kind, dtype):
     h = c = None
     for chunk in (slice(0, 3), slice(3, 4), slice(4, 8)):
         hs, h, c, dxs, dh, dweights = plain(kind, *exact(xs[:, chunk]), exact(*weights), *exact(dhs[:, chunk]), h, c)
-        same([layer.forward(xs[:, chunk])], [hs], dtype)
-        same([layer.backward(dhs[:, chunk]), layer.dh, *layer.grads], [dxs, dh, *dweights], dtype)
-    same([layer.h], [h], dtype)
+        assert_near([layer.forward(xs[:, chunk])], [hs], dtype)
+        assert_near([layer.backward(dhs[:, chunk]), layer.dh, *layer.grads], [dxs, dh, *dweights], dtype)
+    assert_near([layer.h], [h], dtype)
     layer.reset_state()
     assert layer.h is None
     assert layer.forward(xs[:1]).shape == (1, 8, 6)  # another batch size, after a reset
     layer.set_state(h)  # in float64: the layer stays in its own dtype
     zeros = None if kind == "LSTM" else c
-    same([layer.forward(xs)], [plain(kind, *exact(xs), exact(*weights), *exact(dhs), h, zeros)[0]], dtype)
+    assert_near([layer.forward(xs)], [plain(kind, *exact(xs), exact(*weights), *exact(dhs), h, zeros)[0]], dtype)
 
 
 def test_set_state_of_both():
@@ -172,7 +150,7 @@ def test_set_state_of_both():
     layer = dlfs2.TimeLSTM(*weights, stateful=True)
     layer.set_state(h, c)
     wanted = plain("LSTM", xs, weights, dhs, h, c)
-    same([layer.forward(xs), layer.backward(dhs), layer.dh], [wanted[0], wanted[3], wanted[4]], "float64")
+    assert_near([layer.forward(xs), layer.backward(dhs), layer.dh], [wanted[0], wanted[3], wanted[4]], "float64")
 
 
 @pytest.mark.parametrize("kind", LAYERS)
@@ -182,7 +160,7 @@ def test_a_state_of_batch_one_serves_all(kind):
     layer = LAYERS[kind](*weights, stateful=True)
     layer.set_state(h)
     hs, _, _, dxs, dh, dweights = plain(kind, xs, weights, dhs, h.repeat(3, axis=0))
-    same([layer.forward(xs), layer.backward(dhs), layer.dh, *layer.grads], [hs, dxs, dh, *dweights], "float64")
+    assert_near([layer.forward(xs), layer.backward(dhs), layer.dh, *layer.grads], [hs, dxs, dh, *dweights], "float64")
 
 
 @pytest.mark.parametrize("kind", LAYERS)
@@ -195,11 +173,11 @@ def test_weights_are_read_live(kind):
         param *= 0.5
     changed = layer.forward(xs)
     assert np.abs(changed - before).max() > 1e-3
-    same([changed], [plain(kind, xs, weights, dhs)[0]], "float64")
+    assert_near([changed], [plain(kind, xs, weights, dhs)[0]], "float64")
     other = weights_of(kind, 4, 6, "float64", seed=9)
     layer.params[0] = other[0]
     wanted = plain(kind, xs, [other[0], *weights[1:]], dhs)
-    same([layer.forward(xs), layer.backward(dhs), *layer.grads], [wanted[0], wanted[3], *wanted[5]], "float64")
+    assert_near([layer.forward(xs), layer.backward(dhs), *layer.grads], [wanted[0], wanted[3], *wanted[5]], "float64")
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
@@ -213,16 +191,16 @@ def test_cells(kind, dtype, N):
     if kind == "LSTM":
         states, cotangents, wanted = [h, c], [dh, dc], [new_h, new_c]
     found = layer.forward(x, *states)
-    same([found] if kind != "LSTM" else found, wanted, dtype)
+    assert_near([found] if kind != "LSTM" else found, wanted, dtype)
     dx, dh_prev, dc_prev, *dweights = back(*exact(dh, dc))
     wanted = [dx, dh_prev, dc_prev][: 1 + len(states)]
     grads = list(layer.grads)
-    same(layer.backward(*cotangents), wanted, dtype)
-    same(grads, dweights, dtype)
+    assert_near(layer.backward(*cotangents), wanted, dtype)
+    assert_near(grads, dweights, dtype)
     if kind == "LSTM":  # sums of gradients start as 0
-        same(layer.backward(dh, 0), back(*exact(dh), 0)[:3], dtype)
+        assert_near(layer.backward(dh, 0), back(*exact(dh), 0)[:3], dtype)
     if kind == "GRU":
-        same([layer.dWx, layer.dWh, layer.db], dweights, dtype)
+        assert_near([layer.dWx, layer.dWh, layer.db], dweights, dtype)
 
 
 @pytest.mark.parametrize("kind", LAYERS)
@@ -239,8 +217,8 @@ def test_a_step_keeps_what_its_backward_pass_needs(kind, N):
         array[...] = 7
     wanted = back(dh, 0 * dh)
     found = layer.backward(dh, 0) if kind == "LSTM" else layer.backward(dh)
-    same(found[1:2], wanted[1:2], "float64")
-    same(layer.grads[1:], wanted[4:], "float64")
+    assert_near(found[1:2], wanted[1:2], "float64")
+    assert_near(layer.grads[1:], wanted[4:], "float64")
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
@@ -256,12 +234,12 @@ def test_both_directions(dtype, stateful):
         (x, d) = exact(xs, dhs)
         a = plain("LSTM", x, exact(*one), d[..., :6], *states[:2])
         b = plain("LSTM", x[:, ::-1], exact(*two), d[:, ::-1, 6:], *states[2:])
-        same([layer.forward(xs)], [np.concatenate([a[0], b[0][:, ::-1]], axis=2)], dtype)
-        same([layer.backward(dhs), *grads], [a[3] + b[3][:, ::-1], *a[5], *b[5]], dtype)
+        assert_near([layer.forward(xs)], [np.concatenate([a[0], b[0][:, ::-1]], axis=2)], dtype)
+        assert_near([layer.backward(dhs), *grads], [a[3] + b[3][:, ::-1], *a[5], *b[5]], dtype)
         states = [a[1], a[2], b[1], b[2]] if stateful else states
     layer.params[3] = one[0]
     b = plain("LSTM", x[:, ::-1], exact(one[0], *two[1:]), d[:, ::-1, 6:], *states[2:])
-    same([layer.forward(xs)[..., 6:]], [b[0][:, ::-1]], dtype)
+    assert_near([layer.forward(xs)[..., 6:]], [b[0][:, ::-1]], dtype)
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
@@ -277,17 +255,17 @@ def test_heads(dtype, tied, lay):
     assert np.shares_memory(W, embed_W) == tied
     for _ in range(2):
         vectors = embedding.forward(lay(ids))
-        same([vectors, affine.forward(lay(vectors))], [embed_W[ids], embed_W[ids] @ W + b], dtype)
+        assert_near([vectors, affine.forward(lay(vectors))], [embed_W[ids], embed_W[ids] @ W + b], dtype)
         dx = affine.backward(dout)
         wanted = dout @ W.T, np.einsum("ntd,ntv->dv", embed_W[ids], dout), dout.sum(axis=(0, 1))
-        same([dx, *affine.grads], wanted, dtype)
+        assert_near([dx, *affine.grads], wanted, dtype)
         assert embedding.backward(lay(dx)) is None
         table = np.zeros((V, D))
         np.add.at(table, ids, dx)
-        same(embedding.grads, [table], dtype)
+        assert_near(embedding.grads, [table], dtype)
         embed_W *= 0.5  # both see it
     embedding.params[0] = embed_W + 1
-    same([embedding.forward(ids)], [embed_W[ids] + 1], dtype)
+    assert_near([embedding.forward(ids)], [embed_W[ids] + 1], dtype)
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
@@ -308,7 +286,7 @@ def test_loss(dtype, lay):
         gradient = (p - onehot) * mask[..., None] / mask.sum()
         for dout in (1, 1, 2.5):
             dx = layer.backward(dout) if dout != 1 else layer.backward()
-            same([dx], [gradient * dout], dtype)
+            assert_near([dx], [gradient * dout], dtype)
             dx[...] = 7
     assert layer.forward(xs, np.full((3, 4), -1)) == 0
     assert not layer.backward().any()
@@ -321,7 +299,7 @@ def test_dropout():
     out = layer.forward(xs)
     np.random.seed(0)  # noqa: NPY002
     mask = (np.random.rand(3, 4, 5) > 0.3).astype("float32") / 0.7  # noqa: NPY002
-    same([out, layer.backward(xs)], [xs * mask, xs * mask], "float32")
+    assert_near([out, layer.backward(xs)], [xs * mask, xs * mask], "float32")
     layer.train_flg = False
     out = layer.forward(xs)
     assert (out == xs).all()
@@ -344,8 +322,8 @@ def test_no_step_and_no_sequence(kind):
 def test_integers_and_other_floats_become_the_dtype_of_the_weights():
     weights = weights_of("GRU", 4, 6, "float32")
     layer, xs = dlfs2.TimeGRU(*weights), np.eye(4, dtype=int)[np.array([[0, 3], [2, 1]])]
-    same([layer.forward(xs)], [layer.forward(xs.astype("float32"))], "float32")
-    same([layer.forward(xs.astype("float64"))], [layer.forward(xs.astype("float32"))], "float32")
+    assert_near([layer.forward(xs)], [layer.forward(xs.astype("float32"))], "float32")
+    assert_near([layer.forward(xs.astype("float64"))], [layer.forward(xs.astype("float32"))], "float32")
 
 
 def test_errors_speak_batch_first():

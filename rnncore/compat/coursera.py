@@ -366,10 +366,19 @@ class _Run:
             for name in ("x", "h0", "c0", "gates", "c", "h")
         )
         kept = x, h0, c0, *(None if a is None else a.reshape(T * m, a.shape[-1]) for a in (gates, c, None, h))
-        sizes, dtype = (T, m, n_x, n_a), np.dtype(np.float64)
-        weights = *weights, None, None
         return functional.Cache(
-            *(kind, cell, sizes, dtype, None, None, False, None, None, weights, [(0, T)], kept),
+            kind,
+            _cell=cell,
+            _shape=(T, m, n_x, n_a),
+            _dtype=np.dtype(np.float64),
+            _packing=None,
+            _resets=None,
+            _reverse=False,
+            _x=None,
+            _ids=None,
+            _weights=(*weights, None, None),
+            _segments=[(0, T)],
+            _kept=kept,
         )
 
 

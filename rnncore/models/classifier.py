@@ -149,11 +149,7 @@ class SequenceClassifier(Labeller):
     def predict_proba(self, X, *, lengths=None):
         """Probability of every class.
 
-        Parameters
-        ----------
-        X : sequences, as in :meth:`fit`
-            Characters and words that were not in the training data are ``<unk>``.
-        lengths : integer array (N,), optional
+        SEEN
 
         Returns
         -------
@@ -170,10 +166,7 @@ class SequenceClassifier(Labeller):
     def predict(self, X, *, lengths=None):
         """The likeliest class of every sequence.
 
-        Parameters
-        ----------
-        X, lengths
-            As in :meth:`predict_proba`.
+        SEEN
 
         Returns
         -------
@@ -184,9 +177,13 @@ class SequenceClassifier(Labeller):
     def score(self, X, y, *, lengths=None):
         """Share of the sequences whose class is predicted rightly.
 
+        DATA
+
         Returns
         -------
         float
+
+        WRONG
         """
         predicted = self.predict(X, lengths=lengths)
         wanted = self._clean_targets("y", y, predicted)

@@ -66,6 +66,23 @@ callback : function or list of functions, optional
     Called with a :class:`Progress` after every update; training ends when one returns True.
 progress : bool
     Show a bar (needs tqdm).""",
+    "SEEN": """
+Parameters
+----------
+X : sequences, as in :meth:`fit`
+    Characters and words that were not in the training data are ``<unk>``.
+lengths : integer array (N,), optional
+    Of the rows of a padded array.""",
+    "DATA": """
+Parameters
+----------
+X, y, lengths
+    As in :meth:`fit`.""",
+    "WRONG": """
+Raises
+------
+TypeError, ValueError
+    An argument is wrong, or there is nothing to score; the message names it.""",
     "RAISES": """
 KeyboardInterrupt ends training early and keeps the parameters of the best epoch, or without validation data those of
 the moment.

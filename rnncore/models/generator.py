@@ -184,25 +184,28 @@ class SequenceGenerator(Estimator):
     def log_prob(self, X, y=None, *, lengths=None):
         """Log-probability (nats) of sequences, the end of tokens counted.
 
-        Parameters
-        ----------
-        X, y, lengths
-            As in :meth:`fit`.
+        DATA
 
         Returns
         -------
         ndarray (N,)
+
+        WRONG
         """
         return self._log_prob(X, y, lengths)
 
     def predict_proba(self, X, y=None, *, lengths=None):
         """Probabilities of every next step, given all steps before it.
 
+        DATA
+
         Returns
         -------
         list of N ndarrays (T, D)
             Row t is predicted from the steps before t. For tokens (T + 1, V): the last row tells what comes after
             the sequence; ids as in ``vocabulary``, or V - 1 for the end of sequences of ids.
+
+        WRONG
         """
         examples = self._scored(X, y, lengths)
         result = [None] * len(examples.inputs)
@@ -217,10 +220,14 @@ class SequenceGenerator(Estimator):
     def predict(self, X, y=None, *, lengths=None):
         """The likeliest next step at every step, given all steps before it.
 
+        DATA
+
         Returns
         -------
         list of N ndarrays
             Ids (T + 1,), or arrays (T, D) of 0 and 1: the labels with a probability of at least a half.
+
+        WRONG
         """
         probabilities = self.predict_proba(X, y, lengths=lengths)
         if self._input_format.holds_ids:
@@ -230,9 +237,13 @@ class SequenceGenerator(Estimator):
     def score(self, X, y=None, *, lengths=None):
         """Mean log-probability (nats) of a step: higher is better.
 
+        DATA
+
         Returns
         -------
         float
+
+        WRONG
         """
         examples = self._scored(X, y, lengths)
         if not examples.lengths.sum():

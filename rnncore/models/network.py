@@ -3,7 +3,7 @@
 import numpy as np
 
 from ..layers import dropout_mask
-from ..losses import fused_softmax_cross_entropy, sigmoid_cross_entropy
+from ..losses import fused_softmax_cross_entropy, sigmoid, sigmoid_cross_entropy
 
 
 class Trunk:
@@ -66,11 +66,7 @@ class Head:
     def probabilities(self, h):
         """h (..., H) -> (..., K)"""
         logits = self.dense(h)
-        if self.kind == "softmax":
-            return np.exp(log_softmax(logits))
-        # Of one sign at a time, so that exp never overflows.
-        decay = np.exp(-np.abs(logits))
-        return np.where(logits >= 0, 1, decay) / (1 + decay)
+        return np.exp(log_softmax(logits)) if self.kind == "softmax" else sigmoid(logits)
 
 
 def log_softmax(logits):

@@ -204,9 +204,13 @@ class EncoderDecoder(Estimator):
     def log_prob(self, X, y, *, lengths=None):
         """Log-probability (nats) of each sequence of y, its end counted, given that of X.
 
+        DATA
+
         Returns
         -------
         ndarray (N,)
+
+        WRONG
         """
         return self._log_prob(X, y, lengths)
 
@@ -294,9 +298,13 @@ class EncoderDecoder(Estimator):
     def score(self, X, y, *, lengths=None):
         """Share of the sequences that :meth:`predict` gets right as a whole.
 
+        DATA
+
         Returns
         -------
         float
+
+        WRONG
         """
         predicted = self.predict(X, lengths=lengths)
         wanted = self._clean_targets("y", y, predicted)

@@ -203,11 +203,7 @@ class SequenceTagger(Labeller):
     def predict_proba(self, X, *, lengths=None):
         """Probability of every class at every step.
 
-        Parameters
-        ----------
-        X : sequences, as in :meth:`fit`
-            Characters and words that were not in the training data are ``<unk>``.
-        lengths : integer array (N,), optional
+        SEEN
 
         Returns
         -------
@@ -230,10 +226,7 @@ class SequenceTagger(Labeller):
     def predict(self, X, *, lengths=None):
         """The likeliest label of every step.
 
-        Parameters
-        ----------
-        X, lengths
-            As in :meth:`predict_proba`.
+        SEEN
 
         Returns
         -------
@@ -248,9 +241,13 @@ class SequenceTagger(Labeller):
     def score(self, X, y, *, lengths=None):
         """Share of the labels that are predicted rightly, over all steps of all sequences.
 
+        DATA
+
         Returns
         -------
         float
+
+        WRONG
         """
         predicted = self.predict(X, lengths=lengths)
         wanted = self._clean_targets("y", y, predicted)
