@@ -20,7 +20,7 @@ __all__ = ["gru_backward", "gru_forward", "lstm_backward", "lstm_forward", "rnn_
 _FLOAT32, _FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 
 
-# ---- what native code needs to know of a cell: (kind, G, activation, variant, update) --------------------------------
+# ---- what native code needs to know of a cell: (kind, G, activation, variant, update, places) ------------------------
 
 
 def _choice(name, value, choices):
@@ -46,21 +46,25 @@ def _once(describe):
 
 @_once
 def rnn_cell(activation):
-    return _engine.KINDS["rnn"], 1, _choice("activation", activation, _engine.ACTIVATIONS), 0, 0
+    return _engine.KINDS["rnn"], 1, _choice("activation", activation, _engine.ACTIVATIONS), 0, 0, (0,)
 
 
 @_once
-def gru_cell(form, update):
-    variant = _choice("form", form, _engine.FORMS)
-    gates = 2 if form == "simplified" else 3
-    return _engine.KINDS["gru"], gates, 0, variant, _choice("update", update, _engine.UPDATES)
+def gru_cell(form, update, gate_order="rzn"):
+    variant, weighs = _choice("form", form, _engine.FORMS), _choice("update", update, _engine.UPDATES)
+    places = _choice("gate_order", gate_order, {"rzn": (0, 1, 2), "zrn": (1, 0, 2)})
+    if form == "simplified":
+        return _engine.KINDS["gru"], 2, 0, variant, weighs, (0, 1)
+    return _engine.KINDS["gru"], 3, 0, variant, weighs, places
 
 
 @_once
-def lstm_cell(has_peephole, peephole_output, output_activation):
+def lstm_cell(has_peephole, peephole_output, output_activation, gate_order="ifgo"):
     variant = _choice("peephole_output", peephole_output, _engine.PEEPHOLES)
     activation = _choice("output_activation", output_activation, _engine.OUTPUT_ACTIVATIONS)
-    return _engine.KINDS["lstm"], 4, activation, variant if has_peephole else 0, 0
+    if not isinstance(gate_order, str) or sorted(gate_order) != sorted("ifgo"):
+        raise ValueError(f"gate_order must be the letters i f g o in some order; got {gate_order!r}")
+    return _engine.KINDS["lstm"], 4, activation, variant if has_peephole else 0, 0, tuple(map(gate_order.index, "ifgo"))
 
 
 # ---- cleaning ---------------------------------------------------------------------------------------------------
@@ -79,9 +83,14 @@ def _is_dense(array, dtype):
     return array.dtype == dtype and array.flags.c_contiguous and array.flags.aligned
 
 
-def _takes(array, shape, dtype):
+def _is_dense_matrix(array, dtype):
+    """The same for a matrix of weights, which may be in Fortran order: the transpose of a dense one."""
+    return _is_dense(array, dtype) or _is_dense(array.T, dtype)
+
+
+def _takes(array, shape, dtype, is_dense=_is_dense):
     """Whether native code can write into ``array``, as an array of that shape and dtype."""
-    return type(array) is np.ndarray and array.shape == shape and _is_dense(array, dtype) and array.flags.writeable
+    return type(array) is np.ndarray and array.shape == shape and is_dense(array, dtype) and array.flags.writeable
 
 
 def _dense(array, dtype):
@@ -92,6 +101,15 @@ def _dense(array, dtype):
     if _is_dense(array, dtype):
         return array.view()
     return np.array(array, dtype, order="C")
+
+
+def _dense_matrix(array, dtype):
+    return array.view() if _is_dense_matrix(array, dtype) else np.array(array, dtype, order="C")
+
+
+def _like(make, matrix):
+    """A new matrix of the shape, and with the order in memory, of this one."""
+    return make(matrix.shape, matrix.dtype) if matrix.flags.c_contiguous else make(matrix.shape[::-1], matrix.dtype).T
 
 
 def _working_dtype(*arrays):
@@ -150,17 +168,66 @@ def _clean_resets(resets, T, N):
     return array.copy() if array.any() else None
 
 
-class _Packing(NamedTuple):
-    """Where the tokens of a ragged batch go: rows by falling length, time-major, no gaps.
+class PackedTokens(NamedTuple):
+    """A ragged batch as native code has it, and PyTorch's ``PackedSequence``: all arrays of tokens are (L, .).
 
-    order (N,): packed row -> row of the batch;  rows (T',): rows running at each step, T' the longest length;
-    offset (T',): first token of each step;  index (L,): token -> position in the flattened (T, N).
+    ``x`` of the forward functions may be one: ``h``, ``dh`` and ``dx`` are (L, .) then; rows of states are in packed
+    order, that of falling length.
     """
 
-    order: np.ndarray
-    rows: np.ndarray
-    offset: np.ndarray
-    index: np.ndarray
+    tokens: np.ndarray  # (L, D): the rows of step 0, those of step 1, ...
+    rows: np.ndarray  # (T,) integers, falling, at least 1: rows that run at each step
+
+
+@dataclass(slots=True)
+class _Packing:
+    """Where the tokens of a ragged batch are: rows by falling length, time-major, no gaps. So are the caller's."""
+
+    rows: np.ndarray  # (T',): rows running at each step, T' the longest length
+    offset: np.ndarray  # (T',): first token of each step
+
+    @classmethod
+    def of(cls, x):
+        """-> that of PackedTokens; ValueError, TypeError if they are none."""
+        rows, tokens = np.asarray(x.rows), np.asarray(x.tokens)
+        if rows.dtype.kind not in "iu" or rows.ndim != 1 or tokens.ndim != 2:
+            raise TypeError(f"tokens must be (L, D), rows (T,) integers; got {tokens.shape}, {rows.shape} {rows.dtype}")
+        rows = rows.astype(np.int64)
+        if (rows < 1).any() or (np.diff(rows) > 0).any() or rows.sum() != len(tokens):
+            raise ValueError(
+                f"rows must fall, be at least 1 and add up to the number of tokens, {len(tokens)}; got {rows}"
+            )
+        return cls(rows, np.cumsum(rows) - rows)
+
+    @property
+    def count(self):
+        return int(self.offset[-1] + self.rows[-1]) if len(self.rows) else 0  # L
+
+    def shape(self, T, N, K):
+        """Of an array of all tokens as the caller has it."""
+        return self.count, K
+
+    def take(self, array, tokens, dtype):
+        """These tokens, a slice, of the caller's array -> (count, K)"""
+        return _dense(array[tokens], dtype)
+
+    def put(self, array, tokens, values):
+        """values (count, K) into the caller's array"""
+        array[tokens] = values
+
+    def sort(self, states):
+        """(N, H) in the order of the batch -> in packed order; unsort the other way round."""
+        return states
+
+    unsort = sort
+
+
+@dataclass(slots=True)
+class _Scattering(_Packing):
+    """The tokens of a caller who has them padded, (T, N, K), and the rows in any order."""
+
+    order: np.ndarray  # (N,): packed row -> row of the batch
+    index: np.ndarray  # (L,): token -> position in the flattened (T, N)
 
     @classmethod
     def of(cls, lengths, N):
@@ -170,22 +237,34 @@ class _Packing(NamedTuple):
         offset = np.concatenate([[0], np.cumsum(rows)[:-1]]) if longest else rows
         step = np.repeat(np.arange(longest), rows)
         index = step * N + order[np.arange(len(step)) - offset[step]]
-        return cls(order, rows, offset, index)
+        return cls(rows, offset, order, index)
+
+    def shape(self, T, N, K):
+        return T, N, K
 
     def pack(self, array):
-        """(T, N, ...) -> (L, ...)"""
-        return array.reshape(array.shape[0] * array.shape[1], *array.shape[2:])[self.index]
+        """(T, N) -> (L,)"""
+        return array.reshape(-1)[self.index]
 
-    def unpack(self, tokens, T, N):
-        """(L, K) -> (T, N, K), zero where there is no token"""
-        array = np.zeros((T * N, tokens.shape[1]), tokens.dtype)
-        array[self.index] = tokens
-        return array.reshape(T, N, tokens.shape[1])
+    def take(self, array, tokens, dtype):
+        T, N, K = array.shape
+        index = self.index[tokens]
+        if array.flags.c_contiguous:
+            rows = np.take(array.reshape(T * N, K), index, axis=0)
+        else:
+            rows = array[index // N, index % N]
+        return np.asarray(rows, dtype, order="C")
 
-    def unsort(self, rows):
-        """(N, H) in packed order -> in the order of the batch"""
-        result = np.empty_like(rows)
-        result[self.order] = rows
+    def put(self, array, tokens, values):
+        T, N, K = array.shape
+        array.reshape(T * N, K)[self.index[tokens]] = values
+
+    def sort(self, states):
+        return states[self.order]
+
+    def unsort(self, states):
+        result = np.empty_like(states)
+        result[self.order] = states
         return result
 
 
@@ -203,8 +282,7 @@ class Cache:
     h : ndarray (T, N, H) or None
         States, zero at padded steps; read-only. None with ``checkpoint``, as the others.
     gates : ndarray (T, N, G*H) or None
-        Activated gates, blocks as in the weights (LSTM i f g o, GRU r z n, simplified z n; RNN: the state);
-        read-only.
+        Activated gates, blocks as in the weights (RNN: the state); read-only.
     c : ndarray (T, N, H) or None
         Cell states of an LSTM; read-only.
     """
@@ -228,8 +306,12 @@ class Cache:
         tokens = None if self._kept is None else self._kept[index]
         if tokens is None:
             return None
-        T, N = self._shape[:2]
-        view = self._packing.unpack(tokens, T, N) if self._packing else tokens.reshape(T, N, tokens.shape[-1])
+        (T, N), K = self._shape[:2], tokens.shape[-1]
+        if self._packing is None:
+            view = tokens.reshape(T, N, K)
+        else:
+            view = np.zeros(self._packing.shape(T, N, K), tokens.dtype)
+            self._packing.put(view, slice(None), tokens)
         view.flags.writeable = False
         return view
 
@@ -258,7 +340,7 @@ class Cache:
         """The tokens of steps begin .. end - 1, as a slice."""
         if self._packing is None:
             return slice(begin * self._shape[1], end * self._shape[1])
-        offset, L = self._packing.offset, len(self._packing.index)
+        offset, L = self._packing.offset, self._packing.count
         return slice(*(int(offset[step]) if step < len(offset) else L for step in (begin, end)))
 
     def _piece(self, array, begin, end):
@@ -267,13 +349,7 @@ class Cache:
             return None
         if self._packing is None:
             return _dense(array if end - begin == len(array) else array[begin:end], self._dtype)
-        T, N, K = array.shape
-        index = self._packing.index[self._tokens(begin, end)]
-        if array.flags.c_contiguous:
-            rows = np.take(array.reshape(T * N, K), index, axis=0)
-        else:
-            rows = array[index // N, index % N]
-        return np.asarray(rows, self._dtype, order="C")
+        return self._packing.take(array, self._tokens(begin, end), self._dtype)
 
     def _arguments(self, x, begin, end):
         """What native code needs to know of some steps, up to the input; x are their tokens."""
@@ -394,16 +470,25 @@ class _Forward:
         plain,
     ):
         G, packing, ids = cell[1], None, None
+        if isinstance(x, PackedTokens):
+            if lengths is not None or resets is not None:
+                raise ValueError("lengths and resets do not go together with PackedTokens")
+            packing = _Packing.of(x)
         if plain:
             (T, N, D), H, dtype = x.shape, Wx.shape[1] // G, x.dtype
             if training:
                 x, Wx, Wh, b = x.view(), Wx.view(), Wh.view(), b.view()
         else:
-            x, ids, arrays, dtype, (T, N, D, H) = _clean(G, x, Wx, Wh, b, h0, c0, bhn, peephole)
+            if packing is not None:
+                x, T, N = as_real("x", x.tokens), len(packing.rows), int(packing.rows.max(initial=0))
+            else:
+                x, ids = _clean_input(x)
+                T, N = (ids if x is None else x).shape[:2]
+            arrays, dtype, (D, H) = _clean(G, N, x, Wx, Wh, b, h0, c0, bhn, peephole)
             if lengths is not None:
                 lengths = clean_lengths(lengths, T, N)
                 if (lengths != T).any():
-                    packing = _Packing.of(lengths, N)
+                    packing = _Scattering.of(lengths, N)
             if resets is not None:
                 resets = _clean_resets(resets, T, N)
             if resets is not None:
@@ -412,14 +497,15 @@ class _Forward:
             if ids is not None:
                 ids = clean_ids(ids if packing is None else packing.pack(ids), D).reshape(-1)
             h0, c0 = arrays.get("h0"), arrays.get("c0")
-            Wx, Wh, b = (_dense(arrays[name], dtype) for name in ("Wx", "Wh", "b"))
+            Wx = (_dense_matrix if ids is None else _dense)(arrays["Wx"], dtype)
+            Wh, b = _dense_matrix(arrays["Wh"], dtype), _dense(arrays["b"], dtype)
             bhn, peephole = (_dense(arrays[name], dtype) if name in arrays else None for name in ("bhn", "peephole"))
         if bhn is None and kind == "gru" and cell[3] == _RESET_AFTER:
             bhn = np.zeros(H, dtype)
 
         self.training, self.packing, self.dtype = training, packing, dtype
         steps = T if packing is None else len(packing.rows)
-        tokens = T * N if packing is None else len(packing.index)
+        tokens = T * N if packing is None else packing.count
         self.empty = not tokens * H
         count = 1
         if checkpoint is not None:
@@ -432,7 +518,7 @@ class _Forward:
         self.h0 = self.initial(h0)
         self.c0 = self.initial(c0) if kind == "lstm" else None
         self.h_n, self.c_n = self.h0.copy(), None if self.c0 is None else self.c0.copy()
-        self.h = _empty((T, N, H), dtype) if packing is None else _zeros((T, N, H), dtype)
+        self.h = _empty((T, N, H), dtype) if packing is None else _zeros(packing.shape(T, N, H), dtype)
 
     @property
     def kind(self):
@@ -442,12 +528,12 @@ class _Forward:
         """A copy: callers carry the state on in place."""
         if state is None:
             return np.zeros((self.cache._shape[1], self.cache._shape[3]), self.dtype)
-        return np.array(state if self.packing is None else state[self.packing.order], self.dtype, order="C")
+        return np.array(state if self.packing is None else self.packing.sort(state), self.dtype, order="C")
 
     def jobs(self):
         """Pairs of a native function and its arguments; the results are there when the last one is done."""
         cache, packing = self.cache, self.packing
-        T, N, _, H = cache._shape
+        H = cache._shape[3]
         checkpointed = self.training and len(cache._segments) > 1
         if checkpointed:
             cache._states = []
@@ -473,7 +559,7 @@ class _Forward:
             if keeps:
                 cache._x, cache._kept = None, (x, h0, c0, *kept, h)
             if packing is not None:
-                self.h.reshape(T * N, H)[packing.index[tokens]] = h
+                packing.put(self.h, tokens, h)
             elif keeps:
                 self.h.reshape(L, H)[...] = h
 
@@ -493,18 +579,16 @@ def checkpoint_segments(checkpoint, steps):
     return max(1, min(checks.integer("checkpoint", checkpoint, least=1), steps))
 
 
-def _clean(G, x, Wx, Wh, b, h0, c0, bhn, peephole):
-    """-> x (T,N,D) or None, ids (T,N) or None, dict of the other arrays that are there, dtype, (T, N, D, H)."""
-    x, ids = _clean_input(x)
+def _clean(G, N, x, Wx, Wh, b, h0, c0, bhn, peephole):
+    """x (..., D), or None where there are ids -> dict of the other arrays that are there, dtype, (D, H)."""
     arrays = {"Wx": as_real("Wx", Wx), "Wh": as_real("Wh", Wh), "b": as_real("b", b)}
     optional = {"h0": h0, "c0": c0, "bhn": bhn, "peephole": peephole}
     arrays |= {name: as_real(name, value) for name, value in optional.items() if value is not None}
 
     blocks = f"{G}H" if G > 1 else "H"
-    T, N = (ids if x is None else x).shape[:2]
     Wx = arrays["Wx"]
-    if Wx.ndim != 2 or Wx.shape[1] % G or (x is not None and Wx.shape[0] != x.shape[2]):
-        of_x = "" if x is None else f" with D = {x.shape[2]} as in x"
+    if Wx.ndim != 2 or Wx.shape[1] % G or (x is not None and Wx.shape[0] != x.shape[-1]):
+        of_x = "" if x is None else f" with D = {x.shape[-1]} as in x"
         raise ValueError(f"Wx must be (D, {blocks}){of_x}; got {Wx.shape}")
     D, H = Wx.shape[0], Wx.shape[1] // G
     _check_shape("Wh", arrays["Wh"], f"(H, {blocks})", (H, G * H))
@@ -517,7 +601,7 @@ def _clean(G, x, Wx, Wh, b, h0, c0, bhn, peephole):
     ):
         if name in arrays:
             _check_shape(name, arrays[name], letters, wanted)
-    return x, ids, arrays, _working_dtype(*arrays.values(), *(() if x is None else (x,))), (T, N, D, H)
+    return arrays, _working_dtype(*arrays.values(), *(() if x is None else (x,))), (D, H)
 
 
 def _clean_cotangent(name, value, letters, wanted, dtype):
@@ -537,13 +621,16 @@ class _Backward:
         T, N, D, H = cache._shape
         dtype, packing = cache._dtype, cache._packing
         self.cache = cache
-        self.dh = _clean_cotangent("dh", dh, "(T, N, H)", (T, N, H), dtype)
+        shape = (T, N, H) if packing is None else packing.shape(T, N, H)
+        self.dh = _clean_cotangent("dh", dh, "(T, N, H)" if len(shape) == 3 else "(L, H)", shape, dtype)
         self.dh0 = self.carried("dh_n", dh_n)
         self.dc0 = self.carried("dc_n", dc_n) if kind == "lstm" else None
-        self.empty = not H * (T * N if packing is None else len(packing.index))
+        self.empty = not H * (T * N if packing is None else packing.count)
         self.dx = None
-        if cache._ids is None:
-            self.dx = _zeros((T, N, D), dtype) if self.empty or packing is not None else _empty((T, N, D), dtype)
+        if cache._ids is None and packing is not None:
+            self.dx = _zeros(packing.shape(T, N, D), dtype)
+        elif cache._ids is None:
+            self.dx = (_zeros if self.empty else _empty)((T, N, D), dtype)
         self.dweights = None
 
     def add_into(self, arrays):
@@ -559,23 +646,22 @@ class _Backward:
                 raise ValueError(
                     f"{name} must be {shapes[name]} as the cache says; the gradient to add to is {array.shape}"
                 )
-        if not all(_takes(array, array.shape, self.cache._dtype) for array in arrays.values()):
-            return False
+        for name, array in arrays.items():
+            by_columns = name == "dWh" or (name == "dWx" and self.cache._ids is None)
+            is_dense = _is_dense_matrix if by_columns else _is_dense
+            if not _takes(array, array.shape, self.cache._dtype, is_dense):
+                return False
         self.dweights = tuple(arrays.get(name) for name in shapes)
         return True
 
     def fresh(self):
-        _, _, D, H = self.cache._shape
-        dtype, GH = self.cache._dtype, self.cache._cell[1] * H
         # Written as a whole by the first native call, if there is one.
         make = _zeros if self.empty else _empty
-        _, _, _, bhn, peephole = self.cache._weights
+        Wx, Wh, *vectors = self.cache._weights
         return (
-            make((D, GH), dtype) if self.cache._ids is None else _zeros((D, GH), dtype),
-            make((H, GH), dtype),
-            np.zeros(GH, dtype),
-            None if bhn is None else np.zeros(H, dtype),
-            None if peephole is None else np.zeros((3, H), dtype),
+            _like(make if self.cache._ids is None else _zeros, Wx),
+            _like(make, Wh),
+            *(None if vector is None else np.zeros_like(vector) for vector in vectors),
         )
 
     @property
@@ -587,7 +673,7 @@ class _Backward:
         d_n = _clean_cotangent(name, d_n, "(N, H)", (N, H), self.cache._dtype)
         if d_n is None:
             return np.zeros((N, H), self.cache._dtype)
-        return np.array(d_n if self.cache._packing is None else d_n[self.cache._packing.order], order="C")
+        return np.array(d_n if self.cache._packing is None else self.cache._packing.sort(d_n), order="C")
 
     def jobs(self):
         adds = self.dweights is not None
@@ -596,7 +682,7 @@ class _Backward:
         if self.empty:
             return
         cache, packing, dtype = self.cache, self.cache._packing, self.cache._dtype
-        T, N, D, H = cache._shape
+        D, H = cache._shape[2:]
         for index in reversed(range(len(cache._segments))):
             begin, end = cache._segments[index]
             tokens = cache._tokens(begin, end)
@@ -631,7 +717,7 @@ class _Backward:
             )
             adds = True
             if packing is not None and dx is not None:
-                self.dx.reshape(T * N, D)[packing.index[tokens]] = dx
+                packing.put(self.dx, tokens, dx)
 
     def result(self):
         packing, dh0, dc0 = self.cache._packing, self.dh0, self.dc0
@@ -729,15 +815,15 @@ def softmax_head(x, W, b, targets, weights, dW=None, db=None):
 
 
 def _clean_affine(x, W, b):
-    """-> x, W and b, dense and of one dtype, and that; b may be None."""
+    """-> x, W and b, dense (W in C or Fortran order) and of one dtype, and that; b may be None."""
     arrays = [as_real(name, a) for name, a in (("x", x), ("W", W), ("b", b)) if a is not None]
     x, W = arrays[:2]
     _check_shape("W", W, "(D, K)", (x.shape[1], W.shape[-1]))
     if b is not None:
         _check_shape("b", arrays[2], "(K,)", W.shape[1:])
     dtype = _working_dtype(*arrays)
-    x, W, b = (*(_dense(array, dtype) for array in arrays), None)[:3]
-    return x, W, b, dtype
+    b = None if b is None else _dense(arrays[2], dtype)
+    return _dense(x, dtype), _dense_matrix(W, dtype), b, dtype
 
 
 @contextmanager
@@ -746,7 +832,7 @@ def _added(dW, db, shape, dtype):
     if dW is None:
         yield None, None
         return
-    if _takes(dW, shape, dtype) and _takes(db, shape[1:], dtype):
+    if _takes(dW, shape, dtype, _is_dense_matrix) and _takes(db, shape[1:], dtype):
         yield dW, db
         return
     gradients = _zeros(shape, dtype), np.zeros(shape[1:], dtype)
@@ -1047,6 +1133,7 @@ def gru_forward(
     form="reset_before",
     update="new",
     bhn=None,
+    gate_order="rzn",
     lengths=None,
     resets=None,
     reverse=False,
@@ -1072,6 +1159,9 @@ def gru_forward(
         What z weighs.
     bhn : array (H,), optional
         Recurrent bias of the candidate, "reset_after" only; zeros if not given.
+    gate_order : {"rzn", "zrn"}
+        Order of the gate blocks in the weights, in ``cache.gates`` and in the gradients; without r where there is none.
+        The weights are read as they lie.
     OPTIONS
 
     Returns
@@ -1094,7 +1184,7 @@ def gru_forward(
     >>> h.shape, cache.gates.shape, bool((h[3, 1] == h_n[1]).all())
     ((7, 2, 5), (7, 2, 15), True)
     """
-    cell = gru_cell(form, update)
+    cell = gru_cell(form, update, gate_order)
     if bhn is not None and form != "reset_after":
         raise ValueError(f"bhn belongs to form='reset_after'; got form={form!r}")
     options = lengths, resets, reverse, training, checkpoint
@@ -1147,6 +1237,7 @@ def lstm_forward(
     peephole=None,
     peephole_output="current",
     output_activation="tanh",
+    gate_order="ifgo",
     lengths=None,
     resets=None,
     reverse=False,
@@ -1169,6 +1260,9 @@ def lstm_forward(
         Whether o sees ``c`` (Gers, ONNX) or ``c'`` (the course).
     output_activation : {"tanh", "identity"}
         ``h = o tanh(c)``, or the variant ``h = o c``.
+    gate_order : str, default "ifgo"
+        Order of the gate blocks in the weights, in ``cache.gates`` and in the gradients: these letters in any order, as
+        "ifog" or "fgio". The weights are read as they lie.
     OPTIONS
 
     Returns
@@ -1192,7 +1286,7 @@ def lstm_forward(
     >>> h.shape, h.dtype, cache.c.shape
     ((7, 2, 5), dtype('float32'), (7, 2, 5))
     """
-    cell = lstm_cell(peephole is not None, peephole_output, output_activation)
+    cell = lstm_cell(peephole is not None, peephole_output, output_activation, gate_order)
     options = lengths, resets, reverse, training, checkpoint
     return _forward("lstm", cell, x, Wx, Wh, b, h0, c0, None, peephole, *options)
 

@@ -255,14 +255,21 @@ cdef struct Cell:
     int activation         # ACTIVATION_*: of the state (RNN) or of the cell state (LSTM)
     int variant            # FORM_* (GRU), PEEPHOLE_* (LSTM)
     int update             # UPDATE_* (GRU)
+    int[4] places          # block of each gate, in the order of the equations: i f g o, r z n, z n
+
+
+# A matrix (K, M) whose values lie row by row, or column by column; one of the steps is 1.
+cdef struct Matrix:
+    void *values
+    Py_ssize_t row_step, column_step
 
 
 cdef struct Layer:
     const kernel_table *kernels
     Cell cell
     Py_ssize_t D, H
-    const void *Wx         # (D, G H)
-    const void *Wh         # (H, G H)
+    Matrix Wx              # (D, G H), by rows if there are ids
+    Matrix Wh              # (H, G H)
     const void *b          # (G H,)
     const void *bhn        # (H,), GRU with FORM_RESET_AFTER
     const void *peephole   # (3, H), LSTM with a peephole
@@ -310,8 +317,8 @@ cdef struct Call:
     void *c_before
     void *dx                     # (L, D)
     bint adds                    # dWh and, but for ids, dWx are added to; the other gradients of weights always are
-    void *dWx                    # as the weights
-    void *dWh
+    Matrix dWx                   # as the weights
+    Matrix dWh
     void *db
     void *dbhn
     void *dpeephole
@@ -419,33 +426,44 @@ cdef inline Py_ssize_t packed_size(Py_ssize_t K, Py_ssize_t M) noexcept nogil:
     return K * ((M + LARGEST_PANEL - 1) // LARGEST_PANEL * LARGEST_PANEL)
 
 
-cdef inline Factor factor(const kernel_table *k, bint transposed, Py_ssize_t K, Py_ssize_t M, int blocks,
-                          Py_ssize_t step, const floating *B, Py_ssize_t ldb, floating **room, int part,
-                          int parts) noexcept nogil:
-    """Blocks of M columns, `step` apart, of B, or of the transpose of B; as they lie where room is NULL.
+cdef inline Matrix transpose(Matrix B) noexcept nogil:
+    cdef Matrix T
+    T.values, T.row_step, T.column_step = B.values, B.column_step, B.row_step
+    return T
+
+
+cdef inline Matrix part_of(Matrix B, Py_ssize_t row, Py_ssize_t column, floating *type_) noexcept nogil:
+    """B[row:, column:]"""
+    B.values = at(B.values, row * B.row_step + column * B.column_step, type_)
+    return B
+
+
+cdef inline Factor factor(const kernel_table *k, Py_ssize_t K, Py_ssize_t M, int blocks, Py_ssize_t step, Matrix matrix,
+                          floating **room, int part, int parts) noexcept nogil:
+    """Blocks of M columns, `step` apart, of a matrix of K rows; as they lie, row by row, where room is NULL.
 
     Otherwise they stand packed in *room, which moves on; `parts` threads pack a part of the columns each.
     """
     cdef Factor f
     cdef Py_ssize_t begin = share_begin(M, part, parts, LARGEST_PANEL)
     cdef Py_ssize_t end = share_begin(M, part + 1, parts, LARGEST_PANEL)
-    cdef Py_ssize_t row_stride = 1 if transposed else ldb, column_stride = ldb if transposed else 1
+    cdef const floating *B = <const floating *>matrix.values
     cdef int block
     f.K = K
     f.M = M
     f.blocks = blocks
     f.step = step
     f.values = B
-    f.values_step = step * column_stride
-    f.ld = ldb
+    f.values_step = step
+    f.ld = matrix.row_step
     if room != NULL:
         f.values = room[0]
         f.values_step = packed_size(K, M)
         f.ld = 0
         for block in range(blocks):
             if begin < end:
-                k.pack(K, end - begin, B + (block * step + begin) * column_stride, row_stride, column_stride,
-                       room[0] + begin * K)
+                k.pack(K, end - begin, B + (block * step + begin) * matrix.column_step, matrix.row_step,
+                       matrix.column_step, room[0] + begin * K)
             room[0] += f.values_step
     return f
 
@@ -505,7 +523,10 @@ cdef inline void choose_packing(Call *f) noexcept nogil:
     cdef Py_ssize_t T = f.batch.T, N = f.batch.N
     f.packs_h = packing_pays(T, N) and not (N == 1 and f.layer.H * f.layer.H * f.layer.cell.gates >= FAR_VALUES)
     # One projection packs the panels as it goes.
-    f.packs_x = f.ids == NULL and packing_pays(T, N) and (T * N > PROJECTION_ROWS or f.plan.groups > 1)
+    f.packs_x = packing_pays(T, N) and (T * N > PROJECTION_ROWS or f.plan.groups > 1)
+    # What lies column by column is not read as it lies.
+    f.packs_h = f.packs_h or f.layer.Wh.column_step != 1
+    f.packs_x = f.ids == NULL and (f.packs_x or f.layer.Wx.column_step != 1)
 
 
 cdef inline Py_ssize_t gated_columns(const Layer *w) noexcept nogil:
@@ -637,19 +658,19 @@ cdef void prepare_forward(Part *p, const Call *f, floating *packed, int part, in
     """Set the factors. Ids take rows of Wx as it lies."""
     cdef const Layer *w = &f.layer
     cdef Py_ssize_t H = w.H, GH = w.cell.gates * H, columns = gated_columns(w)
-    cdef const floating *Wh = <const floating *>w.Wh + p.first
-    cdef const floating *Wx = <const floating *>w.Wx + p.first
+    cdef Matrix Wx = part_of(w.Wx, 0, p.first, packed)
+    cdef Matrix Wh = part_of(w.Wh, 0, p.first, packed)
+    cdef Matrix candidate = part_of(Wh, 0, columns, packed)
     cdef floating **room_h = &packed if f.packs_h else NULL
     cdef floating **room_x = &packed if f.packs_x else NULL
     if p.units == H:
-        p.gates = factor(w.kernels, False, H, columns, 1, 0, Wh, GH, room_h, part, parts)
-        p.candidate = factor(w.kernels, False, H, GH - columns, 1, 0, Wh + columns, GH, room_h, part, parts)
-        p.x = factor(w.kernels, False, w.D, GH, 1, 0, Wx, GH, room_x, part, parts)
+        p.gates = factor(w.kernels, H, columns, 1, 0, Wh, room_h, part, parts)
+        p.candidate = factor(w.kernels, H, GH - columns, 1, 0, candidate, room_h, part, parts)
+        p.x = factor(w.kernels, w.D, GH, 1, 0, Wx, room_x, part, parts)
     else:
-        p.gates = factor(w.kernels, False, H, p.units, columns // H, H, Wh, GH, room_h, part, parts)
-        p.candidate = factor(w.kernels, False, H, p.units, (GH - columns) // H, H, Wh + columns, GH, room_h, part,
-                             parts)
-        p.x = factor(w.kernels, False, w.D, p.units, w.cell.gates, H, Wx, GH, room_x, part, parts)
+        p.gates = factor(w.kernels, H, p.units, columns // H, H, Wh, room_h, part, parts)
+        p.candidate = factor(w.kernels, H, p.units, (GH - columns) // H, H, candidate, room_h, part, parts)
+        p.x = factor(w.kernels, w.D, p.units, w.cell.gates, H, Wx, room_x, part, parts)
 
 
 cdef void project(const Call *f, const Part *p, Py_ssize_t begin, Py_ssize_t n, floating *gates) noexcept nogil:
@@ -663,7 +684,7 @@ cdef void project(const Call *f, const Part *p, Py_ssize_t begin, Py_ssize_t n, 
         return
     for block in range(p.x.blocks):
         w.kernels.gather_rows(n, p.x.M, at(w.b, p.first + block * p.x.step, gates),
-                              at(w.Wx, p.first + block * p.x.step, gates), GH, f.ids + begin,
+                              at(w.Wx.values, p.first + block * p.x.step, gates), GH, f.ids + begin,
                               gates + p.first + block * p.x.step, GH)
 
 
@@ -680,23 +701,23 @@ cdef void step_forward(const Layer *w, const Part *p, Py_ssize_t n, const floati
     if w.cell.kind == CELL_RNN:
         k.rnn_forward(n, units, H, w.cell.activation, h)
     elif w.cell.kind == CELL_LSTM:
-        k.lstm_forward(n, units, H, w.cell.variant, w.cell.activation, gates, c_prev + p.first,
+        k.lstm_forward(n, units, H, w.cell.variant, w.cell.activation, w.cell.places, gates, c_prev + p.first,
                        at(w.peephole, p.first, h), c + p.first, h)
     elif w.cell.variant == FORM_RESET_BEFORE:
         # n (n,H) += (r h') (n,H) Wh[:, 2H:]
-        k.gru_gates(n, units, H, G, gates, h_prev + p.first, rh + p.first)
+        k.gru_gates(n, units, H, G, w.cell.places, gates, h_prev + p.first, rh + p.first)
         meet(p)
         product(k, n, <const floating *>rh, H, &p.candidate, gates + 2 * H, GH)
-        k.gru_update(n, units, H, G, w.cell.update, gates, NULL, h_prev + p.first, h)
+        k.gru_update(n, units, H, G, w.cell.update, w.cell.places, gates, NULL, h_prev + p.first, h)
     elif w.cell.variant == FORM_RESET_AFTER:
         # m (n,H) = bhn + h' (n,H) Wh[:, 2H:]
         m += p.first
         product_from(k, n, h_prev, H, &p.candidate, <const floating *>w.bhn + p.first, 0, m, H)
-        k.gru_gates(n, units, H, G, gates, h_prev + p.first, NULL)
-        k.gru_update(n, units, H, G, w.cell.update, gates, m, h_prev + p.first, h)
+        k.gru_gates(n, units, H, G, w.cell.places, gates, h_prev + p.first, NULL)
+        k.gru_update(n, units, H, G, w.cell.update, w.cell.places, gates, m, h_prev + p.first, h)
     else:
-        k.gru_gates(n, units, H, G, gates, h_prev + p.first, NULL)
-        k.gru_update(n, units, H, G, w.cell.update, gates, NULL, h_prev + p.first, h)
+        k.gru_gates(n, units, H, G, w.cell.places, gates, h_prev + p.first, NULL)
+        k.gru_update(n, units, H, G, w.cell.update, w.cell.places, gates, NULL, h_prev + p.first, h)
 
 
 cdef void forward_steps(const Call *f, const Part *p, floating *own, floating *shared) noexcept nogil:
@@ -773,7 +794,8 @@ cdef Py_ssize_t set_backward_scratch(Call *f) noexcept nogil:
     cdef Py_ssize_t L = token_count(&f.batch), GH = w.cell.gates * w.H, state = padded(most_rows(&f.plan) * w.H)
     cdef Py_ssize_t columns = largest_share(GH, plan_size(&f.plan), LARGEST_PANEL)
     f.packed_size = padded(packed_size(GH, f.plan.units))
-    f.member_size = max(3 * state, gradients_work(max(w.D, w.H), L, columns))
+    f.member_size = max(3 * state, products_work(max(w.D, w.H), L, columns,
+                                                 f.dWx.column_step != 1 or f.dWh.column_step != 1))
     return ((0 if f.ids != NULL else padded(packed_size(GH, w.D))) + f.plan.members * f.packed_size
             + plan_size(&f.plan) * f.member_size)
 
@@ -782,10 +804,10 @@ cdef void prepare_backward(Part *p, const Call *f, floating *packed, int part, i
     """Set the recurrent factors, transposed."""
     cdef const Layer *w = &f.layer
     cdef Py_ssize_t GH = w.cell.gates * w.H, columns = gated_columns(w)
-    cdef const floating *Wh = <const floating *>w.Wh + p.first * GH
+    cdef Matrix Wh = transpose(part_of(w.Wh, p.first, 0, packed))
     cdef floating *room = packed
-    p.gates = factor(w.kernels, True, columns, p.units, 1, 0, Wh, GH, &room, part, parts)
-    p.candidate = factor(w.kernels, True, GH - columns, p.units, 1, 0, Wh + columns, GH, &room, part, parts)
+    p.gates = factor(w.kernels, columns, p.units, 1, 0, Wh, &room, part, parts)
+    p.candidate = factor(w.kernels, GH - columns, p.units, 1, 0, part_of(Wh, columns, 0, packed), &room, part, parts)
 
 
 cdef void step_backward(const Layer *w, const Part *p, Py_ssize_t n, const floating *h_prev, const floating *c_prev,
@@ -799,17 +821,18 @@ cdef void step_backward(const Layer *w, const Part *p, Py_ssize_t n, const float
     if w.cell.kind == CELL_RNN:
         k.rnn_backward(n, units, H, w.cell.activation, h + u, dh, dgates + u)
     elif w.cell.kind == CELL_LSTM:
-        k.lstm_backward(n, units, H, w.cell.variant, w.cell.activation, gates + u, c_prev + u, c + u,
+        k.lstm_backward(n, units, H, w.cell.variant, w.cell.activation, w.cell.places, gates + u, c_prev + u, c + u,
                         at(w.peephole, u, dh), dh, dc + u, dgates + u)
     elif w.cell.variant == FORM_RESET_BEFORE:
-        k.gru_update_backward(n, units, H, G, w.cell.update, gates + u, NULL, h_prev + u, dh, dgates + u, NULL)
+        k.gru_update_backward(n, units, H, G, w.cell.update, w.cell.places, gates + u, NULL, h_prev + u, dh,
+                              dgates + u, NULL)
         # d(r h') (n,H) = dn (n,H) Wh[:, 2H:]'
         meet(p)
         product_from(k, n, <const floating *>dgates + 2 * H, GH, &p.candidate, NULL, 0, drh + u, H)
-        k.gru_reset_backward(n, units, H, gates + u, h_prev + u, drh + u, dh, dgates + u, rh + u)
+        k.gru_reset_backward(n, units, H, w.cell.places, gates + u, h_prev + u, drh + u, dh, dgates + u, rh + u)
     else:
-        k.gru_update_backward(n, units, H, G, w.cell.update, gates + u, at(m, u, dh), h_prev + u, dh, dgates + u,
-                              at(dm, u, dh))
+        k.gru_update_backward(n, units, H, G, w.cell.update, w.cell.places, gates + u, at(m, u, dh), h_prev + u, dh,
+                              dgates + u, at(dm, u, dh))
     meet(p)
     if w.cell.kind == CELL_GRU and w.cell.variant == FORM_RESET_AFTER:
         # dh' (n,H) += dm (n,H) Wh[:, 2H:]'
@@ -871,23 +894,51 @@ cdef inline Tokens all_tokens(const Batch *s) noexcept nogil:
     return tokens
 
 
-cdef inline void add_products(const kernel_table *k, Tokens tokens, Py_ssize_t M, const floating *b, Py_ssize_t ldb,
-                              weight_gradient *out, int count, floating *sums, floating *work) noexcept nogil:
-    """out[i].C (m, M) += sum over the tokens of a (m,) b (M,), with the rows of out[i].A as a;   sums (M,) += b"""
-    cdef int i
+# C (m, M) (+)= sum over the tokens of their row of A (L, m), dense, times something of M columns.
+cdef struct Product:
+    const void *A
+    Py_ssize_t m, M
+    Matrix C
+    bint adds
+
+
+cdef inline Product product_of(const floating *A, Py_ssize_t m, Py_ssize_t M, Matrix C, bint adds) noexcept nogil:
+    cdef Product p
+    p.A, p.m, p.M, p.C, p.adds = A, m, M, C, adds
+    return p
+
+
+cdef void add_products(const kernel_table *k, Tokens tokens, Py_ssize_t M, const floating *b, Py_ssize_t ldb,
+                       const Product *products, int count, floating *sums, floating *work) noexcept nogil:
+    """C (m, M) += sum over the tokens of a (m,) b (M,), of each of at most two products;   sums (M,) += b"""
+    cdef weight_gradient[2] out
+    cdef weight_gradient swapped
+    cdef Product p
+    cdef int i, by_rows = 0
+    b += tokens.first * ldb
+    ldb *= tokens.step
     for i in range(count):
-        out[i].A = <const floating *>out[i].A + tokens.first * out[i].lda
-        out[i].lda *= tokens.step
-    k.weight_gradients(tokens.count, M, b + tokens.first * ldb, tokens.step * ldb, out, count, sums, work)
+        p = products[i]
+        p.A = <const floating *>p.A + tokens.first * p.m
+        if p.C.column_step == 1:
+            out[by_rows].adds, out[by_rows].m, out[by_rows].M = p.adds, p.m, p.M
+            out[by_rows].A, out[by_rows].lda = p.A, tokens.step * p.m
+            out[by_rows].C, out[by_rows].ldc = p.C.values, p.C.row_step
+            by_rows += 1
+        else:
+            # What lies by columns is C' (M, m), the sum of b a.
+            swapped.adds, swapped.m, swapped.M = p.adds, p.M, p.m
+            swapped.A, swapped.lda, swapped.C, swapped.ldc = b, ldb, p.C.values, p.C.column_step
+            k.weight_gradients(tokens.count, p.m, p.A, tokens.step * p.m, &swapped, 1, NULL, work)
+    if by_rows > 0:
+        k.weight_gradients(tokens.count, M, b, ldb, out, by_rows, sums, work)
+    elif sums != NULL:
+        k.column_sums(tokens.count, M, b, ldb, sums)
 
 
-cdef inline weight_gradient of_factor(const floating *A, Py_ssize_t m, Py_ssize_t M, floating *C, Py_ssize_t ldc,
-                                      bint adds) noexcept nogil:
-    """A (L, m), dense"""
-    cdef weight_gradient gradient
-    gradient.adds = adds
-    gradient.m, gradient.M, gradient.A, gradient.lda, gradient.C, gradient.ldc = m, M, A, m, C, ldc
-    return gradient
+cdef inline Py_ssize_t products_work(Py_ssize_t m, Py_ssize_t K, Py_ssize_t M, bint by_columns) noexcept nogil:
+    """Values of scratch for add_products of K tokens and matrices (m, M) at most."""
+    return max(gradients_work(m, K, M), gradients_work(M, K, m) if by_columns else 0)
 
 
 # A state before each token: an array of its own, or the states (L, H) shifted by one step behind `initial` (N, H).
@@ -935,8 +986,8 @@ cdef void weight_gradients(const Call *f, int part, int parts, floating *work) n
     cdef StatesBefore before
     cdef const floating *dgates = <const floating *>f.dgates
     cdef const floating *dm = <const floating *>f.dm
-    cdef floating *dWh = <floating *>f.dWh
-    cdef weight_gradient[2] out
+    cdef Matrix candidate = part_of(f.dWh, 0, 2 * H + unit, work)
+    cdef Product[2] products
     cdef int i, count
     cdef bint adds = f.adds
     # dWx (D,GH) = x' (D,L) dgates (L,GH)
@@ -944,25 +995,25 @@ cdef void weight_gradients(const Call *f, int part, int parts, floating *work) n
     # db (GH,) = sum of dgates over the tokens
     if f.ids != NULL:
         k.scatter_add(tokens.count, end - begin, f.ids + tokens.first, tokens.step,
-                      dgates + tokens.first * GH + begin, tokens.step * GH, at(f.dWx, begin, work), GH)
+                      dgates + tokens.first * GH + begin, tokens.step * GH, at(f.dWx.values, begin, work), GH)
     before.own, before.states, before.initial = f.h_before, f.h, f.h0
     for i in range(pieces_of(s, before, H, pieces, work)):
         states = <const floating *>pieces[i].states
         count = 0
         if begin < columns:
-            out[count] = of_factor(states, H, min(end, columns) - begin, dWh + begin, GH, adds)
+            products[count] = product_of(states, H, min(end, columns) - begin, part_of(f.dWh, 0, begin, work), adds)
             count += 1
         if f.ids == NULL:
-            out[count] = of_factor(<const floating *>f.x, w.D, end - begin, at(f.dWx, begin, work), GH, adds)
+            products[count] = product_of(<const floating *>f.x, w.D, end - begin, part_of(f.dWx, 0, begin, work), adds)
             count += 1
-        add_products(k, pieces[i].tokens, end - begin, dgates + begin, GH, out, count, at(f.db, begin, work), work)
+        add_products(k, pieces[i].tokens, end - begin, dgates + begin, GH, products, count, at(f.db, begin, work), work)
         if dm != NULL:
-            out[0] = of_factor(states, H, units, dWh + 2 * H + unit, GH, adds)
-            add_products(k, pieces[i].tokens, units, dm + unit, H, out, 1, at(f.dbhn, unit, work), work)
+            products[0] = product_of(states, H, units, candidate, adds)
+            add_products(k, pieces[i].tokens, units, dm + unit, H, products, 1, at(f.dbhn, unit, work), work)
         adds = adds or pieces[i].tokens.count > 0
     if f.rh != NULL:
-        out[0] = of_factor(<const floating *>f.rh, H, units, dWh + 2 * H + unit, GH, f.adds)
-        add_products(k, tokens, units, dgates + 2 * H + unit, GH, out, 1, <floating *>NULL, work)
+        products[0] = product_of(<const floating *>f.rh, H, units, candidate, f.adds)
+        add_products(k, tokens, units, dgates + 2 * H + unit, GH, products, 1, <floating *>NULL, work)
     if f.dpeephole != NULL:
         # rows i, f: sum of da c';   row o: sum of da_o c, or da_o c'
         before.own, before.states, before.initial = f.c_before, f.c, f.c0
@@ -979,7 +1030,7 @@ cdef void weight_gradients(const Call *f, int part, int parts, floating *work) n
 cdef void peephole_sums(const Call *f, Tokens tokens, int row, const floating *c, Py_ssize_t unit,
                         Py_ssize_t units) noexcept nogil:
     """dpeephole[row] += sum over the tokens of da c, with da of gate i, f, o for row 0, 1, 2"""
-    cdef Py_ssize_t H = f.layer.H, GH = 4 * H, block = (3 if row == 2 else row) * H + unit
+    cdef Py_ssize_t H = f.layer.H, GH = 4 * H, block = f.layer.cell.places[3 if row == 2 else row] * H + unit
     f.layer.kernels.product_sums(tokens.count, units, <const floating *>f.dgates + tokens.first * GH + block,
                                  tokens.step * GH, c + tokens.first * H + unit, tokens.step * H,
                                  <floating *>f.dpeephole + row * H + unit)
@@ -996,7 +1047,7 @@ cdef void backward_part(const Call *f, int member, floating *scratch) noexcept n
     cdef floating *own
     begin_part(&p, f, member)
     if f.ids == NULL:
-        p.x = factor(w.kernels, True, GH, D, 1, 0, <const floating *>w.Wx, GH, &scratch, member, parts)
+        p.x = factor(w.kernels, GH, D, 1, 0, transpose(w.Wx), &scratch, member, parts)
         scratch = packed + padded(packed_size(GH, D))
     prepare_backward(&p, f, scratch + member % plan.members * f.packed_size, member // plan.members, plan.groups)
     if plan.groups > 1:
@@ -1017,6 +1068,18 @@ cdef inline void *address(array) noexcept:
     return NULL if array is None else cnp.PyArray_DATA(<cnp.ndarray>array)
 
 
+cdef inline Matrix matrix_of(array) noexcept:
+    """An array (K, M) in C or in Fortran order; NULL for None."""
+    cdef Matrix matrix
+    memset(&matrix, 0, sizeof(Matrix))
+    if array is not None:
+        matrix.values = address(array)
+        matrix.row_step, matrix.column_step = cnp.PyArray_DIM(<cnp.ndarray>array, 1), 1
+        if not cnp.PyArray_CHKFLAGS(<cnp.ndarray>array, cnp.NPY_ARRAY_C_CONTIGUOUS):
+            matrix.row_step, matrix.column_step = 1, cnp.PyArray_DIM(<cnp.ndarray>array, 0)
+    return matrix
+
+
 cdef inline bint is_double(array) noexcept:
     return cnp.PyArray_TYPE(<cnp.ndarray>array) == cnp.NPY_DOUBLE
 
@@ -1031,9 +1094,20 @@ cdef inline bint is_plain(array, int number, int axes, Py_ssize_t first, Py_ssiz
             and (axes == 1 or cnp.PyArray_DIM(<cnp.ndarray>array, axes - 2) == first))
 
 
+cdef inline bint is_matrix(array, int number, Py_ssize_t rows, Py_ssize_t columns) noexcept:
+    """An array (rows, columns) of that dtype, dense in C or in Fortran order."""
+    return (cnp.PyArray_CheckExact(array) and cnp.PyArray_TYPE(<cnp.ndarray>array) == number
+            and cnp.PyArray_NDIM(<cnp.ndarray>array) == 2 and cnp.PyArray_ISNOTSWAPPED(<cnp.ndarray>array)
+            and (cnp.PyArray_CHKFLAGS(<cnp.ndarray>array, cnp.NPY_ARRAY_CARRAY_RO)
+                 or cnp.PyArray_CHKFLAGS(<cnp.ndarray>array, cnp.NPY_ARRAY_FARRAY_RO))
+            and cnp.PyArray_DIM(<cnp.ndarray>array, 0) == rows
+            and cnp.PyArray_DIM(<cnp.ndarray>array, 1) == columns)
+
+
 def fits(Py_ssize_t G, x, Wx, Wh, b, h0, c0, bhn, peephole):
     """Whether x (T,N,D), the weights and the states are dense arrays of one dtype, float32 or float64, whose shapes go
-    together; h0, c0, bhn, peephole may be None. Says nothing about what is wrong: see rnncore.functional."""
+    together, Wx and Wh in C or in Fortran order; h0, c0, bhn, peephole may be None. Says nothing about what is wrong:
+    see rnncore.functional."""
     cdef int number
     cdef Py_ssize_t N, D, GH
     if not cnp.PyArray_CheckExact(x) or cnp.PyArray_NDIM(<cnp.ndarray>x) != 3:
@@ -1045,7 +1119,7 @@ def fits(Py_ssize_t G, x, Wx, Wh, b, h0, c0, bhn, peephole):
     D = cnp.PyArray_DIM(<cnp.ndarray>x, 2)
     GH = cnp.PyArray_DIM(<cnp.ndarray>Wx, 1)
     return ((number == cnp.NPY_FLOAT or number == cnp.NPY_DOUBLE) and GH % G == 0 and is_plain(x, number, 3, N, D)
-            and is_plain(Wx, number, 2, D, GH) and is_plain(Wh, number, 2, GH // G, GH)
+            and is_matrix(Wx, number, D, GH) and is_matrix(Wh, number, GH // G, GH)
             and is_plain(b, number, 1, 0, GH)
             and (h0 is None or is_plain(h0, number, 2, N, GH // G))
             and (c0 is None or is_plain(c0, number, 2, N, GH // G))
@@ -1055,16 +1129,21 @@ def fits(Py_ssize_t G, x, Wx, Wh, b, h0, c0, bhn, peephole):
 
 cdef int describe(Call *f, tuple cell, batch, tuple weights, x, ids, h0, c0, gates, c, m, h) except -1:
     """What forward and backward have in common; the plan is for one thread."""
+    cdef int k
     Wx, Wh, b, bhn, peephole = weights
     T, N, rows, offset, resets, reverse = batch
     memset(f, 0, sizeof(Call))
     # Read once a call: use_isa may change `active` from another thread.
     f.layer.kernels = active.f64 if is_double(Wh) else active.f32
-    f.layer.cell.kind, f.layer.cell.gates, f.layer.cell.activation, f.layer.cell.variant, f.layer.cell.update = cell
+    kind, gates_, activation, variant, update, places = cell
+    f.layer.cell.kind, f.layer.cell.gates, f.layer.cell.activation = kind, gates_, activation
+    f.layer.cell.variant, f.layer.cell.update = variant, update
+    for k in range(f.layer.cell.gates):
+        f.layer.cell.places[k] = places[k]
     f.layer.D = cnp.PyArray_DIM(<cnp.ndarray>Wx, 0)
     f.layer.H = cnp.PyArray_DIM(<cnp.ndarray>Wh, 0)
-    f.layer.Wx = address(Wx)
-    f.layer.Wh = address(Wh)
+    f.layer.Wx = matrix_of(Wx)
+    f.layer.Wh = matrix_of(Wh)
     f.layer.b = address(b)
     f.layer.bhn = address(bhn)
     f.layer.peephole = address(peephole)
@@ -1186,8 +1265,9 @@ cdef int run_pair(Pair *pair) except -1:
 def forward(*calls):
     """One call, or two side by side: tuples (cell, batch, weights, x, ids, h0, c0, gates, c, m, h, h_n, c_n).
 
-    cell is (kind, G, activation, variant, update), batch (T, N, rows, offset, resets, reverse), weights (Wx, Wh, b,
-    bhn, peephole); the rest as in Call. All arrays are dense and of one dtype; T, N, H > 0 and there is a token.
+    cell is (kind, G, activation, variant, update, places), batch (T, N, rows, offset, resets, reverse), weights (Wx, Wh, b,
+    bhn, peephole); the rest as in Call. All arrays are dense and of one dtype, Wx, Wh, dWx and dWh in C or in Fortran
+    order, Wx in C order if there are ids; T, N, H > 0 and there is a token.
     """
     cdef Pair pair
     pair.backward = False
@@ -1219,8 +1299,8 @@ def backward(*calls):
         f.c_before = address(c_before)
         f.dx = address(dx)
         f.adds = adds
-        f.dWx = address(dWx)
-        f.dWh = address(dWh)
+        f.dWx = matrix_of(dWx)
+        f.dWh = matrix_of(dWh)
         f.db = address(db)
         f.dbhn = address(dbhn)
         f.dpeephole = address(dpeephole)
@@ -1255,14 +1335,14 @@ cdef struct Affine:
     Py_ssize_t L, D, K, chunk    # rows in all, and rows at a time
     bint is_double, computes_y   # or else y holds dL/dy
     void *x                      # (L, D)
-    void *W                      # (D, K)
+    Matrix W                     # (D, K)
     void *b                      # (K,)
     void *y                      # (L, K), or NULL: a chunk of it, in the scratch
     const int64_t *targets       # (L,), with weights and losses; or NULL: no softmax
     const double *weights
     double *losses
     void *dx                     # (L, D); or NULL: no gradients
-    void *dW                     # (D, K), added to
+    Matrix dW                    # (D, K), added to
     void *db                     # (K,), added to
     void *scratch                # packed W, packed W', a chunk of y, and work of each thread
     Py_ssize_t packed_size, transposed_size, chunk_size, work_size
@@ -1281,11 +1361,12 @@ cdef void affine_part(const Affine *f, int member, floating *scratch) noexcept n
     cdef floating *y
     cdef barrier *everyone = <barrier *>&f.everyone
     cdef Factor W, W_transposed
-    cdef weight_gradient out
+    cdef Product dW
+    cdef Tokens tokens
     if f.computes_y:
-        W = factor(k, False, D, K, 1, 0, <const floating *>f.W, K, &packed if f.packed_size else NULL, member, f.size)
+        W = factor(k, D, K, 1, 0, f.W, &packed if f.packed_size else NULL, member, f.size)
     if f.dx != NULL:
-        W_transposed = factor(k, True, K, D, 1, 0, <const floating *>f.W, K, &transposed, member, f.size)
+        W_transposed = factor(k, K, D, 1, 0, transpose(f.W), &transposed, member, f.size)
     wait_for_all(everyone, f.size)
     for i in range((f.L + f.chunk - 1) // f.chunk):
         chunk = i * f.chunk
@@ -1304,8 +1385,9 @@ cdef void affine_part(const Affine *f, int member, floating *scratch) noexcept n
             product_from(k, rows, <const floating *>y + begin * K, K, &W_transposed, NULL, 0,
                          <floating *>f.dx + (chunk + begin) * D, D)
             wait_for_all(everyone, f.size)
-            out = of_factor(<const floating *>f.x + chunk * D, D, columns, <floating *>f.dW + column, K, True)
-            k.weight_gradients(n, columns, y + column, K, &out, 1, <floating *>f.db + column, work)
+            tokens.first, tokens.step, tokens.count = 0, 1, n
+            dW = product_of(<const floating *>f.x + chunk * D, D, columns, part_of(f.dW, 0, column, work), True)
+            add_products(k, tokens, columns, y + column, K, &dW, 1, <floating *>f.db + column, work)
         if f.y == NULL:
             wait_for_all(everyone, f.size)  # before the next chunk takes the place of this one
 
@@ -1333,24 +1415,26 @@ def affine(x, W, b, y, targets, weights, losses, dx, dW, db):
     f.K = cnp.PyArray_DIM(<cnp.ndarray>W, 1)
     f.computes_y = b is not None
     f.x = address(x)
-    f.W = address(W)
+    f.W = matrix_of(W)
     f.b = address(b)
     f.y = address(y)
     f.targets = <const int64_t *>address(targets)
     f.weights = <const double *>address(weights)
     f.losses = <double *>address(losses)
     f.dx = address(dx)
-    f.dW = address(dW)
+    f.dW = matrix_of(dW)
     f.db = address(db)
     f.chunk = f.L if f.y != NULL else min(f.L, max(<Py_ssize_t>CHUNK_ROWS, CHUNK_LOGITS // f.K))
-    f.packed_size = padded(packed_size(f.D, f.K)) if f.computes_y and packing_pays(1, f.L) else 0
+    f.packed_size = 0
+    if f.computes_y and (packing_pays(1, f.L) or f.W.column_step != 1):
+        f.packed_size = padded(packed_size(f.D, f.K))
     f.transposed_size = 0 if f.dx == NULL else padded(packed_size(f.K, f.D))
     f.chunk_size = padded(f.chunk * f.K) if f.y == NULL else 0
     f.size = take_team(threads_for(2. * f.L * f.D * f.K * (f.computes_y + (0 if f.dx == NULL else 2))))
     try:
         f.work_size = 0
         if f.dx != NULL:
-            f.work_size = gradients_work(f.D, f.chunk, largest_share(f.K, f.size, LARGEST_PANEL))
+            f.work_size = products_work(f.D, f.chunk, largest_share(f.K, f.size, LARGEST_PANEL), f.dW.column_step != 1)
         values = f.packed_size + f.transposed_size + f.chunk_size + f.size * f.work_size
         take_memory(values * (sizeof(double) if f.is_double else sizeof(float)), &memory)
         f.scratch = memory.start

@@ -48,18 +48,21 @@ cdef extern from "kernels.h" nogil:
         void (*rnn_backward)(Py_ssize_t n, Py_ssize_t units, Py_ssize_t H, int activation, const void *h,
                              const void *dh, void *da) noexcept nogil
         void (*lstm_forward)(Py_ssize_t n, Py_ssize_t units, Py_ssize_t H, int peephole_output, int output_activation,
-                             void *gates, const void *c_prev, const void *peephole, void *c, void *h) noexcept nogil
+                             const int *places, void *gates, const void *c_prev, const void *peephole, void *c,
+                             void *h) noexcept nogil
         void (*lstm_backward)(Py_ssize_t n, Py_ssize_t units, Py_ssize_t H, int peephole_output, int output_activation,
-                              const void *gates, const void *c_prev, const void *c, const void *peephole,
-                              const void *dh, void *dc, void *dgates) noexcept nogil
-        void (*gru_gates)(Py_ssize_t n, Py_ssize_t units, Py_ssize_t H, int G, void *gates, const void *h_prev,
-                          void *rh) noexcept nogil
-        void (*gru_update)(Py_ssize_t n, Py_ssize_t units, Py_ssize_t H, int G, int update, void *gates, const void *m,
-                           const void *h_prev, void *h) noexcept nogil
-        void (*gru_update_backward)(Py_ssize_t n, Py_ssize_t units, Py_ssize_t H, int G, int update, const void *gates,
-                                    const void *m, const void *h_prev, void *dh, void *dgates, void *dm) noexcept nogil
-        void (*gru_reset_backward)(Py_ssize_t n, Py_ssize_t units, Py_ssize_t H, const void *gates, const void *h_prev,
-                                   const void *drh, void *dh, void *dgates, void *rh) noexcept nogil
+                              const int *places, const void *gates, const void *c_prev, const void *c,
+                              const void *peephole, const void *dh, void *dc, void *dgates) noexcept nogil
+        void (*gru_gates)(Py_ssize_t n, Py_ssize_t units, Py_ssize_t H, int G, const int *places, void *gates,
+                          const void *h_prev, void *rh) noexcept nogil
+        void (*gru_update)(Py_ssize_t n, Py_ssize_t units, Py_ssize_t H, int G, int update, const int *places,
+                           void *gates, const void *m, const void *h_prev, void *h) noexcept nogil
+        void (*gru_update_backward)(Py_ssize_t n, Py_ssize_t units, Py_ssize_t H, int G, int update, const int *places,
+                                    const void *gates, const void *m, const void *h_prev, void *dh, void *dgates,
+                                    void *dm) noexcept nogil
+        void (*gru_reset_backward)(Py_ssize_t n, Py_ssize_t units, Py_ssize_t H, const int *places, const void *gates,
+                                   const void *h_prev, const void *drh, void *dh, void *dgates,
+                                   void *rh) noexcept nogil
         void (*softmax_cross_entropy)(Py_ssize_t rows, Py_ssize_t V, void *logits, const int64_t *targets,
                                       const double *weights, double *losses) noexcept nogil
         void (*optimizer_step)(int rule, Py_ssize_t count, const double *constants, const void *g, void *p, void *m,

@@ -24,6 +24,11 @@ VARIANTS = {
         for peephole in ("plain", "current", "previous")
         for activation in ("tanh", "identity")
     },
+    "gru-reset_before-zrn": ("gru", 3, {"gate_order": "zrn"}),
+    "gru-reset_after-zrn": ("gru", 3, {"form": "reset_after", "update": "old", "gate_order": "zrn"}),
+    "lstm-plain-fgio": ("lstm", 4, {"gate_order": "fgio"}),
+    "lstm-current-ogif": ("lstm", 4, {"peephole_output": "current", "gate_order": "ogif"}),
+    "lstm-previous-gofi": ("lstm", 4, {"peephole_output": "previous", "gate_order": "gofi"}),
 }
 
 

@@ -10,10 +10,11 @@ import warnings
 
 import numpy as np
 import pytest
+from layouts import assert_near
 from problems import TOLERANCE, VARIANTS, assert_same, make_cotangents, make_problem, run
 
 import rnncore as rc
-from rnncore import _engine, reference
+from rnncore import _engine, functional, reference
 
 T, N, D, H = 7, 3, 4, 5
 
@@ -41,6 +42,14 @@ both_directions = pytest.mark.parametrize("reverse", [False, True])
 @pytest.fixture
 def rng():
     return np.random.default_rng(7)
+
+
+@pytest.fixture
+def restore_threads():
+    before = rc.get_num_threads()
+    yield
+    rc.set_num_threads(before)
+    _engine.set_cost_rule()
 
 
 def literally(text):
@@ -182,6 +191,7 @@ def test_required_arrays_may_not_be_none(rng, variant):
         ("rnn", "activation", "'tanh', 'relu', 'identity'"),
         ("gru", "form", "'reset_before', 'reset_after', 'simplified'"),
         ("gru", "update", "'new', 'old'"),
+        ("gru", "gate_order", "'rzn', 'zrn'"),
         ("lstm", "peephole_output", "'current', 'previous'"),
         ("lstm", "output_activation", "'tanh', 'identity'"),
     ],
@@ -192,6 +202,15 @@ def test_unknown_options(rng, cell, option, choices):
     for wrong in ("sigmoid", "TANH", "", None, 0):
         with pytest.raises(ValueError, match=literally(f"{option} must be one of {choices}; got {wrong!r}")):
             forward(cell, arguments, **{option: wrong})
+
+
+def test_unknown_gate_orders_of_an_lstm(rng):
+    cell, arguments, _ = problem(rng, "lstm-plain-tanh")
+    for wrong in ("ifg", "iifg", "ifgoo", "IFGO", "", None, 0):
+        with pytest.raises(
+            ValueError, match=literally(f"gate_order must be the letters i f g o in some order; got {wrong!r}")
+        ):
+            forward(cell, arguments, gate_order=wrong)
 
 
 @pytest.mark.parametrize("form", ["reset_before", "simplified"])
@@ -368,6 +387,83 @@ def test_layouts_give_the_same_and_are_not_written(rng, variant, dtype, layout, 
     before = [whole_memory(a) for a in arrays]
     assert_identical(run(rc, cell, laid_out, cotangents), expected)
     assert [whole_memory(a) for a in arrays] == before
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@every_dtype
+@every_path
+@pytest.mark.parametrize(("T", "N", "D", "H"), [(1, 1, 7, 20), (5, 1, 33, 70), (40, 9, 70, 33), (3, 2, 130, 100)])
+def test_weights_by_columns_give_the_same_bits(rng, variant, dtype, threads, T, N, D, H, restore_threads):
+    """And their gradients lie as they do, new ones and those that are added to."""
+    cell, arguments, cotangents = problem(rng, variant, dtype, T, N, D, H, lengths=T > 5)
+    expected = run(rc, cell, arguments, cotangents)
+    by_columns = arguments | {name: np.asfortranarray(arguments[name]) for name in ("Wx", "Wh")}
+    if threads > 1:
+        _engine.set_cost_rule(flops=1, rows=2, products=1, units=16)
+        rc.set_num_threads(threads)
+    actual = run(rc, cell, by_columns, cotangents)
+    assert_identical(actual, expected)
+    assert actual["dWh"].flags.f_contiguous
+    assert actual["dWx"].flags.f_contiguous
+    np.testing.assert_array_equal(forward(cell, by_columns, training=False)[0], expected["h"])
+    sums = {f"d{name}": np.full_like(by_columns[name], 3) for name in ("Wx", "Wh", "b")}
+    together = {name: array.copy(order="K") for name, array in sums.items()}
+    _, _, cache = forward(cell, by_columns)
+    (gradients,) = functional.side_by_side(
+        getattr(rc, f"{cell}_backward"), [{"cache": cache, **cotangents}], [together]
+    )
+    np.testing.assert_array_equal(gradients.dx, expected["dx"])
+    for name, array in together.items():
+        assert_near([array], [sums[name] + expected[name]], dtype)
+
+
+# ---- tokens that come packed -------------------------------------------------------------------------------
+
+
+@both_directions
+@every_dtype
+@every_path
+@pytest.mark.parametrize("checkpoint", [None, 3])
+def test_packed_tokens_equal_a_ragged_batch(rng, variant, dtype, reverse, checkpoint):
+    cell, arguments, cotangents = problem(rng, variant, dtype, T=9, N=5, reverse=reverse)
+    arguments |= {"lengths": np.array([9, 7, 7, 2, 1]), "checkpoint": checkpoint}
+    h, state, cache = forward(cell, arguments)
+    gradients = backward(cell, cache, cotangents)._asdict()
+
+    running = np.arange(9)[:, None] < arguments["lengths"]
+    packed = functional.PackedTokens(arguments["x"][running], running.sum(axis=1))
+    options = arguments | {"x": packed, "lengths": None}
+    for training in (False, True):
+        h_packed, state_packed, cache = forward(cell, options, training=training)
+        np.testing.assert_array_equal(h_packed, h[running])
+        for got, wanted in zip(final_states(cell, state_packed), final_states(cell, state), strict=True):
+            np.testing.assert_array_equal(got, wanted)
+    if checkpoint is None:
+        np.testing.assert_array_equal(cache.h, h[running])
+    actual = backward(cell, cache, cotangents, dh=cotangents["dh"][running])._asdict()
+    assert_identical(actual, gradients | {"dx": gradients["dx"][running]})
+
+
+def test_wrong_packed_tokens(rng):
+    cell, arguments, cotangents = problem(rng, "gru-reset_before-new")
+    tokens = rng.normal(size=(6, D))
+    for rows, message in [
+        ([2, 3, 1], "rows must fall, be at least 1 and add up to the number of tokens, 6; got [2 3 1]"),
+        ([3, 2, 2], "rows must fall, be at least 1 and add up to the number of tokens, 6; got [3 2 2]"),
+        ([3, 3, 0], "rows must fall, be at least 1 and add up to the number of tokens, 6; got [3 3 0]"),
+    ]:
+        with pytest.raises(ValueError, match=literally(message)):
+            forward(cell, arguments, x=functional.PackedTokens(tokens, np.array(rows)))
+    with pytest.raises(TypeError, match="rows"):
+        forward(cell, arguments, x=functional.PackedTokens(tokens, np.array([3.0, 3.0])))
+    packed = functional.PackedTokens(tokens, np.array([3, 2, 1]))
+    with pytest.raises(ValueError, match="lengths and resets"):
+        forward(cell, arguments, x=packed, lengths=[3, 2, 1])
+    with pytest.raises(ValueError, match=literally(f"Wx must be (D, 3H) with D = {D} as in x; got {(D + 1, 3 * H)}")):
+        forward(cell, arguments, x=packed, Wx=np.zeros((D + 1, 3 * H)))
+    _, _, cache = forward(cell, arguments, x=packed)
+    with pytest.raises(ValueError, match=literally(f"dh must be (L, H) = {(6, H)}; got {(T, N, H)}")):
+        backward(cell, cache, cotangents)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

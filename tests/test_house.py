@@ -29,6 +29,7 @@ MAY_IMPORT = {
     "losses": {"functional"},
     "models": {"checks", "functional", "layers", "losses", "optim", "text"},
     "compat": {"functional", "layers", "losses"},
+    "interop": {"checks", "functional", "layers"},
     "peers": {"layers"},
     "bench": {"_engine", "functional", "layers", "models", "optim", "peers", "reference", "text"},
     "cli": {"_engine", "bench", "functional", "reference", "plots"},
@@ -74,7 +75,8 @@ def test_reference_imports_numpy_only():
 
 
 def test_import_brings_in_no_extras(tmp_path):
-    code = "import sys, rnncore; print([m for m in ('matplotlib', 'tqdm', 'torch', 'pytest') if m in sys.modules])"
+    extras = ("matplotlib", "tqdm", "torch", "onnx", "safetensors", "pytest")
+    code = f"import sys, rnncore, rnncore.interop; print([m for m in {extras} if m in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
     assert result.stdout.strip() == "[]"
 
@@ -92,10 +94,19 @@ def modules():
             yield info.name
 
 
+# What a module of the package needs beyond NumPy, or its examples do.
+EXTRAS = {
+    "rnncore.plots": ["matplotlib"],
+    "rnncore.interop.torch": ["torch"],
+    "rnncore.interop.onnx": ["onnx"],
+    "rnncore.interop.safetensors": ["safetensors"],
+}
+
+
 @pytest.mark.parametrize("name", ["rnncore", *modules()])
 def test_examples_in_docstrings(name):
-    if name == "rnncore.plots":
-        pytest.importorskip("matplotlib")
+    for extra in EXTRAS.get(name, []):
+        pytest.importorskip(extra)
     result = doctest.testmod(importlib.import_module(name))
     assert result.failed == 0
 

@@ -5,9 +5,11 @@ import re
 import numpy as np
 import pytest
 from gradcheck import check_gradients
+from layouts import assert_near
 from problems import TOLERANCE
 
 import rnncore as rc
+from rnncore import functional
 
 T, N, V = 4, 3, 5
 
@@ -728,3 +730,25 @@ def test_fused_loss_checks_its_arguments(rng):
     with pytest.raises(TypeError, match="targets must be integer ids"):
         rc.fused_softmax_cross_entropy(dense, x, targets * 1.0)
     assert not any(gradient.any() for gradient in dense.grads.values())
+
+
+# ---- the functions under Dense and the fused loss: weights by columns ---------------------------------------
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize(("L", "D", "K"), [(1, 7, 20), (5, 33, 70), (90, 70, 33), (70, 20, 1100)])
+def test_weights_by_columns_give_the_same_bits(L, D, K, dtype):
+    rng = np.random.default_rng(3)
+    x, W, b, dy = (rng.normal(size=shape).astype(dtype) for shape in [(L, D), (D, K), (K,), (L, K)])
+    targets, weights = rng.integers(K, size=L), rng.random(L)
+    results = []
+    for order in "CF":
+        given, dW = np.array(W, order=order), np.zeros_like(W, order=order)
+        db = np.zeros_like(b)
+        y = functional.affine_forward(x, given, b)
+        dx = functional.affine_backward(x, given, dy, dW, db)
+        losses, dx_loss = functional.softmax_head(x, given, b, targets, weights, dW, db)
+        results.append([y, dx, losses, dx_loss, dW, db])
+    assert_near(results[0][:2], [x @ W + b, dy @ W.T], dtype)
+    for by_rows, by_columns in zip(*results, strict=True):
+        np.testing.assert_array_equal(by_columns, by_rows)

@@ -26,6 +26,17 @@ MUTANTS = {
         "real a_i = gate_i[j], a_f = gate_f[j], a_o = gate_o[j];",
         "real a_i = gate_o[j], a_f = gate_f[j], a_o = gate_i[j];",
     ),
+    "blocks of the gradients in another order than those of the gates": (
+        "src/kernels/cells.inc.h",
+        "GATES(dgates));",
+        "dgates, dgates + H, dgates + 2 * H, dgates + 3 * H);",
+    ),
+    "weights by columns: the first units of a part": (
+        "src/_engine.pyx",
+        "swapped.adds, swapped.m, swapped.M = p.adds, p.M, p.m",
+        "swapped.adds, swapped.m, swapped.M = p.adds, p.M - 1, p.m",
+        "test_functional.py",
+    ),
     "h[t] for h[t-1] in dWh": (
         "src/_engine.pyx",
         "pieces[0].states = <const floating *>before.states + (s.N if s.reverse else -s.N) * H",

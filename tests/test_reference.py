@@ -6,6 +6,7 @@ pass is compared with fractions worked out by hand, with published course result
 
 import doctest
 import inspect
+import itertools
 import math
 
 import gradcheck
@@ -634,6 +635,7 @@ def test_nan_stays_in_its_row(rng, cell, options):
         ("rnn", "activation", ["tanh", "relu", "identity"]),
         ("gru", "form", ["reset_before", "reset_after", "simplified"]),
         ("gru", "update", ["new", "old"]),
+        ("gru", "gate_order", ["rzn", "zrn"]),
         ("lstm", "peephole_output", ["current", "previous"]),
         ("lstm", "output_activation", ["tanh", "identity"]),
     ],
@@ -654,15 +656,44 @@ def test_bhn_needs_reset_after(rng, form):
         reference.gru_forward(**arguments, form=form, bhn=np.zeros(H))
 
 
+@pytest.mark.parametrize(
+    ("cell", "gates", "orders", "options"),
+    [
+        ("gru", "rzn", ["zrn"], {"form": "reset_before"}),
+        ("gru", "rzn", ["zrn"], {"form": "reset_after", "update": "old"}),
+        ("lstm", "ifgo", map("".join, itertools.permutations("ifgo")), {"peephole_output": "current"}),
+    ],
+)
+def test_gate_order_is_the_order_of_the_blocks(rng, cell, gates, orders, options):
+    arguments = make_arguments(rng, cell, options)
+    outputs, cache = forward(cell, **arguments, **options)
+    cotangents = make_cotangents(rng, outputs)
+    gradients = backward(cell, cotangents, cache)
+
+    for order in orders:
+
+        def arranged(a, order=order):
+            return np.concatenate([np.split(a, len(gates), axis=-1)[gates.index(gate)] for gate in order], axis=-1)
+
+        weights = {name: arranged(arguments[name]) for name in ("Wx", "Wh", "b")}
+        other_outputs, other = forward(cell, **(arguments | weights), **options, gate_order=order)
+        close(other.gates, arranged(cache.gates), TOL)
+        for got, wanted in zip(other_outputs, outputs, strict=True):
+            close(got, wanted, TOL)
+        for name, got in backward(cell, cotangents, other).items():
+            close(got, arranged(gradients[name]) if name in weights else gradients[name], TOL)
+
+
 def test_signatures():
     run = "lengths=None, resets=None, reverse=False, training=True, checkpoint=None"
     want = {
         "rnn_forward": f"(x, Wx, Wh, b, h0=None, *, activation='tanh', {run})",
         "rnn_backward": "(dh, cache, dh_n=None)",
-        "gru_forward": f"(x, Wx, Wh, b, h0=None, *, form='reset_before', update='new', bhn=None, {run})",
+        "gru_forward": "(x, Wx, Wh, b, h0=None, *, form='reset_before', update='new', bhn=None, "
+        f"gate_order='rzn', {run})",
         "gru_backward": "(dh, cache, dh_n=None)",
         "lstm_forward": "(x, Wx, Wh, b, h0=None, c0=None, *, peephole=None, peephole_output='current', "
-        f"output_activation='tanh', {run})",
+        f"output_activation='tanh', gate_order='ifgo', {run})",
         "lstm_backward": "(dh, cache, dh_n=None, dc_n=None)",
     }
     assert {name: str(inspect.signature(getattr(reference, name))) for name in want} == want

@@ -6,9 +6,11 @@ import numpy as np
 
 from .steps import (
     Steps,
+    blocks,
     check_option,
     clean,
     incoming,
+    join,
     plan,
     project,
     project_backward,
@@ -22,6 +24,8 @@ from .steps import (
 
 FORMS = ("reset_before", "reset_after", "simplified")
 UPDATES = ("new", "old")
+GATE_ORDERS = ("rzn", "zrn")
+GATES = {2: "rz", 1: "zz"}  # without a reset gate, r is z and stays unused
 
 
 class GRUCache(NamedTuple):
@@ -31,11 +35,12 @@ class GRUCache(NamedTuple):
     Wx: np.ndarray  # (D,G*H)
     Wh: np.ndarray  # (H,G*H)
     h0: np.ndarray  # (N,H)
-    gates: np.ndarray  # (T,N,G*H), r z n or z n
+    gates: np.ndarray  # (T,N,G*H), in gate_order
     h: np.ndarray  # (T,N,H)
     m: np.ndarray | None  # (T,N,H), h' Whn + bhn of reset_after
     form: str
     update: str
+    gate_order: str
     steps: Steps
 
 
@@ -53,6 +58,11 @@ class GRUGradients(NamedTuple):
     dbhn: np.ndarray | None  # (H,)
 
 
+def sigmoid_gates(form, gate_order):
+    """Their letters, in the order of their blocks."""
+    return "z" if form == "simplified" else gate_order[:2]
+
+
 def gru_forward(
     x,
     Wx,
@@ -63,6 +73,7 @@ def gru_forward(
     form="reset_before",
     update="new",
     bhn=None,
+    gate_order="rzn",
     lengths=None,
     resets=None,
     reverse=False,
@@ -99,7 +110,7 @@ def gru_forward(
     x : (T,N,D) floats, or (T,N) integer ids
         Input. Ids stand for one-hot rows of length D.
     Wx : (D,G*H)
-        Blocks r z n, G=3; simplified: z n, G=2.
+        Blocks r z n, or as ``gate_order`` says, G=3; simplified: z n, G=2.
     Wh : (H,G*H)
     b : (G*H,)
     h0 : (N,H), optional
@@ -108,6 +119,8 @@ def gru_forward(
     update : {"new", "old"}
     bhn : (H,), optional
         The recurrent bias of n, only for reset_after; zeros by default.
+    gate_order : {"rzn", "zrn"}
+        Order of the gate blocks in the weights, the cache and the gradients.
     lengths : (N,) integers in 0..T, optional
         Row n ends after ``lengths[n]`` steps. Later steps are not computed: their output is 0 and
         nothing in ``x`` there matters.
@@ -132,7 +145,7 @@ def gru_forward(
     Raises
     ------
     ValueError
-        If ``form`` or ``update`` is unknown, or ``bhn`` comes with a form that has no such bias.
+        If ``form``, ``update`` or ``gate_order`` is unknown, or ``bhn`` comes with a form that has no such bias.
 
     Examples
     --------
@@ -148,6 +161,7 @@ def gru_forward(
     """
     check_option("form", form, FORMS)
     check_option("update", update, UPDATES)
+    check_option("gate_order", gate_order, GATE_ORDERS)
     if bhn is not None and form != "reset_after":
         raise ValueError(f"bhn belongs to form 'reset_after'; got form {form!r}")
     x, Wx, Wh, b, h0, bhn = clean(x, Wx, Wh, b, h0, bhn)
@@ -158,6 +172,7 @@ def gru_forward(
     x = zero_padding(x, steps.valid)
 
     k = Wh.shape[1] - H  # columns of the sigmoid gates: 2H (r z), or H (z)
+    order = sigmoid_gates(form, gate_order)
     Wh_rz, Wh_n = Wh[:, :k], Wh[:, k:]
     gates = project(x, Wx, b)  # (T,N,G*H); step t replaces its pre-activations by the gates
     h = np.empty((T, N, H), Wh.dtype)
@@ -167,7 +182,7 @@ def gru_forward(
         h_prev = h_t if steps.resets is None else np.where(steps.resets[t], 0, h_t)
         a_rz, a_n = gates[t, :, :k], gates[t, :, k:]
         rz = sigmoid(a_rz + h_prev @ Wh_rz)
-        r, z = rz[:, :H], rz[:, k - H :]  # without a reset gate, r is z and stays unused
+        r, z = blocks(rz, order, GATES[len(order)])
         if form == "reset_before":
             n = np.tanh(a_n + (r * h_prev) @ Wh_n)
         elif form == "reset_after":
@@ -193,7 +208,7 @@ def gru_forward(
         gates = read_only(zero_padding(gates, steps.valid))
         kept = read_only(h.copy())  # a copy, because the caller may write to h
         ms = None if ms is None else read_only(ms)
-        cache = GRUCache(x, Wx, Wh, h0, gates, kept, ms, form, update, steps)
+        cache = GRUCache(x, Wx, Wh, h0, gates, kept, ms, form, update, gate_order, steps)
     return h, h_t.copy(), cache
 
 
@@ -226,6 +241,7 @@ def gru_backward(dh, cache, dh_n=None):
     h, Wh, steps, form = cache.h, cache.Wh, cache.steps, cache.form
     T, N, H = h.shape
     k = Wh.shape[1] - H
+    order = sigmoid_gates(form, cache.gate_order)
     Wh_rz, Wh_n = Wh[:, :k], Wh[:, k:]
     h_prev = states_before(h, cache.h0, steps)
     dh = incoming(dh, h, steps.valid)
@@ -234,7 +250,7 @@ def gru_backward(dh, cache, dh_n=None):
     dh_prev = state(dh_n, N, H, h.dtype)
     for t in reversed(steps.order):
         rz, n = cache.gates[t, :, :k], cache.gates[t, :, k:]
-        r, z = rz[:, :H], rz[:, k - H :]
+        r, z = blocks(rz, order, GATES[len(order)])
         dh_t = dh[t] + dh_prev
         if cache.update == "new":
             dz, dn, dh_prev = dh_t * (n - h_prev[t]), dh_t * z, dh_t * (1 - z)
@@ -243,10 +259,10 @@ def gru_backward(dh, cache, dh_n=None):
         da_n = dn * (1 - n * n)
         if form == "reset_before":
             drh = da_n @ Wh_n.T  # gradient of r * h', (N,H)
-            drz = np.concatenate([drh * h_prev[t], dz], axis=1)
+            drz = join([drh * h_prev[t], dz], order, "rz")
             dh_prev += drh * r
         elif form == "reset_after":
-            drz = np.concatenate([da_n * cache.m[t], dz], axis=1)
+            drz = join([da_n * cache.m[t], dz], order, "rz")
             dh_prev += (da_n * r) @ Wh_n.T
         else:
             drz = dz
@@ -260,7 +276,8 @@ def gru_backward(dh, cache, dh_n=None):
             dh_prev = np.where(steps.resets[t], 0, dh_prev)
     da = zero_padding(da, steps.valid)
 
-    r, da_n = cache.gates[:, :, :H], da[:, :, k:]
+    r, _ = blocks(cache.gates[:, :, :k], order, GATES[len(order)])
+    da_n = da[:, :, k:]
     dbhn = None
     dWh = np.empty_like(Wh)
     dWh[:, :k] = rows(h_prev).T @ rows(da[:, :, :k])  # (H,2H) = (H,T*N) (T*N,2H)

@@ -10,6 +10,7 @@ from .steps import (
     check_option,
     clean,
     incoming,
+    join,
     plan,
     project,
     project_backward,
@@ -23,6 +24,7 @@ from .steps import (
 
 PEEPHOLE_OUTPUTS = ("current", "previous")
 OUTPUT_ACTIVATIONS = ("tanh", "identity")
+GATES = "ifgo"
 
 
 class LSTMCache(NamedTuple):
@@ -34,11 +36,12 @@ class LSTMCache(NamedTuple):
     h0: np.ndarray  # (N,H)
     c0: np.ndarray  # (N,H)
     peephole: np.ndarray | None  # (3,H), rows i f o
-    gates: np.ndarray  # (T,N,4H), i f g o
+    gates: np.ndarray  # (T,N,4H), in gate_order
     c: np.ndarray  # (T,N,H)
     h: np.ndarray  # (T,N,H)
     peephole_output: str
     output_activation: str
+    gate_order: str
     steps: Steps
 
 
@@ -68,6 +71,7 @@ def lstm_forward(
     peephole=None,
     peephole_output="current",
     output_activation="tanh",
+    gate_order="ifgo",
     lengths=None,
     resets=None,
     reverse=False,
@@ -108,7 +112,7 @@ def lstm_forward(
     x : (T,N,D) floats, or (T,N) integer ids
         Input. Ids stand for one-hot rows of length D.
     Wx : (D,4H)
-        Blocks i f g o.
+        Blocks i f g o, or as ``gate_order`` says.
     Wh : (H,4H)
     b : (4H,)
     h0, c0 : (N,H), optional
@@ -118,6 +122,8 @@ def lstm_forward(
     peephole_output : {"current", "previous"}
         The cell that o sees.
     output_activation : {"tanh", "identity"}
+    gate_order : str
+        Order of the gate blocks in the weights, the cache and the gradients: the letters i f g o in any order.
     lengths : (N,) integers in 0..T, optional
         Row n ends after ``lengths[n]`` steps. Later steps are not computed: their output is 0 and
         nothing in ``x`` there matters.
@@ -143,7 +149,7 @@ def lstm_forward(
     Raises
     ------
     ValueError
-        If ``peephole_output`` or ``output_activation`` is unknown.
+        If ``peephole_output``, ``output_activation`` or ``gate_order`` is unknown.
 
     Examples
     --------
@@ -159,6 +165,8 @@ def lstm_forward(
     """
     check_option("peephole_output", peephole_output, PEEPHOLE_OUTPUTS)
     check_option("output_activation", output_activation, OUTPUT_ACTIVATIONS)
+    if sorted(gate_order) != sorted(GATES):
+        raise ValueError(f"gate_order must be the letters i f g o in some order; got {gate_order!r}")
     x, Wx, Wh, b, h0, c0, peephole = clean(x, Wx, Wh, b, h0, c0, peephole)
     T, N, H = *x.shape[:2], Wh.shape[0]
     h0, c0 = state(h0, N, H, Wh.dtype), state(c0, N, H, Wh.dtype)
@@ -173,7 +181,7 @@ def lstm_forward(
         if steps.resets is not None:
             h_prev = np.where(steps.resets[t], 0, h_t)
             c_prev = np.where(steps.resets[t], 0, c_t)
-        a_i, a_f, a_g, a_o = blocks(gates[t] + h_prev @ Wh, 4)  # (N,H) each
+        a_i, a_f, a_g, a_o = blocks(gates[t] + h_prev @ Wh, gate_order, GATES)  # (N,H) each
         if peephole is not None:
             a_i = a_i + peephole[0] * c_prev
             a_f = a_f + peephole[1] * c_prev
@@ -189,14 +197,15 @@ def lstm_forward(
         h[t] = h_t
         if training:
             c[t] = c_t
-            np.concatenate([i, f, g, o], axis=1, out=gates[t])
+            gates[t] = join([i, f, g, o], gate_order, GATES)
     h = zero_padding(h, steps.valid)
 
     cache = None
     if training:
         gates, c = (read_only(zero_padding(a, steps.valid)) for a in (gates, c))
         kept = read_only(h.copy())  # a copy, because the caller may write to h
-        cache = LSTMCache(x, Wx, Wh, h0, c0, peephole, gates, c, kept, peephole_output, output_activation, steps)
+        options = peephole_output, output_activation, gate_order
+        cache = LSTMCache(x, Wx, Wh, h0, c0, peephole, gates, c, kept, *options, steps)
     return h, (h_t.copy(), c_t.copy()), cache
 
 
@@ -237,7 +246,7 @@ def lstm_backward(dh, cache, dh_n=None, dc_n=None):
     da = np.empty_like(cache.gates)
     dh_prev, dc_prev = state(dh_n, N, H, h.dtype), state(dc_n, N, H, h.dtype)
     for t in reversed(steps.order):
-        i, f, g, o = blocks(cache.gates[t], 4)
+        i, f, g, o = blocks(cache.gates[t], cache.gate_order, GATES)
         dh_t, dc_next = dh[t] + dh_prev, dc_prev
         if cache.output_activation == "tanh":
             do, dc_t = dh_t * tanh_c[t], dc_next + dh_t * o * (1 - tanh_c[t] * tanh_c[t])
@@ -254,7 +263,7 @@ def lstm_backward(dh, cache, dh_n=None, dc_n=None):
             dc_prev += da_i * peephole[0] + da_f * peephole[1]
             if cache.peephole_output == "previous":
                 dc_prev += da_o * peephole[2]
-        np.concatenate([da_i, da_f, da_g, da_o], axis=1, out=da[t])
+        da[t] = join([da_i, da_f, da_g, da_o], cache.gate_order, GATES)
         dh_prev = da[t] @ Wh.T  # (N,H) = (N,4H) (4H,H)
         if steps.valid is not None:
             dh_prev = np.where(steps.valid[t], dh_prev, dh_t)
@@ -266,7 +275,7 @@ def lstm_backward(dh, cache, dh_n=None, dc_n=None):
 
     dpeephole = None
     if peephole is not None:
-        da_i, da_f, _, da_o = blocks(da, 4)
+        da_i, da_f, da_o = blocks(da, cache.gate_order, "ifo")
         over_rows = (0, 1)
         dpeephole = np.stack(
             [(da_i * c_prev).sum(over_rows), (da_f * c_prev).sum(over_rows), (da_o * c_seen).sum(over_rows)]

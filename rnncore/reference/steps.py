@@ -37,10 +37,15 @@ def sigmoid(a):
     return 0.5 * (1 + np.tanh(0.5 * a))
 
 
-def blocks(a, G):
-    """Views of the G gate blocks of ``a (..., G*H)``."""
-    H = a.shape[-1] // G
-    return [a[..., k * H : (k + 1) * H] for k in range(G)]
+def blocks(a, order, gates):
+    """Views of the gate blocks of ``a (..., G*H)``, which lie in one order of letters and are wanted in another."""
+    H = a.shape[-1] // len(order)
+    return [a[..., order.index(k) * H : (order.index(k) + 1) * H] for k in gates]
+
+
+def join(values, order, gates):
+    """The inverse of :func:`blocks`: values (..., H) of the gates -> (..., G*H) with the blocks in ``order``."""
+    return np.concatenate([values[gates.index(k)] for k in order], axis=-1)
 
 
 def read_only(a):

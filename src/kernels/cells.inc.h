@@ -1,7 +1,7 @@
 /* One time step of each cell, forward above backward. Shapes and aliasing: kernels.h.
  *
- * The pointers stand at the first of the `units` hidden units to do; H stays the distance between gate blocks. Every
- * loop over the units is a function of its own whose pointers are `restrict` parameters: compilers drop
+ * The pointers stand at the first of the `units` hidden units to do; H stays the distance between gate blocks, and gate
+ * k of the order in which the equations name them is block places[k]. Every loop over the units is a function of its own whose pointers are `restrict` parameters: compilers drop
  * restrict on local pointers, and the loop with it its vectors. Options are constant arguments of an always-inlined
  * body, so that no option puts a branch into a loop. */
 
@@ -71,12 +71,14 @@ ALWAYS_INLINE void NAME(lstm_forward_row)(ptrdiff_t units, ptrdiff_t H, int peep
 }
 
 ALWAYS_INLINE void NAME(lstm_backward_row)(ptrdiff_t units, ptrdiff_t H, int peephole_output, int output_activation,
-                                           const real *restrict gates, const real *restrict c_prev,
-                                           const real *restrict c, const real *restrict peephole,
-                                           const real *restrict dh, real *restrict dc_inout, real *restrict da_i,
-                                           real *restrict da_f, real *restrict da_g, real *restrict da_o) {
+                                           const real *restrict gate_i, const real *restrict gate_f,
+                                           const real *restrict gate_g, const real *restrict gate_o,
+                                           const real *restrict c_prev, const real *restrict c,
+                                           const real *restrict peephole, const real *restrict dh,
+                                           real *restrict dc_inout, real *restrict da_i, real *restrict da_f,
+                                           real *restrict da_g, real *restrict da_o) {
     for (ptrdiff_t j = 0; j < units; j++) {
-        real i = gates[j], f = gates[H + j], g = gates[2 * H + j], o = gates[3 * H + j];
+        real i = gate_i[j], f = gate_f[j], g = gate_g[j], o = gate_o[j];
         real activated = output_activation == ACTIVATION_TANH ? NAME(tanh)(c[j]) : c[j];
         real slope = output_activation == ACTIVATION_TANH ? 1 - activated * activated : 1;
         real do_ = dh[j] * activated * o * (1 - o); /* (2) */
@@ -98,20 +100,23 @@ ALWAYS_INLINE void NAME(lstm_backward_row)(ptrdiff_t units, ptrdiff_t H, int pee
     }
 }
 
+/* The four gates of a row. */
+#define GATES(gates) gates + places[0] * H, gates + places[1] * H, gates + places[2] * H, gates + places[3] * H
+
 /* The six variants of the LSTM, each with its options as constants. */
 #define LSTM_VARIANT(SUFFIX, PEEPHOLE, ACTIVATION)                                                                    \
-    static void NAME(lstm_forward_##SUFFIX)(ptrdiff_t n, ptrdiff_t units, ptrdiff_t H, real *gates,                   \
-                                            const real *c_prev, const real *peephole, real *c, real *h) {             \
+    static void NAME(lstm_forward_##SUFFIX)(ptrdiff_t n, ptrdiff_t units, ptrdiff_t H, const int *places,             \
+                                            real *gates, const real *c_prev, const real *peephole, real *c,           \
+                                            real *h) {                                                                \
         for (; n > 0; n--, gates += 4 * H, c_prev += H, c += H, h += H)                                               \
-            NAME(lstm_forward_row)(units, H, PEEPHOLE, ACTIVATION, gates, gates + H, gates + 2 * H, gates + 3 * H,    \
-                                   c_prev, peephole, c, h);                                                           \
+            NAME(lstm_forward_row)(units, H, PEEPHOLE, ACTIVATION, GATES(gates), c_prev, peephole, c, h);             \
     }                                                                                                                 \
-    static void NAME(lstm_backward_##SUFFIX)(ptrdiff_t n, ptrdiff_t units, ptrdiff_t H, const real *gates,            \
-                                             const real *c_prev, const real *c, const real *peephole,                 \
-                                             const real *dh, real *dc, real *dgates) {                                \
+    static void NAME(lstm_backward_##SUFFIX)(ptrdiff_t n, ptrdiff_t units, ptrdiff_t H, const int *places,            \
+                                             const real *gates, const real *c_prev, const real *c,                    \
+                                             const real *peephole, const real *dh, real *dc, real *dgates) {          \
         for (; n > 0; n--, gates += 4 * H, c_prev += H, c += H, dh += H, dc += H, dgates += 4 * H)                    \
-            NAME(lstm_backward_row)(units, H, PEEPHOLE, ACTIVATION, gates, c_prev, c, peephole, dh, dc, dgates,       \
-                                    dgates + H, dgates + 2 * H, dgates + 3 * H);                                      \
+            NAME(lstm_backward_row)(units, H, PEEPHOLE, ACTIVATION, GATES(gates), c_prev, c, peephole, dh, dc,        \
+                                    GATES(dgates));                                                                   \
     }
 LSTM_VARIANT(plain, PEEPHOLE_NONE, ACTIVATION_TANH)
 LSTM_VARIANT(current, PEEPHOLE_CURRENT, ACTIVATION_TANH)
@@ -120,6 +125,7 @@ LSTM_VARIANT(plain_identity, PEEPHOLE_NONE, ACTIVATION_IDENTITY)
 LSTM_VARIANT(current_identity, PEEPHOLE_CURRENT, ACTIVATION_IDENTITY)
 LSTM_VARIANT(previous_identity, PEEPHOLE_PREVIOUS, ACTIVATION_IDENTITY)
 #undef LSTM_VARIANT
+#undef GATES
 
 #define LSTM_DISPATCH(DIRECTION, ...)                                                                                 \
     switch (2 * peephole_output + (output_activation != ACTIVATION_TANH)) {                                           \
@@ -132,14 +138,15 @@ LSTM_VARIANT(previous_identity, PEEPHOLE_PREVIOUS, ACTIVATION_IDENTITY)
     }
 
 static void NAME(lstm_forward)(ptrdiff_t n, ptrdiff_t units, ptrdiff_t H, int peephole_output, int output_activation,
-                               void *gates, const void *c_prev, const void *peephole, void *c, void *h) {
-    LSTM_DISPATCH(forward, n, units, H, gates, c_prev, peephole, c, h)
+                               const int *places, void *gates, const void *c_prev, const void *peephole, void *c,
+                               void *h) {
+    LSTM_DISPATCH(forward, n, units, H, places, gates, c_prev, peephole, c, h)
 }
 
 static void NAME(lstm_backward)(ptrdiff_t n, ptrdiff_t units, ptrdiff_t H, int peephole_output, int output_activation,
-                                const void *gates, const void *c_prev, const void *c, const void *peephole,
-                                const void *dh, void *dc, void *dgates) {
-    LSTM_DISPATCH(backward, n, units, H, gates, c_prev, c, peephole, dh, dc, dgates)
+                                const int *places, const void *gates, const void *c_prev, const void *c,
+                                const void *peephole, const void *dh, void *dc, void *dgates) {
+    LSTM_DISPATCH(backward, n, units, H, places, gates, c_prev, c, peephole, dh, dc, dgates)
 }
 #undef LSTM_DISPATCH
 
@@ -153,13 +160,13 @@ static void NAME(product_row)(ptrdiff_t count, const real *restrict a, const rea
     for (ptrdiff_t j = 0; j < count; j++) out[j] = a[j] * b[j];
 }
 
-static void NAME(gru_gates)(ptrdiff_t n, ptrdiff_t units, ptrdiff_t H, int G, void *gates_, const void *h_prev_,
-                            void *rh_) {
+static void NAME(gru_gates)(ptrdiff_t n, ptrdiff_t units, ptrdiff_t H, int G, const int *places, void *gates_,
+                            const void *h_prev_, void *rh_) {
     real *gates = gates_, *rh = rh_;
     const real *h_prev = h_prev_;
     for (ptrdiff_t row = 0; row < n; row++) {
         for (int block = 0; block < G - 1; block++) NAME(sigmoid_row)(units, gates + (row * G + block) * H);
-        if (rh) NAME(product_row)(units, gates + row * G * H, h_prev + row * H, rh + row * H);
+        if (rh) NAME(product_row)(units, gates + (row * G + places[0]) * H, h_prev + row * H, rh + row * H);
     }
 }
 
@@ -217,26 +224,29 @@ GRU_VARIANT(after_old, 1, UPDATE_OLD)
     else if (update == UPDATE_NEW) NAME(FUNCTION##_new)(__VA_ARGS__);                                                 \
     else NAME(FUNCTION##_old)(__VA_ARGS__);
 
-static void NAME(gru_update)(ptrdiff_t rows, ptrdiff_t units, ptrdiff_t H, int G, int update, void *gates_,
-                             const void *m_, const void *h_prev_, void *h_) {
+/* The gates are r z n, those of the simplified form z n: z is the last but one, r counts only where there is m. */
+static void NAME(gru_update)(ptrdiff_t rows, ptrdiff_t units, ptrdiff_t H, int G, int update, const int *places,
+                             void *gates_, const void *m_, const void *h_prev_, void *h_) {
     real *gates = gates_, *h = h_;
     const real *m = m_, *h_prev = h_prev_;
     for (ptrdiff_t row = 0; row < rows; row++, gates += G * H, h_prev += H, h += H) {
-        real *n = gates + (G - 1) * H;
-        const real *z = n - H, *m_row = m ? m + row * H : NULL;
-        GRU_DISPATCH(gru_update, units, gates, z, n, m_row, h_prev, h)
+        real *n = gates + places[G - 1] * H;
+        const real *r = gates + places[0] * H, *z = gates + places[G - 2] * H, *m_row = m ? m + row * H : NULL;
+        GRU_DISPATCH(gru_update, units, r, z, n, m_row, h_prev, h)
     }
 }
 
 static void NAME(gru_update_backward)(ptrdiff_t rows, ptrdiff_t units, ptrdiff_t H, int G, int update,
-                                      const void *gates_, const void *m_, const void *h_prev_, void *dh_,
-                                      void *dgates_, void *dm_) {
+                                      const int *places, const void *gates_, const void *m_, const void *h_prev_,
+                                      void *dh_, void *dgates_, void *dm_) {
+    ptrdiff_t at_r = places[0] * H, at_z = places[G - 2] * H, at_n = places[G - 1] * H;
     const real *gates = gates_, *m = m_, *h_prev = h_prev_;
     real *dh = dh_, *dgates = dgates_, *dm = dm_;
     for (ptrdiff_t row = 0; row < rows; row++, gates += G * H, dgates += G * H, h_prev += H, dh += H) {
-        const real *n = gates + (G - 1) * H, *z = n - H, *m_row = m ? m + row * H : NULL;
-        real *da_n = dgates + (G - 1) * H, *da_z = da_n - H, *dm_row = m ? dm + row * H : NULL;
-        GRU_DISPATCH(gru_update_backward, units, gates, z, n, m_row, h_prev, dh, dgates, da_z, da_n, dm_row)
+        const real *m_row = m ? m + row * H : NULL;
+        real *dm_row = m ? dm + row * H : NULL;
+        GRU_DISPATCH(gru_update_backward, units, gates + at_r, gates + at_z, gates + at_n, m_row, h_prev, dh,
+                     dgates + at_r, dgates + at_z, dgates + at_n, dm_row)
     }
 }
 #undef GRU_DISPATCH
@@ -251,11 +261,13 @@ static void NAME(gru_reset_backward_row)(ptrdiff_t units, const real *restrict r
     }
 }
 
-static void NAME(gru_reset_backward)(ptrdiff_t n, ptrdiff_t units, ptrdiff_t H, const void *gates_,
+static void NAME(gru_reset_backward)(ptrdiff_t n, ptrdiff_t units, ptrdiff_t H, const int *places, const void *gates_,
                                      const void *h_prev_, const void *drh_, void *dh_, void *dgates_, void *rh_) {
     const real *gates = gates_, *h_prev = h_prev_, *drh = drh_;
     real *dh = dh_, *dgates = dgates_, *rh = rh_;
-    for (ptrdiff_t row = 0; row < n; row++)
-        NAME(gru_reset_backward_row)(units, gates + row * 3 * H, h_prev + row * H, drh + row * H, dh + row * H,
-                                     dgates + row * 3 * H, rh + row * H);
+    for (ptrdiff_t row = 0; row < n; row++) {
+        ptrdiff_t at_r = (row * 3 + places[0]) * H;
+        NAME(gru_reset_backward_row)(units, gates + at_r, h_prev + row * H, drh + row * H, dh + row * H, dgates + at_r,
+                                     rh + row * H);
+    }
 }

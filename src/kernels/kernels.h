@@ -3,7 +3,7 @@
  * One table per element type and instruction set; a `void *` points to that element type ("real"). Matrices are
  * row-major; ld* are the distances between rows, negative to go from the last to the first. n is the number of rows
  * (sequences) of one time step, H the hidden size, G the number of gate blocks; a gates array is (n, G H), blocks side
- * by side: LSTM i f g o, GRU r z n, simplified GRU z n.
+ * by side. Of LSTM i f g o, GRU r z n, simplified GRU z n, gate k is block places[k]; the candidate n is the last block.
  * No two pointers overlap unless it says so. Nothing is checked here and nothing is allocated.
  */
 #ifndef RNNCORE_KERNELS_H
@@ -75,23 +75,25 @@ typedef struct kernel_table {
 
     /* gates (n, 4H): pre-activations in, activated out; c_prev, c, h (n, H); peephole (3, H) rows i f o, or NULL */
     void (*lstm_forward)(ptrdiff_t n, ptrdiff_t units, ptrdiff_t H, int peephole_output, int output_activation,
-                         void *gates, const void *c_prev, const void *peephole, void *c, void *h);
+                         const int *places, void *gates, const void *c_prev, const void *peephole, void *c, void *h);
     /* dh (n, H) in; dc (n, H): dL/dc in, dL/dc_prev out; dgates (n, 4H) out */
     void (*lstm_backward)(ptrdiff_t n, ptrdiff_t units, ptrdiff_t H, int peephole_output, int output_activation,
-                          const void *gates, const void *c_prev, const void *c, const void *peephole, const void *dh,
-                          void *dc, void *dgates);
+                          const int *places, const void *gates, const void *c_prev, const void *c,
+                          const void *peephole, const void *dh, void *dc, void *dgates);
 
     /* Activates all gate blocks but the last; rh (n, H) = r * h_prev, or NULL */
-    void (*gru_gates)(ptrdiff_t n, ptrdiff_t units, ptrdiff_t H, int G, void *gates, const void *h_prev, void *rh);
+    void (*gru_gates)(ptrdiff_t n, ptrdiff_t units, ptrdiff_t H, int G, const int *places, void *gates,
+                      const void *h_prev, void *rh);
     /* candidate: last block = tanh(last block + r * m), m (n, H) or NULL for the block alone; h = mix(z, n, h_prev) */
-    void (*gru_update)(ptrdiff_t n, ptrdiff_t units, ptrdiff_t H, int G, int update, void *gates, const void *m,
-                       const void *h_prev, void *h);
+    void (*gru_update)(ptrdiff_t n, ptrdiff_t units, ptrdiff_t H, int G, int update, const int *places, void *gates,
+                       const void *m, const void *h_prev, void *h);
     /* dh (n, H): dL/dh in, its direct part of dL/dh_prev out; dgates: blocks z and n; with m also r and dm (n, H) */
-    void (*gru_update_backward)(ptrdiff_t n, ptrdiff_t units, ptrdiff_t H, int G, int update, const void *gates,
-                                const void *m, const void *h_prev, void *dh, void *dgates, void *dm);
+    void (*gru_update_backward)(ptrdiff_t n, ptrdiff_t units, ptrdiff_t H, int G, int update, const int *places,
+                                const void *gates, const void *m, const void *h_prev, void *dh, void *dgates,
+                                void *dm);
     /* drh (n, H) = dL/d(r h_prev) in; block r of dgates (n, 3H) out; dh += drh * r; rh (n, H) = r * h_prev out */
-    void (*gru_reset_backward)(ptrdiff_t n, ptrdiff_t units, ptrdiff_t H, const void *gates, const void *h_prev,
-                               const void *drh, void *dh, void *dgates, void *rh);
+    void (*gru_reset_backward)(ptrdiff_t n, ptrdiff_t units, ptrdiff_t H, const int *places, const void *gates,
+                               const void *h_prev, const void *drh, void *dh, void *dgates, void *rh);
 
     /* Softmax cross-entropy and its gradient in one pass. logits (rows, V): in; d(sum of weighted losses)/d logits: out.
      * losses (rows,) = -log softmax(logits)[target]; weights (rows,) scale the gradient only;
