@@ -5,7 +5,7 @@ All argument checks of the engine stand here and nowhere else; native code trust
 
 import math
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import wraps
 from itertools import pairwise, zip_longest
 from typing import NamedTuple
@@ -273,7 +273,7 @@ class _Scattering(_Packing):
 
 @dataclass(slots=True, repr=False, eq=False)
 class Cache:
-    """What the backward pass needs of the forward pass. Made by the ``*_forward`` functions only.
+    """What the backward pass needs of the forward pass.
 
     Weights and, where no copy was needed, ``x`` are kept by reference: change them after ``backward``, not before.
 
@@ -301,6 +301,35 @@ class Cache:
     # With one segment all it computed, with several the states h0, c0 that each of them starts from.
     _kept: tuple | None = None
     _states: list | None = None
+
+    @classmethod
+    def of(cls, kind, cell, weights, x, h, h0, gates=None, c=None, c0=None):
+        """That of a forward pass of weights (Wx, Wh, b) whose values the caller kept, all float64.
+
+        x (T, N, D), h, c (T, N, H), gates (T, N, G*H), h0, c0 (N, H). ValueError if shapes do not go together.
+        """
+        arrays, dtype, (D, H) = _clean(cell[1], h0.shape[0], x, *weights, h0, c0, None, None)
+        (T, N), G = x.shape[:2], cell[1]
+        for name, array, letters, columns in (("h", h, "H", H), ("gates", gates, f"{G}H", G * H), ("c", c, "H", H)):
+            if array is not None:
+                _check_shape(name, array, f"(T, N, {letters})", (T, N, columns))
+        Wx, Wh, b = (_dense_matrix(arrays[name], dtype) for name in ("Wx", "Wh", "b"))
+        x, h0, c0 = (None if a is None else _dense(a, dtype) for a in (x, h0, c0))
+        gates, c, h = (None if a is None else _dense(a, dtype).reshape(T * N, a.shape[2]) for a in (gates, c, h))
+        weights, kept = (Wx, Wh, b, None, None), (x, h0, c0, gates, c, None, h)
+        return cls(kind, cell, (T, N, D, H), dtype, None, None, False, None, None, weights, [(0, T)], kept)
+
+    def with_weights(self, Wx, Wh, b):
+        """The same with other weights of the same shapes, for gradients that see them change after the forward pass."""
+        for name, kept, new in zip(("Wx", "Wh", "b"), self._weights, (Wx, Wh, b), strict=False):
+            _check_shape(name, as_real(name, new), "as in the forward pass", kept.shape)
+        weights = (_dense_matrix(np.asarray(array), self._dtype) for array in (Wx, Wh, b))
+        return replace(self, _weights=(*weights, *self._weights[3:]))
+
+    def give(self):
+        """-> dict of h and, where there are such, gates and c, (T, N, .): writable, for who takes the cache apart."""
+        arrays, (T, N) = {"h": self._kept[_H], "gates": self._kept[_GATES], "c": self._kept[_C]}, self._shape[:2]
+        return {name: a.reshape(T, N, a.shape[1]) for name, a in arrays.items() if a is not None}
 
     def _view(self, index):
         tokens = None if self._kept is None else self._kept[index]

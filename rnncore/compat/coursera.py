@@ -23,7 +23,7 @@ from itertools import repeat
 import numpy as np
 
 from .. import functional
-from .layout import stack, unstack
+from .layout import row, stack, transposed, unstack
 
 __all__ = [
     "lstm_backward",
@@ -59,7 +59,9 @@ def rnn_cell_forward(xt, a_prev, parameters):
     yt_pred : ndarray (n_y, m)
     cache : tuple (a_next, a_prev, xt, parameters)
     """
-    h, _, _ = functional.rnn_forward(_rows(xt)[None], *_rnn_weights(parameters), _rows(a_prev), training=False)
+    h, _, _ = functional.rnn_forward(
+        transposed(xt)[None], *_rnn_weights(parameters), transposed(a_prev), training=False
+    )
     a_next = h[0].T
     return a_next, _predict(parameters["Wya"], parameters["by"], h)[:, :, 0], (a_next, a_prev, xt, parameters)
 
@@ -91,8 +93,8 @@ def rnn_forward(x, a0, parameters):
     >>> sorted(gradients), gradients["dx"].shape
     (['dWaa', 'dWax', 'da0', 'dba', 'dx'], (3, 10, 4))
     """
-    h, _, cache = functional.rnn_forward(_time_first(x), *_rnn_weights(parameters), _rows(a0))
-    kept = _writable(cache)["h"]
+    h, _, cache = functional.rnn_forward(_time_first(x), *_rnn_weights(parameters), transposed(a0))
+    kept = cache.give()["h"]
     a = list(kept.transpose(0, 2, 1))
     steps = zip(a, [a0, *a[:-1]], _inputs(x), repeat(parameters))
     return _as_given(h), _predict(parameters["Wya"], parameters["by"], h), (_Steps(steps, x, a0, h=kept), x)
@@ -103,7 +105,7 @@ def rnn_cell_backward(da_next, cache):
 
     da_next (n_a, m), cache of the step -> dict dxt (n_x, m), da_prev (n_a, m), dWax, dWaa, dba.
     """
-    gradients = _rnn_gradients(_rows(da_next)[None], _Run([cache], _RNN))
+    gradients = _rnn_gradients(transposed(da_next)[None], _Run([cache], _RNN))
     dx, da_prev = gradients.pop("dx"), gradients.pop("da0")
     return {"dxt": dx[:, :, 0], "da_prev": da_prev, **gradients}
 
@@ -130,8 +132,7 @@ def rnn_backward(da, caches):
 
 
 def _rnn_weights(parameters):
-    Wax, Waa = stack([parameters["Wax"]]), stack([parameters["Waa"]])
-    return Wax, Waa, np.array(parameters["ba"], np.float64).reshape(-1)
+    return transposed(parameters["Wax"]), transposed(parameters["Waa"]), row(parameters["ba"])
 
 
 def _rnn_gradients(dh, run):
@@ -161,8 +162,8 @@ def lstm_cell_forward(xt, a_prev, c_prev, parameters):
     cache : tuple (a_next, c_next, a_prev, c_prev, ft, it, cct, ot, xt, parameters)
     """
     weights = _lstm_weights(parameters)
-    h, _, cache = functional.lstm_forward(_rows(xt)[None], *weights, _rows(a_prev), _rows(c_prev))
-    kept = _writable(cache)
+    h, _, cache = functional.lstm_forward(transposed(xt)[None], *weights, transposed(a_prev), transposed(c_prev))
+    kept = cache.give()
     a_next, c_next = h[0].T, kept["c"][0].T
     it, ft, cct, ot = _gates(kept["gates"])
     y = _predict(parameters["Wy"], parameters["by"], h)[:, :, 0]
@@ -197,8 +198,8 @@ def lstm_forward(x, a0, parameters):
     >>> lstm_backward(np.ones((5, 10, 4)), caches)["dx"].shape
     (3, 10, 4)
     """
-    h, _, cache = functional.lstm_forward(_time_first(x), *_lstm_weights(parameters), _rows(a0))
-    kept = _writable(cache)
+    h, _, cache = functional.lstm_forward(_time_first(x), *_lstm_weights(parameters), transposed(a0))
+    kept = cache.give()
     c0 = np.zeros(h.shape[1:]).T
     a, c = (list(kept[name].transpose(0, 2, 1)) for name in ("h", "c"))
     it, ft, cct, ot = _gates(kept["gates"])
@@ -213,7 +214,7 @@ def lstm_cell_backward(da_next, dc_next, cache):
     da_next, dc_next (n_a, m), cache of the step -> dict dxt (n_x, m), da_prev, dc_prev (n_a, m), and dWf, dbf, dWi,
     dbi, dWc, dbc, dWo, dbo.
     """
-    gradients = _lstm_gradients(_rows(da_next)[None], _Run([cache], _LSTM), _rows(dc_next))
+    gradients = _lstm_gradients(transposed(da_next)[None], _Run([cache], _LSTM), transposed(dc_next))
     dx, da_prev = gradients.pop("dx"), gradients.pop("da0")
     return {"dxt": dx[:, :, 0], "da_prev": da_prev, "dc_prev": gradients.pop("dc0"), **gradients}
 
@@ -254,8 +255,7 @@ def lstm_backward(da, caches, *, carry=True):
 def _lstm_weights(parameters):
     n_a = np.shape(parameters["Wy"])[1]
     W = stack([parameters[f"W{gate}"] for gate in _GATES])
-    b = np.concatenate([np.asarray(parameters[f"b{gate}"], np.float64).reshape(-1) for gate in _GATES])
-    return W[n_a:], W[:n_a], b
+    return W[n_a:], W[:n_a], row(*(parameters[f"b{gate}"] for gate in _GATES))
 
 
 def _gates(gates):
@@ -307,7 +307,7 @@ class _Run:
         a, a_prev, c, c_prev, xt = places
         first, T = steps[0], len(steps)
         self.parameters = first[-1]
-        self.h0, self.c0 = _rows(first[a_prev]), None if c is None else _rows(first[c_prev])
+        self.h0, self.c0 = transposed(first[a_prev]), None if c is None else transposed(first[c_prev])
         self.gates = self.c = None
         if whole is not None:
             self.x = _time_first(whole.x)[:T]
@@ -315,10 +315,10 @@ class _Run:
                 None if array is None else array[:T] for array in map(whole.arrays.get, ("h", "gates", "c"))
             )
             return
-        self.x, self.h = (np.stack([_rows(step[place]) for step in steps]) for place in (xt, a))
+        self.x, self.h = (np.stack([transposed(step[place]) for step in steps]) for place in (xt, a))
         if c is not None:
-            self.c = np.stack([_rows(step[c]) for step in steps])
-            gates = ([_rows(step[place]) for place in _PLACES] for step in steps)
+            self.c = np.stack([transposed(step[c]) for step in steps])
+            gates = ([transposed(step[place]) for place in _PLACES] for step in steps)
             self.gates = np.stack([np.concatenate(gate, axis=1) for gate in gates])
 
     @classmethod
@@ -354,32 +354,7 @@ class _Run:
 
     def cache(self, kind, cell, weights):
         """As the forward pass of the engine leaves it, with these weights."""
-        (T, m, n_x), n_a, K = self.x.shape, self.h.shape[-1], cell[1] * self.h.shape[-1]
-        states, arrays = (m, n_a), {"x": (T, m, n_x), "h": (T, m, n_a), "h0": (m, n_a)}
-        if kind == "lstm":
-            arrays |= {"gates": (T, m, K), "c": (T, m, n_a), "c0": states}
-        wanted = [(n_x, K), (n_a, K), (K,)]
-        if [w.shape for w in weights] != wanted or any(getattr(self, name).shape != arrays[name] for name in arrays):
-            raise ValueError(f"the steps in the cache (n_x = {n_x}, n_a = {n_a}, m = {m}) do not fit its parameters")
-        x, h0, c0, gates, c, h = (
-            None if name not in arrays else np.ascontiguousarray(getattr(self, name))
-            for name in ("x", "h0", "c0", "gates", "c", "h")
-        )
-        kept = x, h0, c0, *(None if a is None else a.reshape(T * m, a.shape[-1]) for a in (gates, c, None, h))
-        return functional.Cache(
-            kind,
-            _cell=cell,
-            _shape=(T, m, n_x, n_a),
-            _dtype=np.dtype(np.float64),
-            _packing=None,
-            _resets=None,
-            _reverse=False,
-            _x=None,
-            _ids=None,
-            _weights=(*weights, None, None),
-            _segments=[(0, T)],
-            _kept=kept,
-        )
+        return functional.Cache.of(kind, cell, weights, self.x, self.h, self.h0, self.gates, self.c, self.c0)
 
 
 def _step_by_step(dh, steps, cell_backward, carry):
@@ -400,11 +375,6 @@ def _step_by_step(dh, steps, cell_backward, carry):
 # ---- layout ---------------------------------------------------------------------------------------------------------
 
 
-def _rows(columns):
-    """(n, m) -> float64 (m, n), a view where it can be"""
-    return np.asarray(columns, np.float64).T
-
-
 def _time_first(array):
     """(n, m, T) -> float64 (T, m, n), C-contiguous"""
     given = np.asarray(array).transpose(2, 1, 0)
@@ -422,13 +392,6 @@ def _as_given(array):
 def _inputs(x):
     """x (n_x, m, T) -> list of T views (n_x, m)"""
     return list(np.asarray(x).transpose(2, 0, 1))
-
-
-def _writable(cache):
-    """The arrays of the engine's cache, h and for an LSTM gates and c, (T, m, .): nobody else has them."""
-    (T, m, _, _), (*_, gates, c, _, h) = cache._shape, cache._kept
-    arrays = {"h": h, "gates": gates, "c": c}
-    return {name: array.reshape(T, m, array.shape[-1]) for name, array in arrays.items() if array is not None}
 
 
 def _predict(W, b, h):

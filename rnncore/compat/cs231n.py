@@ -15,9 +15,11 @@ What differs, where the original is wrong or solutions disagree:
 * ``sigmoid`` of integers is a fraction, not cut to 0 or 1.
 * Word ids and labels below 0 are a ValueError; NumPy counts them from the end. What stands where the mask is 0
   does not matter.
-* A sequence (N, T, .) may come back with time as its first axis in memory: a view, for a ``reshape`` to copy.
+* A sequence (N, T, .) may come back with time as its first axis in memory: a view, for a ``reshape`` to copy. The
+  gradient of a weight in Fortran order is in Fortran order.
 """
 
+import functools
 import math
 
 import numpy as np
@@ -44,7 +46,7 @@ __all__ = [
     "word_embedding_forward",
 ]
 
-_ORDER = "ifog"
+_lstm_forward = functools.partial(functional.lstm_forward, gate_order="ifog")
 
 
 def rnn_step_forward(x, prev_h, Wx, Wh, b):
@@ -113,7 +115,7 @@ def lstm_step_forward(x, prev_h, prev_c, Wx, Wh, b):
     """
     x = layout.real("x", x, "ND")
     with layout.named(h0="prev_h", c0="prev_c"):
-        _, (next_h, next_c), cache = functional.lstm_forward(x[None], *_to_engine(Wx, Wh, b), prev_h, prev_c)
+        _, (next_h, next_c), cache = _lstm_forward(x[None], Wx, Wh, b, prev_h, prev_c)
     return next_h, next_c, (cache, next_h.shape)
 
 
@@ -123,7 +125,7 @@ def lstm_step_backward(dnext_h, dnext_c, cache):
     dnext_h = layout.cotangent("dnext_h", dnext_h, "NH", shape)
     dnext_c = layout.cotangent("dnext_c", dnext_c, "NH", shape)
     grads = functional.lstm_backward(None, cache, dnext_h, dnext_c)
-    return grads.dx[0], grads.dh0, grads.dc0, *_from_engine(grads)
+    return grads.dx[0], grads.dh0, grads.dc0, grads.dWx, grads.dWh, grads.db
 
 
 def lstm_forward(x, h0, Wx, Wh, b):
@@ -140,7 +142,7 @@ def lstm_forward(x, h0, Wx, Wh, b):
     ((2, 5, 4), (2, 5, 3), (3, 16))
     """
     x = layout.swap(layout.real("x", x, "NTD"))
-    h, _, cache = functional.lstm_forward(x, *_to_engine(Wx, Wh, b), h0)
+    h, _, cache = _lstm_forward(x, Wx, Wh, b, h0)
     h = layout.swap(h)
     return h, (cache, h.shape)
 
@@ -149,15 +151,7 @@ def lstm_backward(dh, cache):
     """dh (N, T, H), gradient of every step's output, cache -> dx (N, T, D), dh0 (N, H), dWx, dWh, db"""
     cache, shape = cache
     grads = functional.lstm_backward(layout.swap(layout.cotangent("dh", dh, "NTH", shape)), cache)
-    return layout.swap(grads.dx), grads.dh0, *_from_engine(grads)
-
-
-def _to_engine(*weights):
-    return layout.blocks(_ORDER, layout.LSTM, *weights)
-
-
-def _from_engine(grads):
-    return layout.blocks(layout.LSTM, _ORDER, grads.dWx, grads.dWh, grads.db)
+    return layout.swap(grads.dx), grads.dh0, grads.dWx, grads.dWh, grads.db
 
 
 def word_embedding_forward(x, W):

@@ -14,8 +14,8 @@ Where the functions differ from some copies of the originals:
 import numpy as np
 
 from .. import functional
-from .layout import stack
-from .min_char_rnn import _clean_ids, _row, rnn_step
+from .layout import clean_ids, row, transposed
+from .min_char_rnn import rnn_step
 
 __all__ = [
     "clip",
@@ -135,9 +135,9 @@ def rnn_forward(X, Y, a0, parameters, vocab_size=27):
     ids, n_x = _ids(X, parameters), np.shape(parameters["Wax"])[1]
     if vocab_size != n_x:
         raise ValueError(f"vocab_size must be the number of columns of Wax, {n_x}; got {vocab_size}")
-    targets, T = _clean_ids("Y", Y, np.shape(parameters["Wya"])[0]), len(ids)
-    weights = _table(parameters), stack([parameters["Waa"]]), _row(parameters["b"])
-    h, _, _ = functional.rnn_forward(ids[:, None], *weights, _row(a0)[None], training=False)
+    targets, T = clean_ids("Y", Y, np.shape(parameters["Wya"])[0]), len(ids)
+    weights = _table(parameters), transposed(parameters["Waa"]), row(parameters["b"])
+    h, _, _ = functional.rnn_forward(ids[:, None], *weights, row(a0)[None], training=False)
     y_hat = softmax(parameters["Wya"] @ h.reshape(T, -1).T + parameters["by"])
     x = np.zeros((T, vocab_size + 1, 1))
     x[np.arange(T), ids] = 1
@@ -160,7 +160,7 @@ def rnn_backward(X, Y, parameters, cache):
     one_hot = np.zeros((T, np.shape(parameters["Wax"])[1]))
     for t in range(T):
         dy[t], h[t], before[t], one_hot[t] = (column[:, 0] for column in (y_hat[t], a[t], a[t - 1], x[t]))
-    dy[np.arange(T), _clean_ids("Y", Y, n_y)[:T]] -= 1
+    dy[np.arange(T), clean_ids("Y", Y, n_y)[:T]] -= 1
     draw, carried, dh = np.empty((T, n_a)), np.zeros(n_a), dy @ Wya
     for t in reversed(range(T)):
         draw[t] = (1 - h[t] * h[t]) * (dh[t] + carried)
@@ -229,7 +229,7 @@ def optimize(X, Y, a_prev, parameters, learning_rate=0.01):
     ids = _ids(X, parameters)
     weights = (parameters[key] for key in ("Waa", "Wya", "b", "by"))
     loss, (dtable, dWaa, dWya, db, dby), a = rnn_step(ids, Y, a_prev, _table(parameters), *weights)
-    gradients = {"dWax": dtable[:-1].T, "dWaa": dWaa.T, "dWya": dWya.T, "db": db, "dby": dby}
+    gradients = {"dWax": dtable[:-1].T, "dWaa": dWaa, "dWya": dWya, "db": db, "dby": dby}
     update_parameters(parameters, gradients, learning_rate)
     return loss, gradients, a
 
@@ -281,7 +281,7 @@ def _ids(X, parameters):
     """-> int64 (T,): the rows of :func:`_table`."""
     n_x = np.shape(parameters["Wax"])[1]
     known = [0 if ix is None else ix for ix in X]
-    ids = _clean_ids("X", known, n_x) if known else np.zeros(0, np.int64)
+    ids = clean_ids("X", known, n_x) if known else np.zeros(0, np.int64)
     for t, ix in enumerate(X):
         if ix is None:
             ids[t] = n_x

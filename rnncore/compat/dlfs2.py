@@ -19,8 +19,6 @@ What differs, where the original is wrong or wasteful:
 * Word ids below 0, and labels below 0 other than -1, are a ValueError; NumPy counts them from the end.
 * ``TimeEmbedding`` reads ``params[0]``, so that replacing it there is enough; ``W`` is that array.
 * ``TimeDropout`` in evaluation (``train_flg = False``) returns a copy, and its backward pass is the identity.
-* One step of up to 8 rows, as in generating text, agrees with the same step within a sequence to rounding, not to
-  the last bit.
 * A sequence (N, T, .) may come back with time as its first axis in memory: a view, for a ``reshape`` to copy.
 """
 
@@ -47,48 +45,20 @@ __all__ = [
 ]
 
 
-def _sigmoid(x):
-    return 0.5 * np.tanh(0.5 * x) + 0.5
-
-
-def _lstm_step(x, Wx, Wh, b, h, c):
-    H = len(Wh)
-    a = x @ Wx + h @ Wh + b
-    f, g, i, o = (a[:, k * H : (k + 1) * H] for k in range(4))
-    c = _sigmoid(f) * c + _sigmoid(i) * np.tanh(g)
-    return _sigmoid(o) * np.tanh(c), c
-
-
-def _gru_step(x, Wx, Wh, b, h):
-    H = len(Wh)
-    a = x @ Wx + b
-    gates = _sigmoid(a[:, : 2 * H] + h @ Wh[:, : 2 * H])
-    z, r = gates[:, :H], gates[:, H:]
-    return (h + z * (np.tanh(a[:, 2 * H :] + (r * h) @ Wh[:, 2 * H :]) - h),)
-
-
 class _Cell(NamedTuple):
-    """A cell of the engine: its functions and options, and the order of gate blocks in the book and there.
-
-    ``step`` is one step in NumPy, blocks as in the book. For a step of a few rows, as in generating text, laying the
-    weights out for the engine would take several times longer than the step.
-    """
+    """A cell of the engine: its functions, and the options that make it that of the book."""
 
     forward: Callable
     backward: Callable
-    book: str = ""
-    engine: str = ""
     options: dict = {}
-    step: Callable | None = None
 
 
-_FEW_ROWS = 8
 _WEIGHTS = "Wx", "Wh", "b"
 
 _RNN = _Cell(functional.rnn_forward, functional.rnn_backward)
-_LSTM = _Cell(functional.lstm_forward, functional.lstm_backward, "fgio", layout.LSTM, step=_lstm_step)
-_GRU_OPTIONS = {"form": "reset_before", "update": "new"}
-_GRU = _Cell(functional.gru_forward, functional.gru_backward, "zrn", layout.GRU, _GRU_OPTIONS, _gru_step)
+_LSTM = _Cell(functional.lstm_forward, functional.lstm_backward, {"gate_order": "fgio"})
+_GRU_OPTIONS = {"form": "reset_before", "update": "new", "gate_order": "zrn"}
+_GRU = _Cell(functional.gru_forward, functional.gru_backward, _GRU_OPTIONS)
 
 
 class _Layer:
@@ -112,52 +82,28 @@ class _Recurrent(_Layer):
 
     def __init__(self, Wx, Wh, b):
         super().__init__(Wx, Wh, b)
-        self.cache = self._pending = None
+        self.cache = None
 
-    def _arrays(self, x, states):
-        """x (T, N, D) and states h0, c0 that may be None, in the dtype of the weights, and these, by name."""
+    def _arguments(self, x, states, **options):
+        """Keywords of the engine's forward function, in the weights' dtype: x (T, N, D), states h0, c0 or None."""
         arrays = {"x": x, **dict(zip(_WEIGHTS, self.params, strict=True))}
         for name, state in zip(("h0", "c0"), states, strict=False):
             if state is not None and np.shape(state)[:1] == (1,):
                 state = np.broadcast_to(state, (x.shape[1], *np.shape(state)[1:]))
             arrays[name] = state
         dtype = self._dtype
-        return {name: a if a is None else np.asarray(a, dtype) for name, a in arrays.items()}
-
-    def _arguments(self, arrays, **options):
-        """Keywords of the engine's forward function."""
-        weights = layout.blocks(self._cell.book, self._cell.engine, *(arrays[name] for name in _WEIGHTS))
-        return {**arrays, **dict(zip(_WEIGHTS, weights, strict=True)), **self._cell.options, **options}
+        return {
+            **{name: a if a is None else np.asarray(a, dtype) for name, a in arrays.items()},
+            **self._cell.options,
+            **options,
+        }
 
     def _forward(self, x, states):
         """-> hs (T, N, H), states at the end"""
-        arrays = self._arrays(x, states)
-        if self._is_small_step(**arrays):
-            return self._small_step(arrays)
         with layout.named(**self._names):
-            return self._keep(*self._cell.forward(**self._arguments(arrays)))
-
-    def _is_small_step(self, x, Wx, Wh, b, **states):
-        """Whether to make this step in NumPy; not if a shape is wrong, for the engine to say what."""
-        (T, N, D), H, G = x.shape, len(Wh) if Wh.ndim else 0, len(self._cell.book)
-        shapes = [(Wx, (D, G * H)), (Wh, (H, G * H)), (b, (G * H,)), *((s, (N, H)) for s in states.values())]
-        return (
-            self._cell.step is not None
-            and (T == 1 and 0 < N <= _FEW_ROWS and D > 0 and H > 0)
-            and all(array is None or array.shape == shape for array, shape in shapes)
-        )
-
-    def _small_step(self, arrays):
-        copies = {name: None if arrays[name] is None else arrays[name].copy() for name in arrays.keys() - set(_WEIGHTS)}
-        self._pending = arrays | copies  # backward computes the step again, on the engine
-        zeros = np.zeros((arrays["x"].shape[1], len(arrays["Wh"])), arrays["x"].dtype)
-        states = [zeros if arrays[name] is None else arrays[name] for name in ("h0", "c0") if name in arrays]
-        states = self._cell.step(arrays["x"][0], *(arrays[name] for name in _WEIGHTS), *states)
-        self.cache = None, (len(zeros), 1, zeros.shape[1])
-        return states[0][None].copy(), states
+            return self._keep(*self._cell.forward(**self._arguments(x, states)))
 
     def _keep(self, hs, states, cache):
-        self._pending = None
         self.cache = cache, (hs.shape[1], hs.shape[0], hs.shape[2])
         return hs, states if isinstance(states, tuple) else (states,)
 
@@ -165,13 +111,10 @@ class _Recurrent(_Layer):
         """-> cache of the engine, (N, T, H)"""
         if self.cache is None:
             raise RuntimeError("backward needs a forward pass before it")
-        if self._pending is not None:
-            self._keep(*self._cell.forward(**self._arguments(self._pending)))
         return self.cache
 
     def _write(self, grads):
-        found = layout.blocks(self._cell.engine, self._cell.book, grads.dWx, grads.dWh, grads.db)
-        for grad, value in zip(self.grads, found, strict=True):
+        for grad, value in zip(self.grads, (grads.dWx, grads.dWh, grads.db), strict=True):
             grad[...] = value
         return grads
 
@@ -387,7 +330,7 @@ class TimeBiLSTM:
         with layout.named(**_Time._names):
             results = functional.side_by_side(
                 functional.lstm_forward,
-                [lstm._arguments(lstm._arrays(xs, lstm._initial()), reverse=lstm is both[1]) for lstm in both],
+                [lstm._arguments(xs, lstm._initial(), reverse=lstm is both[1]) for lstm in both],
             )
         hs = [lstm._finish(*lstm._keep(*result)) for lstm, result in zip(both, results, strict=True)]
         return layout.swap(np.concatenate([layout.swap(h) for h in hs], axis=2))

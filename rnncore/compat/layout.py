@@ -1,4 +1,4 @@
-"""Other people's layouts of weights as index maps to rnncore's: gate blocks, orders of concatenation, bias columns.
+"""Other people's layouts of arrays as rnncore takes them: batch first, columns for rows, a matrix for every gate.
 
 Weights are read on every call; what is laid out anew lives as long as the call and its cache.
 """
@@ -8,33 +8,6 @@ from contextlib import contextmanager
 import numpy as np
 
 from .. import functional
-
-#: Blocks of the engine's cells.
-LSTM, GRU = "ifgo", "rzn"
-
-
-def reorder(weights, given, wanted):
-    """Gate blocks along the last axis in another order.
-
-    weights (..., G*H) in blocks of the order ``given``, a str of one letter a gate -> (..., G*H) in order ``wanted``.
-
-    Examples
-    --------
-    >>> reorder(np.array([1, 1, 2, 2, 3, 3, 4, 4]), "ifog", "ifgo")
-    array([1, 1, 2, 2, 4, 4, 3, 3])
-    """
-    weights = np.asarray(weights)
-    G = len(given)
-    blocks = weights.reshape(*weights.shape[:-1], G, weights.shape[-1] // G)
-    return np.take(blocks, [given.index(gate) for gate in wanted], axis=-2).reshape(weights.shape)
-
-
-def blocks(given, wanted, *weights):
-    """:func:`reorder` of each; what has no such blocks goes through, for the engine to say what is wrong."""
-    weights = [np.asarray(w) for w in weights]
-    if given == wanted:
-        return weights
-    return [reorder(w, given, wanted) if w.ndim and not w.shape[-1] % len(given) else w for w in weights]
 
 
 def swap(array):
@@ -86,6 +59,16 @@ def named(**names):
         raise type(error)(f"{names[name]} {rest}") from None
 
 
+def transposed(columns):
+    """(n, m), one example a column or a matrix that acts on columns -> float64 (m, n), a view where it can be."""
+    return np.asarray(columns, np.float64).T
+
+
+def row(*columns):
+    """Columns (H, 1), of one gate after the other -> (G*H,), float64."""
+    return np.concatenate([np.asarray(column, np.float64).reshape(-1) for column in columns])
+
+
 def stack(matrices):
     """One matrix per gate, each (H, K) and acting on columns -> (K, G*H), acting on rows; C-contiguous float64.
 
@@ -108,3 +91,11 @@ def unstack(weights, G):
     """The inverse of :func:`stack`: (K, G*H) -> list of G fresh C-contiguous matrices (H, K)."""
     H = weights.shape[-1] // G
     return [weights[:, k * H : (k + 1) * H].T.copy() for k in range(G)]
+
+
+def clean_ids(name, ids, V):
+    """-> int64 (T,), in [0, V). TypeError, ValueError for anything but a sequence of such ids."""
+    ids = np.asarray(ids)
+    if ids.ndim != 1 or (ids.size and ids.dtype.kind not in "iu"):
+        raise TypeError(f"{name} must be a sequence of integer ids; got shape {ids.shape}, dtype {ids.dtype}")
+    return functional.clean_ids(ids.astype(np.int64, copy=False), V, name, "V")

@@ -17,12 +17,10 @@ Where the functions differ from the originals:
 The arguments are never written and the weights are read anew on every call.
 """
 
-import dataclasses
-
 import numpy as np
 
 from .. import functional
-from .layout import reorder, stack, unstack
+from .layout import clean_ids, named, row, stack, transposed, unstack
 
 __all__ = ["GRU", "LSTM", "char_gru_loss", "char_lstm_loss", "char_rnn_loss"]
 
@@ -58,10 +56,9 @@ def char_rnn_loss(inputs, targets, hprev, Wxh, Whh, Why, bh, by):
     >>> round(float(loss), 4), gradients[4].ravel().tolist()
     (2.7726, [0.5, -0.5, -0.5, 0.5])
     """
-    ids = _clean_ids("inputs", inputs, np.shape(Wxh)[1])
-    loss, gradients, h = rnn_step(ids, targets, hprev, stack([Wxh]), Whh, Why, bh, by)
-    dWxh, dWhh, dWhy, dbh, dby = gradients
-    return loss, *(gradient.copy() for gradient in (dWxh.T, dWhh.T, dWhy.T, dbh, dby)), h
+    ids = clean_ids("inputs", inputs, np.shape(Wxh)[1])
+    loss, (dtable, *gradients), h = rnn_step(ids, targets, hprev, stack([Wxh]), Whh, Why, bh, by)
+    return loss, dtable.T, *gradients, h
 
 
 def char_lstm_loss(inputs, targets, hprev, cprev, Wf, bf, Wi, bi, Wcc, bcc, Wo, bo, Wy, by):
@@ -85,14 +82,14 @@ def char_lstm_loss(inputs, targets, hprev, cprev, Wf, bf, Wi, bi, Wcc, bcc, Wo, 
         The last states.
     """
     V = np.shape(Wy)[0]
-    W, b = stack([Wi, Wf, Wcc, Wo]), _row(bi, bf, bcc, bo)
-    ids = _clean_ids("inputs", inputs, V)
-    h, (h_n, c_n), cache = functional.lstm_forward(ids[:, None], W[:V], W[V:], b, _row(hprev)[None], _row(cprev)[None])
+    W, b = stack([Wi, Wf, Wcc, Wo]), row(bi, bf, bcc, bo)
+    ids = clean_ids("inputs", inputs, V)
+    h, (h_n, c_n), cache = functional.lstm_forward(ids[:, None], W[:V], W[V:], b, row(hprev)[None], row(cprev)[None])
     loss, dh, dWy, dby = _head(h, Wy, by, targets)
     g = functional.lstm_backward(dh, cache)
     dWi, dWf, dWcc, dWo = unstack(np.concatenate([g.dWx, g.dWh]), 4)
     dbi, dbf, dbcc, dbo = g.db.reshape(4, -1, 1).copy()
-    gradients = dWf, dbf, dWi, dbi, dWcc, dbcc, dWo, dbo, dWy.T.copy(), dby
+    gradients = dWf, dbf, dWi, dbi, dWcc, dbcc, dWo, dbo, dWy, dby
     for gradient in gradients:
         np.clip(gradient, -CLIP, CLIP, out=gradient)
     return loss, *gradients, h_n.T, c_n.T
@@ -120,29 +117,29 @@ def char_gru_loss(inputs, targets, hprev, Wy, Wh, Wr, Wz, Uh, Ur, Uz, by, bh, br
     h : ndarray (H, 1)
         The last state.
     """
-    weights = stack([Wr, Wz, Wh]), stack([Ur, Uz, Uh]), _row(br, bz, bh)
-    ids = _clean_ids("inputs", inputs, len(weights[0]))
-    h, h_n, cache = functional.gru_forward(ids[:, None], *weights, _row(hprev)[None], update="old")
+    weights = stack([Wr, Wz, Wh]), stack([Ur, Uz, Uh]), row(br, bz, bh)
+    ids = clean_ids("inputs", inputs, len(weights[0]))
+    h, h_n, cache = functional.gru_forward(ids[:, None], *weights, row(hprev)[None], update="old")
     loss, dh, dWy, dby = _head(h, Wy, by, targets)
     g = functional.gru_backward(dh, cache)
     dWr, dWz, dWh = unstack(g.dWx, 3)
     dUr, dUz, dUh = unstack(g.dWh, 3)
     dbr, dbz, dbh = (gradient.copy() for gradient in g.db.reshape(3, -1, 1))
-    return loss, dWy.T.copy(), dWh, dWr, dWz, dUh, dUr, dUz, dby, dbh, dbr, dbz, h_n.T
+    return loss, dWy, dWh, dWr, dWz, dUh, dUr, dUz, dby, dbh, dbr, dbz, h_n.T
 
 
 def rnn_step(ids, targets, hprev, table, Whh, Why, bh, by):
     """Loss, clipped gradients and last state of a text: what ``min-char-rnn`` and Dinosaurus Island do at every step.
 
     ids (T,) in [0, D); table (D, H): the columns of Wxh as rows, C-contiguous; the others as in :func:`char_rnn_loss`
-    -> loss, (dtable (D, H), dWhh.T, dWhy.T, dbh, dby), h (H, 1), where the gradients are parts of one array
+    -> loss, (dtable (D, H), dWhh, dWhy, dbh, dby), h (H, 1), where the gradients are parts of one array
     """
     (D, H), V = table.shape, np.shape(Why)[0]
-    h, h_n, cache = functional.rnn_forward(ids[:, None], table, stack([Whh]), _row(bh), _row(hprev)[None])
+    h, h_n, cache = functional.rnn_forward(ids[:, None], table, transposed(Whh), row(bh), row(hprev)[None])
     together = np.zeros((D + H + V + 1) * H + V)
-    dtable, dWhh, dWhy, dbh, dby = _parts(together, (D, H), (H, H), (H, V), (H, 1), (V, 1))
-    loss, dh, _, _ = _head(h, Why, by, targets, dWhy, dby.reshape(-1))
-    into = {"dWx": dtable, "dWh": dWhh, "db": dbh.reshape(-1)}
+    dtable, dWhh, dWhy, dbh, dby = _parts(together, (D, H), (H, H), (V, H), (H, 1), (V, 1))
+    loss, dh, _, _ = _head(h, Why, by, targets, dWhy, dby)
+    into = {"dWx": dtable, "dWh": dWhh.T, "db": dbh.reshape(-1)}
     functional.side_by_side(functional.rnn_backward, [{"dh": dh, "cache": cache}], [into])
     np.clip(together, -CLIP, CLIP, out=together)
     return loss, (dtable, dWhh, dWhy, dbh, dby), h_n.T
@@ -157,29 +154,17 @@ def _parts(array, *shapes):
         begin = end
 
 
-def _head(h, Wy, by, targets, dW=None, db=None):
-    """h (T, 1, H) -> loss, dh (T, 1, H), dW (H, V) = dWy.T, dby (V, 1); dW and db, if given, start as zeros."""
+def _head(h, Wy, by, targets, dWy=None, dby=None):
+    """h (T, 1, H) -> loss, dh (T, 1, H), dWy (V, H), dby (V, 1); these, if given, start as zeros."""
     (T, _, H), V = h.shape, np.shape(Wy)[0]
     if len(targets) < T:
         raise ValueError(f"targets must be as many as inputs, {T}; got {len(targets)}")
-    targets = _clean_ids("targets", targets[:T], V)
-    if dW is None:
-        dW, db = np.zeros((H, V)), np.zeros(V)
-    losses, dh = functional.softmax_head(h.reshape(T, H), stack([Wy]), _row(by), targets, np.ones(T), dW, db)
-    return losses.sum(), dh.reshape(T, 1, H), dW, db.reshape(V, 1)
-
-
-def _row(*columns):
-    """Columns (H, 1) -> one row (G*H,), float64."""
-    return np.concatenate([np.asarray(column, np.float64).reshape(-1) for column in columns])
-
-
-def _clean_ids(name, ids, V):
-    """-> int64 (T,), in [0, V)"""
-    ids = np.asarray(ids)
-    if ids.ndim != 1 or (ids.size and ids.dtype.kind not in "iu"):
-        raise TypeError(f"{name} must be a sequence of integer ids; got shape {ids.shape}, dtype {ids.dtype}")
-    return functional.clean_ids(ids.astype(np.int64, copy=False), V, name, "V")
+    targets = clean_ids("targets", targets[:T], V)
+    if dWy is None:
+        dWy, dby = np.zeros((V, H)), np.zeros((V, 1))
+    gradients = dWy.T, dby.reshape(-1)
+    losses, dh = functional.softmax_head(h.reshape(T, H), transposed(Wy), row(by), targets, np.ones(T), *gradients)
+    return losses.sum(), dh.reshape(T, 1, H), dWy, dby
 
 
 # ---- batches, time first --------------------------------------------------------------------------------------------
@@ -195,7 +180,7 @@ class _LSTMCache(dict):
         elif key == "IFOG":
             value = self["Hin"] @ self["WLSTM"]
         elif key == "IFOGf":
-            value = reorder(self["engine"].gates, "ifgo", "ifog")
+            value = self["engine"].gates
         elif key == "Ct":
             value = np.tanh(self["C"])
         else:
@@ -231,15 +216,15 @@ class LSTM:
         cache is a dict with the keys of the original: WLSTM, Hout, IFOGf, IFOG, C, Ct, Hin, c0, h0.
         """
         X = np.asarray(X, np.float64)
-        Wx, Wh, b = _blocks(WLSTM, X, "ifog", "ifgo")
+        Wx, Wh, b = _weights(WLSTM, X, 4)
         c0, h0 = (_state(state, X.shape[1], len(Wh)) for state in (c0, h0))
-        Hout, (Hn, Cn), cache = functional.lstm_forward(X, Wx, Wh, b, h0, c0)
+        Hout, (Hn, Cn), cache = functional.lstm_forward(X, Wx, Wh, b, h0, c0, gate_order="ifog")
         return Hout, Cn, Hn, _LSTMCache(WLSTM=WLSTM, X=X, Hout=cache.h, C=cache.c, c0=c0, h0=h0, engine=cache)
 
     @staticmethod
     def backward(dHout_in, cache, dcn=None, dhn=None):
         """dHout_in (n, b, d), dcn and dhn (b, d) or None -> dX (n, b, I), dWLSTM (1 + I + d, 4d), dc0, dh0 (b, d)."""
-        return _backward(functional.lstm_backward, dHout_in, cache, "WLSTM", "ifog", "ifgo", dh_n=dhn, dc_n=dcn)
+        return _backward(functional.lstm_backward, dHout_in, cache, "WLSTM", 4, dh_n=dhn, dc_n=dcn)
 
 
 class GRU:
@@ -268,25 +253,25 @@ class GRU:
     def forward(X, WGRU, h0=None):
         """X (n, b, I), WGRU (1 + I + d, 3d), h0 (b, d) or None -> Hout (n, b, d), Hn (b, d), cache (a dict)."""
         X = np.asarray(X, np.float64)
-        Wx, Wh, b = _blocks(WGRU, X, "zrc", "rzc")
+        Wx, Wh, b = _weights(WGRU, X, 3)
         h0 = _state(h0, X.shape[1], len(Wh))
-        Hout, Hn, cache = functional.gru_forward(X, Wx, Wh, b, h0)
+        Hout, Hn, cache = functional.gru_forward(X, Wx, Wh, b, h0, gate_order="zrn")
         return Hout, Hn, {"WGRU": WGRU, "X": X, "Hout": cache.h, "h0": h0, "engine": cache}
 
     @staticmethod
     def backward(dH, cache, dhn=None):
         """dH (n, b, d), dhn (b, d) or None -> dX (n, b, I), dWGRU (1 + I + d, 3d), dh0 (b, d)."""
-        return _backward(functional.gru_backward, dH, cache, "WGRU", "zrc", "rzc", dh_n=dhn)
+        return _backward(functional.gru_backward, dH, cache, "WGRU", 3, dh_n=dhn)
 
 
-def _blocks(W, X, given, wanted):
-    """W (1 + I + d, G*d) -> Wx (I, G*d), Wh (d, G*d), b (G*d,), blocks in the order of the engine."""
+def _weights(W, X, G):
+    """W (1 + I + d, G*d) -> Wx (I, G*d), Wh (d, G*d), b (G*d,), parts of it."""
     if X.ndim != 3:
         raise ValueError(f"X must be (n, b, I); got {X.shape}")
-    G, end, shape = len(given), 1 + X.shape[2], np.shape(W)
+    end, shape = 1 + X.shape[2], np.shape(W)
     if len(shape) != 2 or shape[1] % G or shape[0] != end + shape[1] // G:
         raise ValueError(f"W must be (1 + I + d, {G}d) with I = {X.shape[2]} as in X; got {shape}")
-    W = reorder(np.asarray(W, np.float64), given, wanted)
+    W = np.asarray(W, np.float64)
     return W[1:end], W[end:], W[0]
 
 
@@ -298,15 +283,14 @@ def _cotangent(value):
     return None if value is None else np.asarray(value, np.float64)
 
 
-def _backward(backward, dH, cache, name, given, wanted, **carried):
+def _backward(backward, dH, cache, name, G, **carried):
     """-> dX, dW, [dc0,] dh0, with the weights as they are now, as in the originals."""
-    weights, kept = _blocks(cache[name], cache["X"], given, wanted), cache["engine"]
-    if [w.shape for w in weights] != [w.shape for w in kept._weights[:3]]:
-        raise ValueError(f"{name} was {(1 + sum(map(len, kept._weights[:2])), *kept._weights[2].shape)} in forward")
-    kept = dataclasses.replace(kept, _weights=(*weights, None, None))
+    weights = _weights(cache[name], cache["X"], G)
+    with named(Wx=name, Wh=name, b=name):
+        kept = cache["engine"].with_weights(*weights)
     end = 1 + len(weights[0])
     dW = np.zeros((end + len(weights[1]), len(weights[2])))
     into = {"dWx": dW[1:end], "dWh": dW[end:], "db": dW[0]}
     arguments = {"dh": _cotangent(dH), "cache": kept} | {key: _cotangent(value) for key, value in carried.items()}
     (g,) = functional.side_by_side(backward, [arguments], [into])
-    return g.dx, reorder(dW, wanted, given), *((g.dc0,) if hasattr(g, "dc0") else ()), g.dh0
+    return g.dx, dW, *((g.dc0,) if hasattr(g, "dc0") else ()), g.dh0
