@@ -331,6 +331,18 @@ class Cache:
         arrays, (T, N) = {"h": self._kept[_H], "gates": self._kept[_GATES], "c": self._kept[_C]}, self._shape[:2]
         return {name: a.reshape(T, N, a.shape[1]) for name, a in arrays.items() if a is not None}
 
+    @property
+    def hidden_size(self):
+        return self._shape[3]
+
+    def let_go(self):
+        """-> what it keeps, a tuple of arrays and None, x first; it is empty then, until :meth:`hold` gets it back."""
+        kept, self._kept = self._kept, None
+        return kept
+
+    def hold(self, kept):
+        self._kept = kept
+
     def _view(self, index):
         tokens = None if self._kept is None else self._kept[index]
         if tokens is None:
@@ -773,15 +785,18 @@ def _native(prepare):
     return function
 
 
-def side_by_side(function, arguments, into=None):
+def side_by_side(function, arguments, into=None, needs_dx=True):
     """Call one of the public functions with each of one or two dicts of arguments, at the same time where that can be.
 
-    ``into``: for each backward call the arrays that the gradients of its weights are added to, by name.
+    ``into``: for each backward call the arrays that the gradients of its weights are added to, by name. ``needs_dx``:
+    whether backward calls compute ``dx``; it is None otherwise.
     -> list of the results
     """
     calls = [function.__wrapped__(**keywords) for keywords in arguments]
+    for call in calls if not needs_dx else ():
+        call.dx = None
     added = [call.add_into(arrays) for call, arrays in zip(calls, into or (), strict=False)]
-    if len({call.kind for call in calls}) == 1:
+    if len(calls) == 2 and calls[0].kind == calls[1].kind:
         for jobs in zip_longest(*(call.jobs() for call in calls)):
             jobs[0][0](*(arguments for _, arguments in jobs))
     else:

@@ -1,0 +1,1 @@
+"""Weights and modules of other frameworks: PyTorch, Keras, ONNX, safetensors."""

@@ -1,0 +1,239 @@
+"""The weights of Keras' recurrent layers, as ``get_weights`` gives and ``set_weights`` takes them; Keras not needed.
+
+For a layer of H units, and twice, forward then backward, for a ``Bidirectional`` one::
+
+    kernel            (D, G*H)        Wx
+    recurrent_kernel  (H, G*H)        Wh
+    bias              (G*H,)          b
+                      (2, 3H)         of a GRU with reset_after: b is their sum, but in block h b is row 0, bhn row 1
+
+Gate blocks are z r h in a GRU, which rnncore has as r z n, and i f c o in an LSTM, its i f g o. A GRU has the update
+"old", and with ``reset_after`` the form "reset_after", without "reset_before".
+"""
+
+import numpy as np
+
+from .. import checks, functional
+from . import state_dict
+
+__all__ = ["from_keras", "to_keras"]
+
+#: Keras' word and rnncore's.
+_ACTIVATIONS = {"tanh": "tanh", "relu": "relu", "linear": "identity"}
+_CELLS = {"SimpleRNN": "rnn", "GRU": "gru", "LSTM": "lstm"}
+
+
+def from_keras(
+    *sources, cell=None, activation=None, reset_after=None, bidirectional=None, batch_first=True, dtype=None
+):
+    """A stack of layers with the weights of Keras' layers.
+
+    What a source says of itself, by its arrays or its ``get_config``, need not be given, and must agree with what is.
+    Not carried over is what does not change the weights: ``return_sequences``, ``return_state``, ``stateful``,
+    ``dropout``, ``recurrent_dropout``, masking, initialisers, regularisers and constraints.
+
+    Parameters
+    ----------
+    *sources : list of arrays, or Keras layer
+        One for each layer, bottom first: what ``get_weights`` gives, kernel, recurrent kernel and (with ``use_bias``)
+        bias; or a layer of the class SimpleRNN, GRU, LSTM, or Bidirectional with one of them and
+        ``merge_mode="concat"``.
+    cell : {"rnn", "gru", "lstm"}, optional
+        The width of the recurrent kernel says it too.
+    activation : {"tanh", "relu", "linear"}, optional
+        Of a SimpleRNN; arrays do not say it, then it is "tanh".
+    reset_after : bool, optional
+        Of a GRU; arrays without bias do not say it, then it is True, as in Keras.
+    bidirectional : bool, optional
+        The number of arrays says it too.
+    batch_first : bool, default True
+        As Keras has it.
+    dtype : {"float32", "float64"}, optional
+        By default that of the arrays, float32 for float16.
+
+    Returns
+    -------
+    RNN, GRU or LSTM
+        With copies of the weights.
+
+    Raises
+    ------
+    ValueError
+        A shape, the number of arrays or a setting is wrong, two sources differ, the arrays are of several dtypes and
+        ``dtype`` does not say which is meant, or rnncore has no such layer: ``go_backwards``, another activation,
+        another ``merge_mode``.
+    TypeError
+        A source is nothing of this kind, or an array does not hold floats.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> below = [rng.normal(size=shape) for shape in [(3, 15), (5, 15), (2, 15)]]
+    >>> above = [rng.normal(size=shape) for shape in [(5, 15), (5, 15), (2, 15)]]
+    >>> gru = from_keras(below, above)
+    >>> gru, gru.form, gru.update
+    (GRU(3, 5, 2, batch_first=True), 'reset_after', 'old')
+    """
+    settings = {
+        "cell": checks.optional(checks.choice, choices=_CELLS.values())("cell", cell),
+        "activation": checks.optional(checks.choice, choices=_ACTIVATIONS)("activation", activation),
+        "reset_after": checks.optional(checks.flag)("reset_after", reset_after),
+        "bidirectional": checks.optional(checks.flag)("bidirectional", bidirectional),
+    }
+    if not sources:
+        raise TypeError("from_keras takes at least one list of arrays or Keras layer")
+    weights = []
+    for number, source in enumerate(sources):
+        arrays, said = _open(f"source {number}", source)
+        for name, value in said:
+            if settings[name] is None:
+                settings[name] = value
+            elif settings[name] != value:
+                raise ValueError(f"source {number} has {name}={value!r}, not {settings[name]!r}")
+        weights.append(arrays)
+    cell, activation = settings["cell"], settings["activation"] or "tanh"
+    if cell != "rnn" and activation != "tanh":
+        raise ValueError(f"activation {activation!r} belongs to a SimpleRNN; the sources have cell={cell!r}")
+    if cell != "gru" and settings["reset_after"] is not None:
+        raise ValueError(f"reset_after belongs to a GRU; the sources have cell={cell!r}")
+    reset_after = cell == "gru" and settings["reset_after"] is not False
+    G, D, H, cells = _cells(weights, 2 if reset_after else 1)
+    if dtype is None:
+        dtype = state_dict.common_dtype(dict(pair for source in weights for arrays in source for pair in arrays))
+    options = {
+        "rnn": {"activation": _ACTIVATIONS[activation]},
+        "gru": {"form": "reset_after" if reset_after else "reset_before", "update": "old"},
+        "lstm": {},
+    }[cell]
+    options |= {"bidirectional": settings["bidirectional"], "batch_first": batch_first, "dtype": dtype}
+    return state_dict.build(cells, G, D, H, len(sources), **options)
+
+
+def to_keras(layer, number=None):
+    """The weights of one layer of a stack, for ``set_weights`` of a Keras layer.
+
+    Parameters
+    ----------
+    layer : RNN, GRU or LSTM
+    number : int, optional
+        Which one, from 0 at the bottom; not needed if there is one.
+
+    Returns
+    -------
+    list of ndarray
+        Kernel (D, G*H), recurrent kernel (H, G*H) and bias (G*H,), or (2, 3H) of a GRU with the form "reset_after", for
+        ``reset_after=True``; of a bidirectional layer the same again, for ``Bidirectional``. C-contiguous copies in
+        the layer's dtype.
+
+    Raises
+    ------
+    ValueError
+        ``number`` is needed or out of range, or Keras has no such layer: a GRU with the form "simplified", an LSTM with
+        ``peephole`` or ``output_activation="identity"``.
+    TypeError
+        ``layer`` is not recurrent, ``number`` no integer.
+
+    Examples
+    --------
+    >>> from rnncore import GRU
+    >>> [array.shape for array in to_keras(GRU(3, 5, num_layers=2, form="reset_after"), 1)]
+    [(5, 15), (5, 15), (2, 15)]
+    """
+    state_dict.check_expressible(layer, "Keras", form=("reset_before", "reset_after"))
+    if number is None:
+        if layer.num_layers > 1:
+            raise ValueError(f"number must say which of the {layer.num_layers} layers is meant")
+        number = 0
+    number = checks.integer("number", number, least=0)
+    if number >= layer.num_layers:
+        raise ValueError(f"number must be below num_layers = {layer.num_layers}; got {number}")
+    arrays = []
+    for direction in range(layer.directions):
+        cell = state_dict.read(layer, number, direction)
+        bias = np.stack(state_dict.split_bias(cell)) if "bhn" in cell else cell["b"]
+        arrays += [_exchange(array, layer.gates) for array in (cell["Wx"], cell["Wh"], bias)]
+    return arrays
+
+
+def _open(where, source):
+    """-> the arrays (name, array) of each direction, and what the source says, pairs of a keyword and a value."""
+    said = []
+    if hasattr(source, "get_weights") and hasattr(source, "get_config"):
+        said += _described(where, type(source).__name__, source.get_config())
+        source = source.get_weights()
+        if not source:
+            raise ValueError(f"{where} has no weights yet: build the layer first")
+    if not isinstance(source, (list, tuple)):
+        raise TypeError(f"{where} must be a list of arrays or a Keras layer; got {type(source).__name__}")
+    if len(source) not in (2, 3, 4, 6):
+        raise ValueError(f"{where} must have 2 or 3 arrays, with both directions 4 or 6; got {len(source)}")
+    directions = 2 if len(source) > 3 else 1
+    kinds = ("kernel", "recurrent_kernel", "bias")[: len(source) // directions]
+    names = [f"{turn}{kind} of {where}" for turn in ("", "backward ")[:directions] for kind in kinds]
+    arrays = [(name, functional.as_real(name, array)) for name, array in zip(names, source, strict=True)]
+    (name, recurrent), *bias = arrays[1 : len(kinds)]
+    G, _ = state_dict.gates_and_size(name, "(H, G*H)", recurrent.shape, 0)
+    said += [("cell", state_dict.LAYERS[G].cell_name), ("bidirectional", directions == 2)]
+    if G == 3 and bias:
+        said.append(("reset_after", bias[0][1].ndim == 2))
+    return [arrays[: len(kinds)], arrays[len(kinds) :]][:directions], said
+
+
+def _described(where, kind, config, go_backwards=False):
+    """What the class and the config of a layer say; ValueError for what rnncore's layers do not have."""
+    if kind == "Bidirectional":
+        _check(where, config, merge_mode=("concat",))
+        said = _described(where, config["layer"]["class_name"], config["layer"]["config"])
+        backward = config.get("backward_layer")
+        if backward and said != _described(where, backward["class_name"], backward["config"], go_backwards=True):
+            raise ValueError(f"{where} must have the same kind of layer in both directions")
+        return said
+    if kind not in _CELLS:
+        raise TypeError(f"{where} must be a SimpleRNN, GRU, LSTM or Bidirectional layer; got {kind}")
+    said = [("cell", _CELLS[kind])]
+    _check(where, config, go_backwards=(go_backwards,))
+    if kind == "SimpleRNN":
+        _check(where, config, activation=tuple(_ACTIVATIONS))
+        said.append(("activation", config["activation"]))
+    else:
+        _check(where, config, activation=("tanh",), recurrent_activation=("sigmoid",))
+    if "reset_after" in config:
+        said.append(("reset_after", bool(config["reset_after"])))
+    return said
+
+
+def _check(where, config, **known):
+    for name, values in known.items():
+        if config.get(name) not in values:
+            raise ValueError(f"{where} must have {name} {' or '.join(map(repr, values))}; got {config.get(name)!r}")
+
+
+def _cells(sources, bias_rows):
+    """Lists of arrays (name, array), for each source and direction -> G, D, H, and the cells in rnncore's layout."""
+    (kernel_name, kernel), (recurrent_name, recurrent) = sources[0][0][:2]
+    G, H = state_dict.gates_and_size(recurrent_name, "(H, G*H)", recurrent.shape, 0)
+    columns = state_dict.multiple(G)
+    D = state_dict.side(kernel_name, f"(D, {columns})", kernel.shape, 0)
+    rows, size = "D", D
+    cells = []
+    for source in sources:
+        rules = [(f"({rows}, {columns})", (size, G * H)), (f"(H, {columns})", (H, G * H))]
+        rules += [(f"(2, {columns})", (2, G * H)) if bias_rows == 2 else (f"({columns},)", (G * H,))]
+        for arrays in source:
+            kernel, recurrent, *bias = (
+                _exchange(state_dict.check_shape(name, array, *rule), G)
+                for (name, array), rule in zip(arrays, rules[: len(arrays)], strict=True)
+            )
+            bias = bias[0].reshape(bias_rows, G * H) if bias else np.zeros((bias_rows, G * H))
+            biases = state_dict.join_biases(*bias, G, H) if bias_rows == 2 else {"b": bias[0]}
+            cells.append({"Wx": kernel, "Wh": recurrent} | biases)
+        rows, size = state_dict.multiple(len(source)), len(source) * H
+    return G, D, H, cells
+
+
+def _exchange(array, G):
+    """Gate blocks of a GRU along the last axis, z r h to r z n and back; those of other cells have one order."""
+    if G != 3:
+        return array
+    first, second, third = np.split(array, 3, axis=-1)
+    return np.concatenate([second, first, third], axis=-1)

@@ -1,0 +1,231 @@
+"""Layers in safetensors files: plain arrays with names, which other programs read too; nothing in a file can run.
+
+A file of :func:`save` has the arrays of ``layer.params`` under their names, and in its metadata what it takes to make
+the layer again: ``format`` and ``version``; ``layer``, the class; ``arguments``, those of the constructor, as JSON.
+Files with the names of PyTorch's modules, as in :mod:`rnncore.interop.state_dict`, are read too.
+"""
+
+import inspect
+import json
+import os
+import secrets
+from pathlib import Path
+
+import numpy as np
+import safetensors.numpy
+
+from ..layers import GRU, LSTM, RNN, Dense, Embedding
+from . import state_dict
+
+__all__ = ["load", "load_into", "save"]
+
+_FORMAT = "rnncore layer"
+_VERSION = "1"
+_CLASSES = {cls.__name__: cls for cls in (RNN, GRU, LSTM, Embedding, Dense)}
+_DTYPES = ("F16", "F32", "F64")
+
+
+def save(layer, path):
+    """Write a layer to a file that is either whole or not there.
+
+    What is drawn at random is not kept: the state of the generator that dropout uses.
+
+    Parameters
+    ----------
+    layer : RNN, GRU, LSTM, Embedding or Dense
+    path : str or path-like
+
+    Raises
+    ------
+    TypeError
+        It is another kind of layer.
+    OSError
+        The file system says so; a file of that name is as it was.
+
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> with tempfile.TemporaryDirectory() as directory:
+    ...     path = os.path.join(directory, "gru.safetensors")
+    ...     save(GRU(3, 5, 2, update="old"), path)
+    ...     gru = load(path)
+    >>> gru, gru.update
+    (GRU(3, 5, 2), 'old')
+    """
+    name, path = _name(layer), Path(path)
+    arguments = {argument: getattr(layer, argument) for argument in _arguments(type(layer))}
+    arguments = json.dumps(arguments | {"dtype": layer.dtype.name}, default=np.generic.item)
+    metadata = {"format": _FORMAT, "version": _VERSION, "layer": name, "arguments": arguments}
+    arrays = {name: np.ascontiguousarray(array) for name, array in layer.params.items()}
+    data = safetensors.numpy.save(arrays, metadata)
+    # Written beside its place under another name, then renamed: a crash leaves the old file as it was.
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    try:
+        with open(temporary, "xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def load(path, *, prefix=""):
+    """The layer in a file of :func:`save`, or that with the weights of one of PyTorch's recurrent modules.
+
+    Names do not tell everything of a module: for an RNN with ``nonlinearity="relu"``, for ``batch_first`` and
+    ``dropout``, give the arrays of ``safetensors.numpy.load_file`` to :func:`rnncore.interop.state_dict.to_layer`.
+
+    Parameters
+    ----------
+    path : str or path-like
+    prefix : str, default ""
+        Of a file with PyTorch's names, only those that start with it count: ``"encoder.rnn."``.
+
+    Returns
+    -------
+    RNN, GRU, LSTM, Embedding or Dense
+
+    Raises
+    ------
+    ValueError
+        This is no such file, or it is damaged: a name, a shape, a dtype or a setting is not that of the layer.
+    TypeError
+        An array is not of float16, float32 or float64.
+    OSError
+        The file is not there or cannot be read.
+
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> with tempfile.TemporaryDirectory() as directory:
+    ...     path = os.path.join(directory, "weights.safetensors")
+    ...     arrays = state_dict.from_layer(LSTM(3, 5, bidirectional=True))
+    ...     safetensors.numpy.save_file({f"rnn.{name}": array for name, array in arrays.items()}, path)
+    ...     load(path, prefix="rnn.")
+    LSTM(3, 5, 1, bidirectional=True)
+    """
+    arrays, description = _read(path, prefix)
+    if description is None:
+        return state_dict.to_layer(arrays, prefix=prefix)
+    cls, arguments = description
+    fast = {"init": "uniform"} if "init" in inspect.signature(cls).parameters else {}
+    try:
+        layer = cls(**arguments, **fast)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path} does not describe a layer, or is damaged: {error}") from error
+    _write(layer, path, arrays, prefix)
+    return layer
+
+
+def load_into(layer, path, *, prefix=""):
+    """Give an existing layer the weights in a file, in place: the arrays of ``layer.params`` keep their identity.
+
+    Parameters
+    ----------
+    layer : RNN, GRU, LSTM, Embedding or Dense
+    path : str or path-like
+        A file with the names of ``layer.params``, or of PyTorch's; all shapes and dtypes must be those of the layer.
+    prefix : str, default ""
+        Only names that start with it count.
+
+    Raises
+    ------
+    ValueError
+        This is no such file, or it is damaged; a name, a shape or a dtype is not that of the layer, or :func:`save`
+        wrote it of a layer that computes something else. The layer is as it was.
+    TypeError
+        An array is not of float16, float32 or float64, or ``layer`` is of another kind. The layer is as it was.
+    OSError
+        The file is not there or cannot be read.
+
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> one, other = (Dense(3, 5, seed=seed) for seed in (0, 1))
+    >>> with tempfile.TemporaryDirectory() as directory:
+    ...     path = os.path.join(directory, "dense.safetensors")
+    ...     save(one, path)
+    ...     load_into(other, path)
+    >>> bool((one.params["W"] == other.params["W"]).all())
+    True
+    """
+    name = _name(layer)
+    arrays, description = _read(path, prefix)
+    if description is not None:
+        cls, arguments = description
+        if cls is not type(layer):
+            raise ValueError(f"{path} is of a layer {cls.__name__}; got {name}")
+        # Names and shapes do not tell what the weights mean.
+        options = layer.options() if hasattr(layer, "options") else {}
+        for option, value in options.items():
+            if arguments[option] != value:
+                raise ValueError(f"{path} is of a layer with {option}={arguments[option]!r}; got one with {value!r}")
+    elif any(state_dict.is_name(key.removeprefix(prefix)) for key in arrays):
+        for key, array in arrays.items():
+            if array.dtype != layer.dtype:
+                raise ValueError(f"{key} in {path} must be {layer.dtype} as in the layer; got {array.dtype}")
+        state_dict.load(layer, arrays, prefix=prefix)
+        return
+    _write(layer, path, arrays, prefix)
+
+
+def _name(layer):
+    if type(layer) not in _CLASSES.values():
+        raise TypeError(f"layer must be an RNN, GRU, LSTM, Embedding or Dense; got {type(layer).__name__}")
+    return type(layer).__name__
+
+
+def _arguments(cls):
+    """Names of the constructor's arguments that say what a layer is, not what it starts from."""
+    return [name for name in inspect.signature(cls).parameters if name not in ("init", "seed")]
+
+
+def _read(path, prefix):
+    """-> arrays by name, those that start with ``prefix``, and class and arguments if :func:`save` wrote the file."""
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            names, arrays = file.keys(), {}
+            for name in names:
+                if not name.startswith(prefix):
+                    continue
+                if (dtype := file.get_slice(name).get_dtype()) not in _DTYPES:
+                    raise TypeError(f"{name} in {path} must be one of {', '.join(_DTYPES)}; got {dtype}")
+                arrays[name] = file.get_tensor(name)
+    except safetensors.SafetensorError as error:
+        raise ValueError(f"{path} is not a safetensors file, or is damaged: {error}") from error
+    if not arrays:
+        raise ValueError(f"{path} must have names that start with {prefix!r}; got {', '.join(names) or 'none'}")
+    if metadata.get("format") != _FORMAT:
+        return arrays, None
+    if metadata.get("version") != _VERSION:
+        raise ValueError(
+            f"{path} has version {metadata.get('version')} of the format; this rnncore reads version {_VERSION}"
+        )
+    try:
+        cls, arguments = _CLASSES[metadata["layer"]], json.loads(metadata["arguments"])
+        complete = arguments.keys() == set(_arguments(cls))
+    except (AttributeError, KeyError, ValueError) as error:
+        raise ValueError(f"{path} does not describe a layer, or is damaged: {error!r}") from error
+    if not complete:
+        raise ValueError(f"{path} must have the arguments {', '.join(_arguments(cls))}; got {', '.join(arguments)}")
+    return arrays, (cls, arguments)
+
+
+def _write(layer, path, arrays, prefix):
+    """Arrays into ``layer.params``, after a check of all of them."""
+    wanted = {prefix + name: array for name, array in layer.params.items()}
+    if missing := [name for name in wanted if name not in arrays]:
+        raise ValueError(f"{path} must have {', '.join(missing)} too")
+    if surplus := [name for name in arrays if name not in wanted]:
+        raise ValueError(f"{path} has {', '.join(surplus)}, which the layer has not")
+    for name, own in wanted.items():
+        array = arrays[name]
+        if (array.shape, array.dtype) != (own.shape, own.dtype):
+            raise ValueError(
+                f"{name} in {path} must be {own.shape} {own.dtype} as in the layer; got {array.shape} {array.dtype}"
+            )
+    for name, own in wanted.items():
+        own[...] = arrays[name]

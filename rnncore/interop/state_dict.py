@@ -1,0 +1,336 @@
+"""The weights of PyTorch's recurrent modules as arrays, by their names in a state dict; NumPy only.
+
+For every layer l, and once more with ``_reverse`` behind the name if there are two directions::
+
+    weight_ih_l   (G*H, D)    Wx_l = weight_ih_l.T; above layer 0, D is H * directions
+    weight_hh_l   (G*H, H)    Wh_l = weight_hh_l.T
+    bias_ih_l     (G*H,)      b_l = bias_ih_l + bias_hh_l
+    bias_hh_l     (G*H,)      but the n block of a GRU: b_l = bias_ih_l, bhn_l = bias_hh_l
+
+G says what it is: 1 RNN, 3 GRU, 4 LSTM. Gate blocks have rnncore's order, r z n and i f g o. PyTorch's GRU has the form
+"reset_after" and the update "old"; one with the update "new" has the same outputs when the z block changes its sign.
+"""
+
+import re
+from collections.abc import Mapping
+
+import numpy as np
+
+from .. import checks, functional
+from ..layers import GRU, LSTM, RNN
+
+__all__ = ["load", "from_layer", "to_layer"]
+
+#: Class by the number of gate blocks.
+LAYERS = {1: RNN, 3: GRU, 4: LSTM}
+
+_NAME = re.compile(r"(?:weight|bias)_(?:ih|hh)_l(0|[1-9][0-9]*)(_reverse)?")
+
+
+def to_layer(arrays, *, prefix="", nonlinearity="tanh", batch_first=False, dropout=0.0, dtype=None):
+    """The layer that has these weights.
+
+    Parameters
+    ----------
+    arrays : mapping of str to array
+        ``weight_ih_l0`` (G*H, D), ``weight_hh_l0`` (G*H, H), ``bias_ih_l0`` and ``bias_hh_l0`` (G*H,), and so on for
+        ``_l1`` and ``_reverse``; without any biases they are zero.
+    prefix : str, default ""
+        Only keys that start with it count: ``"encoder.rnn."``.
+    nonlinearity : {"tanh", "relu"}
+        Of an RNN.
+    batch_first : bool, default False
+    dropout : float, default 0
+    dtype : {"float32", "float64"}, optional
+        By default that of the arrays, float32 for float16.
+
+    Returns
+    -------
+    RNN, GRU or LSTM
+        With copies of the weights.
+
+    Raises
+    ------
+    ValueError
+        A key is missing or unknown, a shape is wrong, the arrays are of several dtypes and ``dtype`` does not say which
+        is meant, or the module has projections (``proj_size``).
+    TypeError
+        An array does not hold floats.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> shapes = {"weight_ih_l0": (20, 3), "weight_hh_l0": (20, 5), "bias_ih_l0": 20, "bias_hh_l0": 20}
+    >>> to_layer({f"rnn.{name}": rng.normal(size=shape) for name, shape in shapes.items()}, prefix="rnn.")
+    LSTM(3, 5, 1)
+    """
+    checks.choice("nonlinearity", nonlinearity, ("tanh", "relu"))
+    arrays = _select(arrays, prefix)
+    matches = [_NAME.fullmatch(name) for name in arrays]
+    numbers = sorted({int(match[1]) for match in matches})
+    if numbers[-1] >= len(numbers):
+        raise ValueError(f"layers must be numbered from 0 without a gap; got {', '.join(map(str, numbers))}")
+    num_layers, directions = len(numbers), 1 + any(match[2] for match in matches)
+    _check_names(arrays, prefix, num_layers, directions)
+    G, H = gates_and_size(f"{prefix}weight_hh_l0", "(G*H, H)", arrays["weight_hh_l0"].shape, 1)
+    if G != 1 and nonlinearity != "tanh":
+        raise ValueError(f"nonlinearity {nonlinearity!r} belongs to an RNN; the arrays have {G} gate blocks")
+    D = side(f"{prefix}weight_ih_l0", f"({multiple(G)}, D)", arrays["weight_ih_l0"].shape, 1)
+    cells = _cells(arrays, prefix, num_layers, directions, G, D, H)
+    if dtype is None:
+        dtype = common_dtype({prefix + name: array for name, array in arrays.items()})
+    options = {1: {"activation": nonlinearity}, 3: {"form": "reset_after", "update": "old"}, 4: {}}[G]
+    options |= {"bidirectional": directions == 2, "batch_first": batch_first, "dropout": dropout, "dtype": dtype}
+    return build(cells, G, D, H, num_layers, **options)
+
+
+def load(layer, arrays, *, prefix=""):
+    """Give an existing layer these weights, in place: the arrays of ``layer.params`` keep their identity and dtype.
+
+    Parameters
+    ----------
+    layer : RNN, GRU or LSTM
+    arrays : mapping of str to array
+        As for :func:`to_layer`, with the layer's sizes.
+    prefix : str, default ""
+        Only keys that start with it count.
+
+    Raises
+    ------
+    ValueError
+        A key is missing or unknown, a shape is wrong, or PyTorch has no such layer. The layer is as it was.
+    TypeError
+        An array does not hold floats, or ``layer`` is not recurrent. The layer is as it was.
+
+    Examples
+    --------
+    >>> gru, other = (GRU(3, 5, form="reset_after", seed=seed) for seed in (0, 1))
+    >>> load(gru, from_layer(other))
+    >>> bool((gru.params["Wh_0"] == other.params["Wh_0"]).all())
+    True
+    """
+    _check_expressible(layer)
+    arrays = _select(arrays, prefix)
+    stack = layer.num_layers, layer.directions
+    _check_names(arrays, prefix, *stack)
+    write(layer, _cells(arrays, prefix, *stack, layer.gates, layer.input_size, layer.hidden_size))
+
+
+def from_layer(layer):
+    """The weights of a layer as PyTorch's modules name and lay them out.
+
+    Parameters
+    ----------
+    layer : RNN, GRU or LSTM
+        ``recurrent_dropout`` and ``checkpoint`` are no weights and do not matter.
+
+    Returns
+    -------
+    dict of str to ndarray
+        C-contiguous copies in the layer's dtype. ``bias_hh`` is zero, but for the n block of a GRU, ``bhn``.
+
+    Raises
+    ------
+    ValueError
+        PyTorch has no such layer: ``form`` of a GRU other than "reset_after", an LSTM with ``peephole`` or
+        ``output_activation="identity"``, an RNN with ``activation="identity"``.
+    TypeError
+        ``layer`` is not recurrent.
+
+    Examples
+    --------
+    >>> for name, array in from_layer(LSTM(3, 5, bidirectional=True)).items():
+    ...     print(name, array.shape)
+    weight_ih_l0 (20, 3)
+    weight_hh_l0 (20, 5)
+    bias_ih_l0 (20,)
+    bias_hh_l0 (20,)
+    weight_ih_l0_reverse (20, 3)
+    weight_hh_l0_reverse (20, 5)
+    bias_ih_l0_reverse (20,)
+    bias_hh_l0_reverse (20,)
+    """
+    _check_expressible(layer)
+    arrays = {}
+    for k in range(layer.num_layers):
+        for direction, suffix in enumerate(_suffixes(k, layer.directions)):
+            cell = read(layer, k, direction)
+            arrays["weight_ih" + suffix] = cell["Wx"].T.copy()
+            arrays["weight_hh" + suffix] = cell["Wh"].T.copy()
+            arrays["bias_ih" + suffix], arrays["bias_hh" + suffix] = split_bias(cell)
+    return arrays
+
+
+def _check_expressible(layer):
+    check_expressible(layer, "PyTorch", activation=("tanh", "relu"), form=("reset_after",))
+
+
+def _suffixes(number, directions):
+    return [f"_l{number}", f"_l{number}_reverse"][:directions]
+
+
+def is_name(name):
+    """Whether this is one of PyTorch's names, without prefix."""
+    return _NAME.fullmatch(name) is not None
+
+
+# ---- reading arrays ---------------------------------------------------------------------------------------------
+
+
+def _select(arrays, prefix):
+    """-> dict of the arrays whose keys start with ``prefix``, by the rest of the key; all are names of PyTorch's."""
+    if not isinstance(arrays, Mapping):
+        raise TypeError(f"arrays must be a mapping of names to arrays; got {type(arrays).__name__}")
+    if wrong := [key for key in arrays if not isinstance(key, str)]:
+        raise TypeError(f"keys of arrays must be str; got {wrong[0]!r}")
+    selected = {key.removeprefix(prefix): arrays[key] for key in arrays if key.startswith(prefix)}
+    if not selected:
+        raise ValueError(f"arrays must have keys that start with {prefix!r}; got {', '.join(arrays) or 'none'}")
+    for name in selected:
+        if name.startswith("weight_hr_l"):
+            raise ValueError(f"{prefix}{name} is a projection (proj_size): rnncore has no such layer")
+        if not is_name(name):
+            raise ValueError(f"{prefix}{name} is no weight of an RNN, GRU or LSTM (prefix chooses one of many modules)")
+    return {name: functional.as_real(prefix + name, value) for name, value in selected.items()}
+
+
+def _check_names(arrays, prefix, num_layers, directions):
+    kinds = ["weight_ih", "weight_hh"]
+    if any(name.startswith("bias") for name in arrays):
+        kinds += ["bias_ih", "bias_hh"]
+    wanted = [kind + suffix for k in range(num_layers) for suffix in _suffixes(k, directions) for kind in kinds]
+    if missing := [prefix + name for name in wanted if name not in arrays]:
+        raise ValueError(f"arrays must have {', '.join(missing)} too")
+    if surplus := [prefix + name for name in arrays if name not in wanted]:
+        raise ValueError(f"the layer has no {', '.join(surplus)}")
+
+
+def _cells(arrays, prefix, num_layers, directions, G, D, H):
+    """-> list of the cells' arrays in rnncore's layout, as :func:`write` takes them; every shape is checked."""
+    columns = [("D", D)] + [(multiple(directions), directions * H)] * (num_layers - 1)
+    rows = multiple(G)
+    cells = []
+    for k, (side_letters, side_size) in enumerate(columns):
+        for suffix in _suffixes(k, directions):
+            wanted = {
+                "weight_ih" + suffix: (f"({rows}, {side_letters})", (G * H, side_size)),
+                "weight_hh" + suffix: (f"({rows}, H)", (G * H, H)),
+                "bias_ih" + suffix: (f"({rows},)", (G * H,)),
+                "bias_hh" + suffix: (f"({rows},)", (G * H,)),
+            }
+            weight_ih, weight_hh, bias_ih, bias_hh = (
+                check_shape(prefix + name, arrays[name], letters, shape) if name in arrays else np.zeros(shape)
+                for name, (letters, shape) in wanted.items()
+            )
+            cells.append({"Wx": weight_ih.T, "Wh": weight_hh.T} | join_biases(bias_ih, bias_hh, G, H))
+    return cells
+
+
+# ---- what all frameworks have in common -------------------------------------------------------------------------
+#
+# A cell is a dict of rnncore's arrays: Wx (D, G*H), Wh (H, G*H), b (G*H,), and bhn (H,) of a GRU with "reset_after". On
+# its way from one framework to the other a GRU has the update "old".
+
+
+def check_expressible(layer, framework, **known):
+    """TypeError if ``layer`` is not recurrent, ValueError if it has a setting that the framework does not know.
+
+    ``known`` are the values of settings that it knows. No framework has peepholes, or an LSTM whose output is not tanh.
+    """
+    if not isinstance(layer, (RNN, GRU, LSTM)):
+        raise TypeError(f"layer must be an RNN, GRU or LSTM; got {type(layer).__name__}")
+    for name, values in ({"peephole": (False,), "output_activation": ("tanh",)} | known).items():
+        value = getattr(layer, name, values[0])
+        if value not in values:
+            raise ValueError(f"{framework} has no {type(layer).__name__} with {name}={value!r}")
+
+
+def check_shape(name, array, letters, shape):
+    """-> ``array``; ValueError if its shape is another."""
+    if array.shape != shape:
+        raise ValueError(f"{name} must be {letters} = {shape}; got {array.shape}")
+    return array
+
+
+def multiple(count):
+    """H, 2H, 3H ..., as it stands in messages."""
+    return "H" if count == 1 else f"{count}H"
+
+
+def side(name, letters, shape, axis):
+    """-> the length of one side of a matrix; ValueError if it is no matrix."""
+    if len(shape) != 2:
+        raise ValueError(f"{name} must be {letters}; got {shape}")
+    return shape[axis]
+
+
+def gates_and_size(name, letters, shape, axis):
+    """-> G and H of recurrent weights, H along ``axis`` and G*H along the other one."""
+    H, wide = side(name, letters, shape, axis), shape[1 - axis]
+    if H < 1 or wide % H or wide // H not in LAYERS:
+        raise ValueError(f"{name} must be {letters}, G = 1 (RNN), 3 (GRU) or 4 (LSTM); got {shape}")
+    return wide // H, H
+
+
+def common_dtype(arrays):
+    """-> float32 or float64, that of all arrays of floats in a dict; ValueError if they have several."""
+    names = {}
+    for name, array in arrays.items():
+        names.setdefault(array.dtype.newbyteorder("="), []).append(name)
+    if len(names) > 1:
+        got = "; ".join(f"{dtype}: {', '.join(of_dtype)}" for dtype, of_dtype in names.items())
+        raise ValueError(f"arrays must have one dtype, or dtype must say which is meant; got {got}")
+    (dtype,) = names
+    return np.promote_types(dtype, np.float32)
+
+
+def join_biases(bias_ih, bias_hh, G, H):
+    """Two biases (G*H,) of a cell -> dict of b (G*H,) and, of a GRU, bhn (H,)."""
+    b = np.add(bias_ih, bias_hh, dtype=np.float64)
+    if LAYERS[G] is not GRU:
+        return {"b": b}
+    # n = tanh(x Wxn + bn + r * (h' Whn + bhn)): r keeps the two apart.
+    b[2 * H :] = bias_ih[2 * H :]
+    return {"b": b, "bhn": bias_hh[2 * H :]}
+
+
+def split_bias(cell):
+    """-> two biases (G*H,), the second one zero but for ``bhn``: the inverse of :func:`join_biases`."""
+    bias_hh = np.zeros_like(cell["b"])
+    if "bhn" in cell:
+        bias_hh[-len(cell["bhn"]) :] = cell["bhn"]
+    return cell["b"], bias_hh
+
+
+def build(cells, G, D, H, num_layers, **options):
+    """-> the layer with these cells."""
+    layer = LAYERS[G](D, H, num_layers, init="uniform", **options)
+    write(layer, cells)
+    return layer
+
+
+def read(layer, number, direction):
+    """-> copies of the arrays of one cell, a GRU with the update "old"."""
+    return _exchange_update(layer, layer.weights(number, direction))
+
+
+def write(layer, cells):
+    """Copy cells, bottom first and forward before reverse, into ``params`` of the layer, whose shapes they have."""
+    # All copies are made first: cells may be views of the very same params.
+    cells = iter([_exchange_update(layer, cell) for cell in cells])
+    for number in range(layer.num_layers):
+        for direction in range(layer.directions):
+            cell = next(cells)
+            for name, array in layer.weights(number, direction).items():
+                array[...] = cell[name]
+
+
+def _exchange_update(layer, cell):
+    """-> copies of a cell's arrays, between the layer's update and "old"."""
+    cell = {name: np.array(array, layer.dtype, order="C") for name, array in cell.items()}
+    if getattr(layer, "update", "old") == "new":
+        z = slice(layer.hidden_size, 2 * layer.hidden_size)
+        for name in ("Wx", "Wh", "b"):
+            # 1 - sigmoid(a) = sigmoid(-a)
+            cell[name][..., z] *= -1
+    return cell

@@ -1,0 +1,408 @@
+"""PyTorch: weights in and out, and modules that take the place of ``torch.nn``'s RNN, GRU and LSTM on the CPU.
+
+``from rnncore.interop.torch import GRU`` in the place of ``from torch.nn import GRU``: constructor, parameters, their
+initial values, state dict and results are those of torch.nn, whose classes they are derived from; ``replace(model)``
+changes over a model that exists. Tensors and parameters are read and gradients are written where they are, without a
+copy of the weights. ``PackedSequence`` comes and goes, in batches of float32 or float64; dropout between layers draws
+from PyTorch's generator.
+
+What the engine does not compute goes to torch.nn's own forward pass: tensors on other devices or of other dtypes, under
+autocast and in ``torch.compile``. What differs:
+
+* ``proj_size`` of an LSTM is a ValueError.
+* Gradients of gradients (``create_graph``) are an error, as are forward-mode derivatives and ``torch.func`` transforms.
+* The number of threads is rnncore's (:func:`rnncore.set_num_threads`), not ``torch.set_num_threads``.
+"""
+
+import numpy as np
+import torch
+from torch.nn.utils.rnn import PackedSequence
+
+from .. import functional
+from . import state_dict
+
+__all__ = ["GRU", "LSTM", "RNN", "from_torch", "replace", "to_torch"]
+
+#: Mode of a torch.nn module -> cell of the engine, and its options.
+_CELLS = {
+    "RNN_TANH": ("rnn", {"activation": "tanh"}),
+    "RNN_RELU": ("rnn", {"activation": "relu"}),
+    "GRU": ("gru", {"form": "reset_after", "update": "old"}),
+    "LSTM": ("lstm", {}),
+}
+
+
+# ---- weights --------------------------------------------------------------------------------------------------------
+
+
+def from_torch(source, *, prefix="", dtype=None, **options):
+    """A layer of rnncore with the weights of a module, copied.
+
+    Parameters
+    ----------
+    source : torch.nn.RNN, GRU or LSTM, or a state dict of one
+    prefix : str, default ""
+        Of a state dict: only keys that start with it count, ``"encoder.rnn."``.
+    dtype : {"float32", "float64"}, optional
+        By default that of the weights.
+    **options
+        Of a state dict, which does not tell them: ``nonlinearity``, ``batch_first``, ``dropout``.
+
+    Returns
+    -------
+    rnncore.RNN, GRU or LSTM
+        A GRU has the form "reset_after" and the update "old".
+
+    Raises
+    ------
+    ValueError
+        The module has projections (``proj_size``); a key of the state dict is missing or unknown, or a shape is wrong.
+    TypeError
+        ``source`` is something else, or a tensor has another dtype.
+
+    Examples
+    --------
+    >>> module = torch.nn.GRU(3, 5, num_layers=2, bidirectional=True)
+    >>> layer = from_torch(module)
+    >>> x = torch.randn(7, 2, 3)
+    >>> bool(np.allclose(layer(x.numpy())[0], module(x)[0].detach().numpy(), atol=1e-6))
+    True
+    """
+    if isinstance(source, torch.nn.RNNBase):
+        if options or prefix:
+            raise TypeError(f"a module tells its own options; got {', '.join(['prefix'] * bool(prefix) + [*options])}")
+        options = {"batch_first": source.batch_first, "dropout": source.dropout if source.num_layers > 1 else 0.0}
+        if source.mode.startswith("RNN"):
+            options["nonlinearity"] = source.nonlinearity
+        source = source.state_dict()
+    elif isinstance(source, torch.nn.Module) or not hasattr(source, "items"):
+        raise TypeError(f"source must be a torch.nn.RNN, GRU or LSTM, or its state dict; got {type(source).__name__}")
+    arrays = {name: _array_of(name, tensor) for name, tensor in source.items() if name.startswith(prefix)}
+    return state_dict.to_layer(arrays, prefix=prefix, dtype=dtype, **options)
+
+
+def to_torch(layer):
+    """The module of torch.nn with the weights of a layer, copied.
+
+    Parameters
+    ----------
+    layer : rnncore.RNN, GRU or LSTM
+
+    Returns
+    -------
+    torch.nn.RNN, GRU or LSTM
+        With the layer's dtype, ``batch_first`` and ``dropout``; the second biases are zero, but for a GRU's candidate.
+
+    Raises
+    ------
+    ValueError
+        PyTorch has no such cell; the message names the option.
+
+    Examples
+    --------
+    >>> import rnncore as rc
+    >>> layer = rc.LSTM(3, 5, num_layers=2, batch_first=True, seed=0)
+    >>> module = to_torch(layer)
+    >>> x = torch.randn(2, 7, 3)
+    >>> bool(np.allclose(layer(x.numpy())[0], module(x)[0].detach().numpy(), atol=1e-6))
+    True
+    """
+    arrays = state_dict.from_layer(layer)
+    options = {"nonlinearity": layer.activation} if type(layer).__name__ == "RNN" else {}
+    module = getattr(torch.nn, type(layer).__name__)(
+        layer.input_size,
+        layer.hidden_size,
+        layer.num_layers,
+        batch_first=layer.batch_first,
+        dropout=layer.dropout if layer.num_layers > 1 else 0.0,
+        bidirectional=layer.bidirectional,
+        dtype=getattr(torch, layer.dtype.name),
+        **options,
+    )
+    module.load_state_dict({name: torch.from_numpy(array) for name, array in arrays.items()})
+    return module
+
+
+def _array_of(name, tensor):
+    """A tensor, or already an array, as an array."""
+    if not isinstance(tensor, torch.Tensor):
+        return np.asarray(tensor)
+    if tensor.dtype not in (torch.float16, torch.float32, torch.float64):
+        raise TypeError(f"{name} must be of float32 or float64; got {tensor.dtype}")
+    return tensor.detach().cpu().numpy()
+
+
+# ---- one layer of a module, in one direction or both ----------------------------------------------------------------
+#
+# x (T, N, D), or (L, D) where the tokens are packed; states (directions, N, H), h or h and c, () for zeros; weights
+# w_ih (G*H, D), w_hh (G*H, H), and b_ih, b_hh (G*H,) if there are biases, for each direction.
+
+
+def _arguments(cell, options, x, states, weights, training):
+    """Arrays -> keywords of the engine's forward function for each direction; it reads the transposes as they lie."""
+    for direction, (w_ih, w_hh, *biases) in enumerate(weights):
+        arguments = {"x": x, "Wx": w_ih.T, "Wh": w_hh.T, "reverse": direction == 1, "training": training, **options}
+        for name, state in zip(("h0", "c0"), states, strict=False):
+            arguments[name] = state[direction]
+        if not biases:
+            arguments["b"] = np.zeros(len(w_ih), w_ih.dtype)
+        elif cell == "gru":
+            b_ih, b_hh = biases
+            k = 2 * w_hh.shape[1]  # r and z; n = tanh(x Wxn + b_in + r * (h' Whn + b_hn)) keeps its two apart
+            arguments["b"] = b_ih + b_hh
+            arguments["b"][k:] = b_ih[k:]
+            arguments["bhn"] = b_hh[k:]
+        else:
+            arguments["b"] = biases[0] + biases[1]
+        yield arguments
+
+
+def _forward(cell, options, x, states, weights, training):
+    """Arrays -> y (T, N, H * directions) or (L, H * directions), final states, caches of the directions"""
+    function = getattr(functional, f"{cell}_forward")
+    arguments = _arguments(cell, options, x, states, weights, training)
+    if len(weights) == 1:
+        y, final, cache = function(**next(arguments))
+        return y, [state[None] for state in (final if cell == "lstm" else (final,))], [cache]
+    outputs, finals, caches = zip(*functional.side_by_side(function, list(arguments)), strict=True)
+    finals = zip(*finals, strict=True) if cell == "lstm" else [finals]
+    return np.concatenate(outputs, axis=-1), [np.stack(states) for states in finals], caches
+
+
+def _backward(cell, caches, dy, dfinals, needs_dx):
+    """Arrays, dy and dfinals may be None -> dx or None, gradients of the cell in each direction"""
+    H = caches[0].hidden_size
+    arguments = []
+    for direction, cache in enumerate(caches):
+        arguments.append({"cache": cache, "dh": None if dy is None else dy[..., direction * H : (direction + 1) * H]})
+        for name, dfinal in zip(("dh_n", "dc_n"), dfinals, strict=False):
+            arguments[-1][name] = None if dfinal is None else dfinal[direction]
+    results = functional.side_by_side(getattr(functional, f"{cell}_backward"), arguments, needs_dx=needs_dx)
+    dx = results[0].dx
+    for other in results[1:]:
+        dx = None if dx is None else np.add(dx, other.dx, out=dx)
+    return dx, results
+
+
+def _gradients_of_weights(g, biases):
+    """Gradients of one cell -> those of w_ih, w_hh and, if there are biases, b_ih, b_hh."""
+    if not biases:
+        return g.dWx.T, g.dWh.T
+    db_hh = g.db.copy()
+    if getattr(g, "dbhn", None) is not None:
+        db_hh[-len(g.dbhn) :] = g.dbhn
+    return g.dWx.T, g.dWh.T, g.db, db_hh
+
+
+def _tensor(array):
+    return None if array is None else torch.from_numpy(array)
+
+
+def _array(tensor):
+    return None if tensor is None else tensor.numpy()
+
+
+def _arrays(rows, directions, x, states, weights):
+    """Tensors, weights of all directions one after the other -> x, states, weights as above"""
+    count = len(weights) // directions
+    x, states = x.detach().numpy(), [state.detach().numpy() for state in states]
+    weights = [tensor.detach().numpy() for tensor in weights]
+    if rows is not None:
+        x = functional.PackedTokens(x, rows)
+    return x, states, [weights[k : k + count] for k in range(0, len(weights), count)]
+
+
+class _Recurrence(torch.autograd.Function):
+    """:func:`_forward` in autograd. What the backward pass needs is saved in tensors and lives as long as the graph."""
+
+    @staticmethod
+    def forward(ctx, cell, options, rows, directions, x, h0, c0, *weights):
+        states = [state for state in (h0, c0) if state is not None]
+        y, finals, ctx.caches = _forward(cell, options, *_arrays(rows, directions, x, states, weights), True)
+        ctx.cell, ctx.biases = cell, len(weights) > 2 * directions
+        kept = [cache.let_go() for cache in ctx.caches]
+        # The weights, and x where the engine has no copy of it: PyTorch notices if they are changed before backward.
+        x = x if x.is_contiguous() else torch.from_numpy(kept[0][0])
+        ctx.number_of_weights = len(weights)
+        ctx.save_for_backward(x, *weights, *(_tensor(array) for arrays in kept for array in arrays[1:]))
+        ctx.set_materialize_grads(False)
+        return (torch.from_numpy(y), *map(torch.from_numpy, finals))
+
+    @staticmethod
+    def backward(ctx, dy, *dfinals):
+        if torch.is_grad_enabled():
+            raise RuntimeError("the engine has no gradients of gradients: create_graph must be False; got True")
+        x, *saved = ctx.saved_tensors
+        x, kept = x.detach().numpy(), [_array(tensor) for tensor in saved[ctx.number_of_weights :]]
+        count = len(kept) // len(ctx.caches)
+        for k, cache in enumerate(ctx.caches):
+            cache.hold((x, *kept[k * count : (k + 1) * count]))
+        dy, *dfinals = map(_array, (dy, *dfinals))
+        try:
+            dx, results = _backward(ctx.cell, ctx.caches, dy, dfinals, ctx.needs_input_grad[4])
+        finally:
+            for cache in ctx.caches:
+                cache.let_go()
+        dstates = [
+            np.stack([getattr(g, name) for g in results]) if needed else None
+            for name, needed in zip(("dh0", "dc0"), ctx.needs_input_grad[5:7], strict=True)
+        ]
+        gradients = [gradient for g in results for gradient in _gradients_of_weights(g, ctx.biases)]
+        return None, None, None, None, _tensor(dx), *map(_tensor, dstates), *map(torch.from_numpy, gradients)
+
+
+def _run(cell, options, rows, directions, x, states, weights):
+    """Tensors -> y, final states"""
+    if torch.is_grad_enabled() and any(t.requires_grad for t in (x, *states, *weights)):
+        h0, c0 = (*states, None, None)[:2]
+        y, *finals = _Recurrence.apply(cell, options, rows, directions, x, h0, c0, *weights)
+        return y, finals
+    y, finals, _ = _forward(cell, options, *_arrays(rows, directions, x, states, weights), False)
+    return torch.from_numpy(y), [torch.from_numpy(state) for state in finals]
+
+
+# ---- modules --------------------------------------------------------------------------------------------------------
+
+
+class _Recurrent:
+    """What the three modules share: a forward pass on the engine, before torch.nn's in the order of bases."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        if self.proj_size:
+            raise ValueError(f"proj_size must be 0: the engine has no projections; got {self.proj_size}")
+
+    def forward(self, input, hx=None):
+        """input (T, N, D), with ``batch_first`` (N, T, D), (T, D), or a PackedSequence -> output, states, as there."""
+        x, batch_sizes, order, back = input if isinstance(input, PackedSequence) else (input, None, None, None)
+        if not self._is_for_the_engine(x):
+            return super().forward(input, hx)
+        states = () if hx is None else tuple(hx) if self.mode == "LSTM" else (hx,)
+        is_single = batch_sizes is None and x.dim() == 2
+        if is_single:
+            x, states = x.unsqueeze(1), tuple(state.unsqueeze(1) for state in states)
+        elif batch_sizes is None and self.batch_first:
+            x = x.transpose(0, 1)
+        self._check(x, states, batch_sizes)
+        if order is not None:
+            states = [state.index_select(1, order) for state in states]
+
+        cell, options = _CELLS[self.mode]
+        rows = None if batch_sizes is None else batch_sizes.numpy()
+        directions = 2 if self.bidirectional else 1
+        finals = []
+        for layer in range(self.num_layers):
+            if layer and self.dropout and self.training:
+                x = torch.nn.functional.dropout(x, self.dropout)
+            cells = slice(layer * directions, (layer + 1) * directions)
+            weights = [self._weight(name) for names in self._all_weights[cells] for name in names]
+            own = states if self.num_layers == 1 else [state[cells] for state in states]
+            x, final = _run(cell, options, rows, directions, x, own, weights)
+            finals.append(final)
+        finals = finals[0] if self.num_layers == 1 else [torch.cat(parts) for parts in zip(*finals, strict=True)]
+
+        if back is not None:
+            finals = [state.index_select(1, back) for state in finals]
+        if is_single:
+            x, finals = x.squeeze(1), [state.squeeze(1) for state in finals]
+        elif batch_sizes is not None:
+            x = PackedSequence(x, batch_sizes, order, back)
+        elif self.batch_first:
+            x = x.transpose(0, 1)
+        return x, tuple(finals) if self.mode == "LSTM" else finals[0]
+
+    def _weight(self, name):
+        """The parameter, or what a parametrization computes in its place."""
+        parameter = self._parameters.get(name)
+        return getattr(self, name) if parameter is None else parameter
+
+    def _is_for_the_engine(self, x):
+        return (
+            (x.dtype is torch.float32 or x.dtype is torch.float64)
+            and x.is_cpu
+            and not (torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling())
+        )
+
+    def _check(self, x, states, batch_sizes):
+        """ValueError if x (T, N, D) or the states are not what the parameters are for."""
+        if x.dim() != (3 if batch_sizes is None else 2) or x.shape[-1] != self.input_size:
+            axes = "(L, D)" if batch_sizes is not None else "(N, T, D)" if self.batch_first else "(T, N, D)"
+            got = x.transpose(0, 1) if self.batch_first and x.dim() == 3 else x
+            raise ValueError(f"input must be {axes} with D = input_size = {self.input_size}; got {tuple(got.shape)}")
+        weight = self._weight(self._all_weights[0][0])
+        N = int(batch_sizes[0]) if batch_sizes is not None else x.shape[1]
+        wanted = (self.num_layers * (2 if self.bidirectional else 1), N, self.hidden_size)
+        if len(states) not in (0, 2 if self.mode == "LSTM" else 1):
+            raise ValueError(f"hx of an LSTM must be (h_0, c_0); got {len(states)} tensors")
+        for name, state in zip(("h_0", "c_0"), states, strict=False):
+            if tuple(state.shape) != wanted:
+                letters = "(num_layers * directions, N, H)"
+                raise ValueError(f"{name} must be {letters} = {wanted}; got {tuple(state.shape)}")
+        for name, tensor in (("input", x), *zip(("h_0", "c_0"), states, strict=False)):
+            if tensor.dtype is not weight.dtype or tensor.device != weight.device:
+                wanted, got = (f"{t.dtype} on {t.device}" for t in (weight, tensor))
+                raise ValueError(f"{name} must be {wanted}, as the parameters; got {got}")
+
+
+class RNN(_Recurrent, torch.nn.RNN):
+    """:class:`torch.nn.RNN`, on rnncore's engine.
+
+    Examples
+    --------
+    >>> rnn = RNN(3, 5, nonlinearity="relu")
+    >>> y, h_n = rnn(torch.ones(7, 2, 3))
+    >>> y.sum().backward()
+    >>> y.shape, rnn.weight_hh_l0.grad.shape
+    (torch.Size([7, 2, 5]), torch.Size([5, 5]))
+    """
+
+
+class GRU(_Recurrent, torch.nn.GRU):
+    """:class:`torch.nn.GRU`, on rnncore's engine.
+
+    Examples
+    --------
+    >>> gru = GRU(3, 5, num_layers=2, bidirectional=True, batch_first=True, dtype=torch.float64)
+    >>> y, h_n = gru(torch.ones(2, 7, 3, dtype=torch.float64))
+    >>> y.shape, h_n.shape
+    (torch.Size([2, 7, 10]), torch.Size([4, 2, 5]))
+    """
+
+
+class LSTM(_Recurrent, torch.nn.LSTM):
+    """:class:`torch.nn.LSTM`, on rnncore's engine; ``proj_size`` must be 0.
+
+    Examples
+    --------
+    >>> lstm = LSTM(3, 5)
+    >>> packed = torch.nn.utils.rnn.pack_sequence([torch.ones(7, 3), torch.ones(4, 3)])
+    >>> y, (h_n, c_n) = lstm(packed)
+    >>> y.data.shape, c_n.shape
+    (torch.Size([11, 5]), torch.Size([1, 2, 5]))
+    """
+
+
+def replace(model):
+    """Let every RNN, GRU and LSTM of torch.nn in a model compute on rnncore's engine: the same objects and parameters.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Or one of the three itself. LSTMs with projections and classes of other kinds stay as they are.
+
+    Returns
+    -------
+    list of str
+        The names of what was changed over, as in ``model.named_modules()``.
+
+    Examples
+    --------
+    >>> model = torch.nn.ModuleDict({"encoder": torch.nn.GRU(3, 5), "output": torch.nn.Linear(5, 2)})
+    >>> replace(model)
+    ['encoder']
+    """
+    classes = {torch.nn.RNN: RNN, torch.nn.GRU: GRU, torch.nn.LSTM: LSTM}
+    changed = {name: m for name, m in model.named_modules() if type(m) in classes and not m.proj_size}
+    for module in changed.values():
+        module.__class__ = classes[type(module)]
+    return list(changed)
