@@ -315,7 +315,7 @@ cdef struct Call:
     void *rh
     void *h_before
     void *c_before
-    void *dx                     # (L, D)
+    void *dx                     # (L, D), or NULL: not wanted
     bint adds                    # dWh and, but for ids, dWx are added to; the other gradients of weights always are
     Matrix dWx                   # as the weights
     Matrix dWh
@@ -333,9 +333,8 @@ cdef struct Factor:
     Py_ssize_t K, M
     int blocks
     Py_ssize_t step        # distance between the columns of two blocks in the product
-    const void *values
+    Matrix matrix          # its first block; column_step is 0 where it is packed
     Py_ssize_t values_step # distance between blocks
-    Py_ssize_t ld          # distance between rows where it is not packed, 0 where it is
 
 
 # What one thread does of a call. Wh is in two factors: the columns that multiply h' itself, and a GRU's candidate,
@@ -440,7 +439,7 @@ cdef inline Matrix part_of(Matrix B, Py_ssize_t row, Py_ssize_t column, floating
 
 cdef inline Factor factor(const kernel_table *k, Py_ssize_t K, Py_ssize_t M, int blocks, Py_ssize_t step, Matrix matrix,
                           floating **room, int part, int parts) noexcept nogil:
-    """Blocks of M columns, `step` apart, of a matrix of K rows; as they lie, row by row, where room is NULL.
+    """Blocks of M columns, `step` apart, of a matrix of K rows; as they lie where room is NULL.
 
     Otherwise they stand packed in *room, which moves on; `parts` threads pack a part of the columns each.
     """
@@ -453,13 +452,12 @@ cdef inline Factor factor(const kernel_table *k, Py_ssize_t K, Py_ssize_t M, int
     f.M = M
     f.blocks = blocks
     f.step = step
-    f.values = B
-    f.values_step = step
-    f.ld = matrix.row_step
+    f.matrix = matrix
+    f.values_step = step * matrix.column_step
     if room != NULL:
-        f.values = room[0]
+        f.matrix.values = room[0]
+        f.matrix.column_step = 0
         f.values_step = packed_size(K, M)
-        f.ld = 0
         for block in range(blocks):
             if begin < end:
                 k.pack(K, end - begin, B + (block * step + begin) * matrix.column_step, matrix.row_step,
@@ -472,12 +470,12 @@ cdef inline void product_from(const kernel_table *k, Py_ssize_t m, const floatin
                               const floating *start, Py_ssize_t ldstart, floating *C, Py_ssize_t ldc) noexcept nogil:
     """C (m, M) = start + A (m, K) B (K, M), in each block of columns; start as in kernels.h."""
     cdef int block
-    cdef const floating *values = <const floating *>f.values
+    cdef const floating *values = <const floating *>f.matrix.values
     for block in range(f.blocks):
-        if f.ld == 0:
+        if f.matrix.column_step == 0:
             k.multiply_packed(m, f.K, f.M, A, lda, values, start, ldstart, C, ldc)
         else:
-            k.multiply(m, f.K, f.M, A, lda, values, f.ld, start, ldstart, C, ldc)
+            k.multiply(m, f.K, f.M, A, lda, values, f.matrix.row_step, f.matrix.column_step, start, ldstart, C, ldc)
         values += f.values_step
         C += f.step
         if start != NULL:
@@ -524,9 +522,9 @@ cdef inline void choose_packing(Call *f) noexcept nogil:
     f.packs_h = packing_pays(T, N) and not (N == 1 and f.layer.H * f.layer.H * f.layer.cell.gates >= FAR_VALUES)
     # One projection packs the panels as it goes.
     f.packs_x = packing_pays(T, N) and (T * N > PROJECTION_ROWS or f.plan.groups > 1)
-    # What lies column by column is not read as it lies.
-    f.packs_h = f.packs_h or f.layer.Wh.column_step != 1
-    f.packs_x = f.ids == NULL and (f.packs_x or f.layer.Wx.column_step != 1)
+    # What lies column by column is laid out anew for every product: once is enough.
+    f.packs_h = f.packs_h or (f.layer.Wh.column_step != 1 and T > 1)
+    f.packs_x = f.ids == NULL and (f.packs_x or (f.layer.Wx.column_step != 1 and T * N > PROJECTION_ROWS))
 
 
 cdef inline Py_ssize_t gated_columns(const Layer *w) noexcept nogil:
@@ -796,7 +794,7 @@ cdef Py_ssize_t set_backward_scratch(Call *f) noexcept nogil:
     f.packed_size = padded(packed_size(GH, f.plan.units))
     f.member_size = max(3 * state, products_work(max(w.D, w.H), L, columns,
                                                  f.dWx.column_step != 1 or f.dWh.column_step != 1))
-    return ((0 if f.ids != NULL else padded(packed_size(GH, w.D))) + f.plan.members * f.packed_size
+    return ((0 if f.dx == NULL else padded(packed_size(GH, w.D))) + f.plan.members * f.packed_size
             + plan_size(&f.plan) * f.member_size)
 
 
@@ -1046,7 +1044,7 @@ cdef void backward_part(const Call *f, int member, floating *scratch) noexcept n
     cdef floating *packed = scratch
     cdef floating *own
     begin_part(&p, f, member)
-    if f.ids == NULL:
+    if f.dx != NULL:
         p.x = factor(w.kernels, GH, D, 1, 0, transpose(w.Wx), &scratch, member, parts)
         scratch = packed + padded(packed_size(GH, D))
     prepare_backward(&p, f, scratch + member % plan.members * f.packed_size, member // plan.members, plan.groups)
@@ -1057,7 +1055,7 @@ cdef void backward_part(const Call *f, int member, floating *scratch) noexcept n
     wait_for_all(f.barriers, parts)
     weight_gradients(f, member, parts, own + member * f.member_size)
     # dx (L,D) = dgates (L,GH) Wx' (GH,D)
-    if f.ids == NULL:
+    if f.dx != NULL:
         product_from(w.kernels, end - begin, at(f.dgates, begin * GH, own), GH, &p.x, NULL, 0,
                      at(f.dx, begin * D, own), D)
 
@@ -1426,7 +1424,7 @@ def affine(x, W, b, y, targets, weights, losses, dx, dW, db):
     f.db = address(db)
     f.chunk = f.L if f.y != NULL else min(f.L, max(<Py_ssize_t>CHUNK_ROWS, CHUNK_LOGITS // f.K))
     f.packed_size = 0
-    if f.computes_y and (packing_pays(1, f.L) or f.W.column_step != 1):
+    if f.computes_y and packing_pays(1, f.L):
         f.packed_size = padded(packed_size(f.D, f.K))
     f.transposed_size = 0 if f.dx == NULL else padded(packed_size(f.K, f.D))
     f.chunk_size = padded(f.chunk * f.K) if f.y == NULL else 0
@@ -1707,7 +1705,7 @@ def sample(Stream stack, const floating[:, ::1] embedding, const floating[:, ::1
             else:
                 stack.advance(NULL, &token, top)
             # logits (V,) = by + h (H,) Wy (H,V)
-            k.multiply(1, H, V, top, H, &Wy[0, 0], V, &by[0], 0, logits, V)
+            k.multiply(1, H, V, top, H, &Wy[0, 0], V, 1, &by[0], 0, logits, V)
             token = draw(logits, V, temperature, top_k, top_p, &banned[0], uniforms[drawn], candidates)
             if token < 0:
                 drawn = -1

@@ -31,7 +31,8 @@ cdef extern from "kernels.h" nogil:
                                 const void *packed, const void *start, Py_ssize_t ldstart, void *C,
                                 Py_ssize_t ldc) noexcept nogil
         void (*multiply)(Py_ssize_t m, Py_ssize_t K, Py_ssize_t M, const void *A, Py_ssize_t lda, const void *B,
-                         Py_ssize_t ldb, const void *start, Py_ssize_t ldstart, void *C, Py_ssize_t ldc) noexcept nogil
+                         Py_ssize_t row_stride, Py_ssize_t column_stride, const void *start, Py_ssize_t ldstart,
+                         void *C, Py_ssize_t ldc) noexcept nogil
         void (*weight_gradients)(Py_ssize_t K, Py_ssize_t M, const void *B, Py_ssize_t ldb, const weight_gradient *out,
                                  int count, void *sums, void *work) noexcept nogil
         Py_ssize_t (*weight_gradients_work)(Py_ssize_t m, Py_ssize_t K, Py_ssize_t M) noexcept nogil

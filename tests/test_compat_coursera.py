@@ -1,10 +1,12 @@
-"""The course's functions against plain NumPy steps, central differences and the numbers that the course prints."""
+"""The course's functions against the loops in NumPy, central differences and the numbers that the course prints."""
 
 import copy
 
 import numpy as np
 import pytest
 from gradcheck import check_gradients
+from originals import coursera as plain
+from originals import dinosaurus as plain_dino
 
 from rnncore.compat import coursera, dinosaurus
 
@@ -21,52 +23,21 @@ def close(actual, wanted):
         np.testing.assert_allclose(actual, wanted, rtol=1e-10, atol=1e-10, strict=True)
 
 
-def sigmoid(x):
-    return 1 / (1 + np.exp(-x))
-
-
-def softmax(x):
-    e = np.exp(x - x.max(axis=0))
-    return e / e.sum(axis=0)
-
-
-# ---- plain NumPy ----------------------------------------------------------------------------------------------------
-
-
-class PlainRNN:
-    module = (coursera.rnn_forward, coursera.rnn_backward)
+class RNN:
+    forward, backward = coursera.rnn_forward, coursera.rnn_backward
+    plain_forward, plain_backward = plain.rnn_forward, plain.rnn_backward
+    a_prev = 1  # its place in the tuple of a step
 
     @staticmethod
     def parameters(rng, n_x, n_a, n_y):
         shapes = {"Wax": (n_a, n_x), "Waa": (n_a, n_a), "Wya": (n_y, n_a), "ba": (n_a, 1), "by": (n_y, 1)}
         return {key: rng.normal(size=shape) for key, shape in shapes.items()}
 
-    @staticmethod
-    def forward(x, a0, p):
-        a, steps, outputs = a0, [], []
-        for t in range(x.shape[2]):
-            before, a = a, np.tanh(p["Wax"] @ x[:, :, t] + p["Waa"] @ a + p["ba"])
-            steps.append((a, before, x[:, :, t], p))
-            outputs.append((a, softmax(p["Wya"] @ a + p["by"])))
-        return *(np.stack(o, axis=2) for o in zip(*outputs, strict=True)), (steps, x)
 
-    @staticmethod
-    def backward(da, caches):
-        steps, x = caches
-        total = {f"d{key}": np.zeros_like(steps[0][3][key]) for key in ("Wax", "Waa", "ba")}
-        dx, carried = np.zeros((*x.shape[:2], da.shape[2])), 0
-        for t in reversed(range(da.shape[2])):
-            a, before, xt, p = steps[t]
-            dz = (1 - a**2) * (da[:, :, t] + carried)
-            dx[:, :, t], carried = p["Wax"].T @ dz, p["Waa"].T @ dz
-            total["dWax"] += dz @ xt.T
-            total["dWaa"] += dz @ before.T
-            total["dba"] += dz.sum(axis=1, keepdims=True)
-        return {"dx": dx, "da0": carried, **total}
-
-
-class PlainLSTM:
-    module = (coursera.lstm_forward, coursera.lstm_backward)
+class LSTM:
+    forward, backward = coursera.lstm_forward, coursera.lstm_backward
+    plain_forward, plain_backward = plain.lstm_forward, plain.lstm_backward
+    a_prev = 2
 
     @staticmethod
     def parameters(rng, n_x, n_a, n_y):
@@ -74,55 +45,8 @@ class PlainLSTM:
         p |= {f"b{g}": rng.normal(size=(n_a, 1)) for g in GATES}
         return p | {"Wy": rng.normal(size=(n_y, n_a)), "by": rng.normal(size=(n_y, 1))}
 
-    @staticmethod
-    def step(xt, a_prev, c_prev, p):
-        z = np.concatenate([a_prev, xt])
-        f, i, o = (sigmoid(p[f"W{g}"] @ z + p[f"b{g}"]) for g in "fio")
-        cc = np.tanh(p["Wc"] @ z + p["bc"])
-        c = f * c_prev + i * cc
-        a = o * np.tanh(c)
-        return a, c, softmax(p["Wy"] @ a + p["by"]), (a, c, a_prev, c_prev, f, i, cc, o, xt, p)
 
-    @classmethod
-    def forward(cls, x, a0, p):
-        a, c, steps, outputs = a0, np.zeros_like(a0), [], []
-        for t in range(x.shape[2]):
-            a, c, y, step = cls.step(x[:, :, t], a, c, p)
-            steps.append(step)
-            outputs.append((a, y, c))
-        return *(np.stack(o, axis=2) for o in zip(*outputs, strict=True)), (steps, x)
-
-    @staticmethod
-    def step_backward(da, dc, step):
-        a, c, a_prev, c_prev, f, i, cc, o, xt, p = step
-        n_a, z = len(a), np.concatenate([a_prev, xt])
-        dc = dc + da * o * (1 - np.tanh(c) ** 2)
-        dz = {
-            "f": dc * c_prev * f * (1 - f),
-            "i": dc * cc * i * (1 - i),
-            "c": dc * i * (1 - cc**2),
-            "o": da * np.tanh(c) * o * (1 - o),
-        }
-        back = sum(p[f"W{g}"].T @ dz[g] for g in GATES)
-        gradients = {"dxt": back[n_a:], "da_prev": back[:n_a], "dc_prev": dc * f}
-        gradients |= {f"dW{g}": dz[g] @ z.T for g in GATES}
-        return gradients | {f"db{g}": dz[g].sum(axis=1, keepdims=True) for g in GATES}
-
-    @classmethod
-    def backward(cls, da, caches, carry=True):
-        steps, _ = caches
-        da_carried, dc_carried, dx, total = 0, 0, [], None
-        for t in reversed(range(da.shape[2])):
-            g = cls.step_backward(da[:, :, t] + da_carried, dc_carried, steps[t])
-            dx.insert(0, g.pop("dxt"))
-            da_prev, dc_prev = g.pop("da_prev"), g.pop("dc_prev")
-            if carry:
-                da_carried, dc_carried = da_prev, dc_prev
-            total = g if total is None else {key: total[key] + g[key] for key in g}
-        return {"dx": np.stack(dx, axis=2), "da0": da_prev, **total}
-
-
-CELLS = [PlainRNN, PlainLSTM]
+CELLS = [RNN, LSTM]
 
 
 def problem(cell, sizes, seed=0):
@@ -138,50 +62,50 @@ def problem(cell, sizes, seed=0):
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("sizes", SIZES)
 def test_sequences(cell, sizes):
-    forward, backward = cell.module
+    forward, backward = cell.forward, cell.backward
     x, a0, parameters, da = problem(cell, sizes)
     *outputs, caches = forward(x, a0, parameters)
-    *wanted, plain = cell.forward(x, a0, parameters)
+    *wanted, known = cell.plain_forward(x, a0, parameters)
     for output, value in zip(outputs, wanted, strict=True):
         close(output, value)
     assert type(caches) is tuple
     assert caches[1] is x
     assert isinstance(caches[0], list)
-    assert len(caches[0]) == len(plain[0])
-    for t, (step, other) in enumerate(zip(caches[0], plain[0], strict=True)):
+    assert len(caches[0]) == len(known[0])
+    for t, (step, other) in enumerate(zip(caches[0], known[0], strict=True)):
         assert len(step) == len(other)
         assert step[-1] is parameters
-        for value, known in zip(step[:-1], other[:-1], strict=True):
-            close(value, known)
+        for value, wanted in zip(step[:-1], other[:-1], strict=True):
+            close(value, wanted)
         assert np.shares_memory(step[-2], x)
-        assert step[1 if cell is PlainRNN else 2] is (a0 if t == 0 else caches[0][t - 1][0])
+        assert step[cell.a_prev] is (a0 if t == 0 else caches[0][t - 1][0])
     for T in range(1, sizes[-1] + 1):
-        close(backward(da[:, :, :T], caches), cell.backward(da[:, :, :T], plain))
-    if cell is PlainLSTM:
-        close(backward(da, caches, carry=False), cell.backward(da, plain, carry=False))
+        close(backward(da[:, :, :T], caches), cell.plain_backward(da[:, :, :T], known))
+    if cell is LSTM:
+        close(backward(da, caches, carry=False), cell.plain_backward(da, known, carry=False))
 
 
 @pytest.mark.parametrize("cell", CELLS)
 def test_caches_by_hand(cell):
-    forward, backward = cell.module
+    forward, backward = cell.forward, cell.backward
     x, a0, parameters, da = problem(cell, SIZES[0])
     *_, caches = forward(x, a0, parameters)
-    *_, plain = cell.forward(x, a0, parameters)
-    carries = [{}, {"carry": False}] if cell is PlainLSTM else [{}]
+    *_, known = cell.plain_forward(x, a0, parameters)
+    carries = [{}, {"carry": False}] if cell is LSTM else [{}]
     steps = caches[0]
     broken = [steps[4], steps[1], steps[1]]
     other_dict = [*steps[:2], (*steps[2][:-1], cell.parameters(np.random.default_rng(9), 3, 5, 2))]
-    for made in (list(steps), steps[2:5], plain[0], copy.deepcopy(steps), copy.copy(steps), broken, other_dict):
+    for made in (list(steps), steps[2:5], known[0], copy.deepcopy(steps), copy.copy(steps), broken, other_dict):
         for options in carries:
             d = da[:, :, : len(made)]
-            close(backward(d, (made, x), **options), cell.backward(d, (made, x), **options))
+            close(backward(d, (made, x), **options), cell.plain_backward(d, (made, x), **options))
     steps[1] = steps[3]
-    close(backward(da, caches), cell.backward(da, caches))
+    close(backward(da, caches), cell.plain_backward(da, caches))
 
 
 @pytest.mark.parametrize("cell", CELLS)
 def test_backward_reads_what_is_there(cell):
-    forward, backward = cell.module
+    forward, backward = cell.forward, cell.backward
     x, a0, parameters, da = problem(cell, SIZES[0])
     outputs = forward(x, a0, parameters)
     caches = outputs[-1]
@@ -190,15 +114,15 @@ def test_backward_reads_what_is_there(cell):
         parameters[key] *= 0.9
     x *= 0.7
     caches[0][3][0][...] *= 0.5
-    close(backward(da, caches), cell.backward(da, caches))
+    close(backward(da, caches), cell.plain_backward(da, caches))
     parameters["by"] = parameters["by"][:, 0]
     next(iter(parameters.values()))[...] = 0
-    close(backward(da, caches), cell.backward(da, caches))
+    close(backward(da, caches), cell.plain_backward(da, caches))
 
 
 @pytest.mark.parametrize("cell", CELLS)
 def test_strided_inputs_and_float32(cell):
-    forward, backward = cell.module
+    forward, backward = cell.forward, cell.backward
     x, a0, parameters, da = problem(cell, SIZES[0])
     *wanted, caches = forward(x, a0, parameters)
     gradients = backward(da, caches)
@@ -223,34 +147,29 @@ def test_strided_inputs_and_float32(cell):
 
 def test_cells():
     for sizes in SIZES:
-        x, a0, parameters, da = problem(PlainRNN, sizes)
+        x, a0, parameters, da = problem(RNN, sizes)
         xt = x[:, :, 0]
-        a, y, cache = coursera.rnn_cell_forward(xt, a0, parameters)
-        wanted = PlainRNN.forward(x[:, :, :1], a0, parameters)
-        close(a, wanted[0][:, :, 0])
-        close(y, wanted[1][:, :, 0])
-        assert cache[0] is a
-        assert cache[1] is a0
-        assert cache[2] is xt
-        assert cache[3] is parameters
-        g = PlainRNN.backward(da[:, :, :1], wanted[-1])
-        g["dxt"], g["da_prev"] = g.pop("dx")[:, :, 0], g.pop("da0")
-        close(coursera.rnn_cell_backward(da[:, :, 0], cache), g)
+        *outputs, cache = coursera.rnn_cell_forward(xt, a0, parameters)
+        *wanted, known = plain.rnn_cell_forward(xt, a0, parameters)
+        for output, value in zip(outputs, wanted, strict=True):
+            close(output, value)
+        assert [a is b for a, b in zip(cache, (outputs[0], a0, xt, parameters), strict=True)] == [True] * 4
+        close(coursera.rnn_cell_backward(da[:, :, 0], cache), plain.rnn_cell_backward(da[:, :, 0], known))
 
-        x, a0, parameters, da = problem(PlainLSTM, sizes)
+        x, a0, parameters, da = problem(LSTM, sizes)
         xt, c0 = x[:, :, 0], np.cos(a0)
         *outputs, cache = coursera.lstm_cell_forward(xt, a0, c0, parameters)
-        *wanted, plain = PlainLSTM.step(xt, a0, c0, parameters)
-        for output, value in zip([*outputs, *cache[:-1]], [*wanted, *plain[:-1]], strict=True):
+        *wanted, known = plain.lstm_cell_forward(xt, a0, c0, parameters)
+        for output, value in zip([*outputs, *cache[:-1]], [*wanted, *known[:-1]], strict=True):
             close(output, value)
         assert [cache[k] is v for k, v in ((2, a0), (3, c0), (8, xt), (9, parameters))] == [True] * 4
         g = coursera.lstm_cell_backward(da[:, :, 0], c0, cache)
-        close(g, PlainLSTM.step_backward(da[:, :, 0], c0, plain))
+        close(g, plain.lstm_cell_backward(da[:, :, 0], c0, known))
 
 
 def test_numeric_gradients():
     for cell in CELLS:
-        forward, backward = cell.module
+        forward, backward = cell.forward, cell.backward
         x, a0, parameters, da = problem(cell, (2, 3, 2, 2, 5))
         keys = backward(da, forward(x, a0, parameters)[-1])
         used = {key: value for key, value in parameters.items() if f"d{key}" in keys}
@@ -265,7 +184,7 @@ def test_numeric_gradients():
 
 
 def test_edges():
-    x, a0, parameters, da = problem(PlainLSTM, SIZES[0])
+    x, a0, parameters, da = problem(LSTM, SIZES[0])
     *_, caches = coursera.lstm_forward(x, a0, parameters)
     zero = coursera.lstm_backward(da[:, :, :0], caches)
     assert zero["dx"].shape == (3, 10, 0)
@@ -281,18 +200,20 @@ def test_edges():
     assert np.isfinite(y).all()
 
 
-def test_known_rnn():
+@pytest.mark.parametrize("module", [coursera, plain])
+def test_known_rnn(module):
     rng = np.random.RandomState(1)
     x, a0 = rng.randn(3, 10, 4), rng.randn(5, 10)
     shapes = {"Wax": (5, 3), "Waa": (5, 5), "Wya": (2, 5), "ba": (5, 1), "by": (2, 1)}
     parameters = {key: rng.randn(*shape) for key, shape in shapes.items()}
-    *_, caches = coursera.rnn_forward(x, a0, parameters)
-    gradients = coursera.rnn_backward(rng.randn(5, 10, 4), caches)
+    *_, caches = module.rnn_forward(x, a0, parameters)
+    gradients = module.rnn_backward(rng.randn(5, 10, 4), caches)
     np.testing.assert_allclose(gradients["dx"][1][2], [-2.07101689, -0.59255627, 0.02466855, 0.01483317], atol=1e-8)
     np.testing.assert_allclose(gradients["da0"][2][3], -0.314942375, atol=1e-9)
 
 
-def test_known_lstm():
+@pytest.mark.parametrize("module", [coursera, plain])
+def test_known_lstm(module):
     rng = np.random.RandomState(1)
     x, a0 = rng.randn(3, 10, 7), rng.randn(5, 10)
     parameters = {}
@@ -300,9 +221,9 @@ def test_known_lstm():
         parameters[f"W{gate}"] = rng.randn(5, 8)
         parameters[f"b{gate}"] = rng.randn(5, 1)
     parameters |= {"Wy": np.zeros((2, 5)), "by": np.zeros((2, 1))}
-    *_, caches = coursera.lstm_forward(x, a0, parameters)
+    *_, caches = module.lstm_forward(x, a0, parameters)
     da = rng.randn(5, 10, 4)
-    true, single = coursera.lstm_backward(da, caches), coursera.lstm_backward(da, caches, carry=False)
+    true, single = module.lstm_backward(da, caches), module.lstm_backward(da, caches, carry=False)
     np.testing.assert_allclose(true["dx"][1][2], [0.00218254, 0.28205375, -0.48292508, -0.43281115], atol=1e-8)
     np.testing.assert_allclose(single["dx"][1][2], [-0.00173313, 0.08287442, -0.30545663, -0.43281115], atol=1e-8)
     np.testing.assert_allclose([true["da0"][2][3], single["da0"][2][3]], [0.31277, -0.0959], atol=2e-5)
@@ -323,28 +244,6 @@ def dino_parameters(rng, n_a=6, V=27):
     return {key: rng.normal(size=shape) for key, shape in shapes.items()}
 
 
-def plain_dino(X, Y, a0, p):
-    """-> loss, gradients with da_next, states"""
-    V = p["Wax"].shape[1]
-    a, x, y_hat, loss = {-1: a0}, {}, {}, 0
-    for t, ix in enumerate(X):
-        x[t] = np.zeros((V, 1))
-        if ix is not None:
-            x[t][ix] = 1
-        a[t] = np.tanh(p["Wax"] @ x[t] + p["Waa"] @ a[t - 1] + p["b"])
-        y_hat[t] = softmax(p["Wya"] @ a[t] + p["by"])
-        loss -= np.log(y_hat[t][Y[t], 0])
-    g = {f"d{key}": np.zeros_like(value) for key, value in p.items()} | {"da_next": np.zeros_like(a0)}
-    for t in reversed(range(len(X))):
-        dy = y_hat[t].copy()
-        dy[Y[t]] -= 1
-        dz = (1 - a[t] ** 2) * (p["Wya"].T @ dy + g["da_next"])
-        for key, value in (("Wya", dy @ a[t].T), ("by", dy), ("b", dz), ("Wax", dz @ x[t].T), ("Waa", dz @ a[t - 1].T)):
-            g[f"d{key}"] += value
-        g["da_next"] = p["Waa"].T @ dz
-    return loss, g, a, x, y_hat
-
-
 TEXTS = [([None, 3, 1, 4, 4], [3, 1, 4, 4, 0]), ([None], [0]), ([5, 26], [26, 0]), ([2, None, 2], [1, 2, 3])]
 
 
@@ -353,11 +252,12 @@ TEXTS = [([None, 3, 1, 4, 4], [3, 1, 4, 4, 0]), ([None], [0]), ([5, 26], [26, 0]
 def test_dinosaurus(X, Y, n_a):
     rng = np.random.default_rng(0)
     parameters, a0 = dino_parameters(rng, n_a), rng.normal(size=(n_a, 1))
-    loss, wanted, a, x, y_hat = plain_dino(X, Y, a0, parameters)
+    loss, (y_hat, a, x) = plain_dino.rnn_forward(X, Y, a0, parameters)
+    wanted, _ = plain_dino.rnn_backward(X, Y, parameters, (y_hat, a, x))
     result, cache = dinosaurus.rnn_forward(X, Y, a0, parameters)
     close(result, loss)
-    for mine, plain in zip(cache, (y_hat, a, x), strict=True):
-        close(mine, plain)
+    for mine, known in zip(cache, (y_hat, a, x), strict=True):
+        close(mine, known)
     assert cache[1][-1] is not a0
     gradients, states = dinosaurus.rnn_backward(X, Y, parameters, cache)
     assert states is cache[1]
@@ -411,13 +311,14 @@ def test_dinosaurus_refuses():
         dinosaurus.rnn_forward([0], [0], a0, parameters, vocab_size=71)
 
 
-def test_dinosaurus_known_answers():
+@pytest.mark.parametrize("module", [dinosaurus, plain_dino])
+def test_dinosaurus_known_answers(module):
     rng = np.random.RandomState(1)
     a_prev = rng.randn(100, 1)
     shapes = {"Wax": (100, 27), "Waa": (100, 100), "Wya": (27, 100), "b": (100, 1), "by": (27, 1)}
     parameters = {key: rng.randn(*shape) for key, shape in shapes.items()}
     X, Y = [12, 3, 5, 11, 22, 3], [4, 14, 11, 22, 25, 26]
-    loss, gradients, _ = dinosaurus.optimize(X, Y, a_prev, parameters)
+    loss, gradients, _ = module.optimize(X, Y, a_prev, parameters)
     np.testing.assert_allclose(loss, 126.5039757, atol=1e-7)
     np.testing.assert_allclose(gradients["dWaa"][1, 2], 0.1947093, atol=1e-7)
     np.testing.assert_allclose(gradients["dWya"][1, 2], -0.007773876, atol=1e-9)
@@ -457,14 +358,11 @@ def test_dinosaurus_model(capsys):
     parameters, last = dinosaurus.model(names, TO_CHAR, TO_IX, 30, n_a=8, dino_names=2)
     assert last.endswith("\n")
     assert "Iteration: 0, Loss:" in capsys.readouterr().out
-    plain, order, a = dinosaurus.initialize_parameters(8, 27, 27), list(names), np.zeros((8, 1))
+    known, order, a = dinosaurus.initialize_parameters(8, 27, 27), list(names), np.zeros((8, 1))
     np.random.seed(0)  # noqa: NPY002
     np.random.shuffle(order)  # noqa: NPY002
     for j in range(30):
         ids = [TO_IX[c] for c in order[j % 5]]
-        _, g, states, _, _ = plain_dino([None, *ids], [*ids, 0], a, plain)
-        a = states[len(ids)]
-        for key in plain:
-            plain[key] = plain[key] - 0.01 * np.clip(g[f"d{key}"], -5, 5)
-    close(parameters, plain)
-    close(dinosaurus.model("\n".join(names), TO_CHAR, TO_IX, 30, n_a=8, dino_names=2), plain)
+        _, _, a = plain_dino.optimize([None, *ids], [*ids, 0], a, known)
+    close(parameters, known)
+    close(dinosaurus.model("\n".join(names), TO_CHAR, TO_IX, 30, n_a=8, dino_names=2), known)

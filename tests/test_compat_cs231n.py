@@ -1,54 +1,14 @@
-"""The functions of CS231n assignment 3 against plain NumPy, step by step, written from the assignment's equations."""
+"""The functions of CS231n assignment 3 against the loops in NumPy and the numbers of the assignment."""
 
 import numpy as np
 import pytest
 from layouts import assert_near, backwards, contiguous, sparse, time_first, transposed
+from originals import cs231n as plain
 from problems import TOLERANCE
 
 from rnncore.compat import cs231n
 
 SIZES = [(3, 5, 4, 6), (1, 7, 3, 5), (4, 1, 2, 3), (2, 4, 3, 1), (1, 1, 1, 1), (5, 17, 20, 33)]  # N T D H
-
-
-def logistic(x):
-    return 1 / (1 + np.exp(-x))
-
-
-def plain_rnn(x, h0, Wx, Wh, b, dh):
-    N, T, D = x.shape
-    h, states = np.zeros((N, T, len(Wh))), [h0]
-    for t in range(T):
-        states.append(np.tanh(x[:, t] @ Wx + states[-1] @ Wh + b))
-        h[:, t] = states[-1]
-    dx, carried, dWx, dWh, db = np.zeros((N, T, D)), np.zeros(h0.shape), 0 * Wx, 0 * Wh, 0 * b
-    for t in reversed(range(T)):
-        da = (dh[:, t] + carried) * (1 - states[t + 1] ** 2)
-        dx[:, t], carried = da @ Wx.T, da @ Wh.T
-        dWx, dWh, db = dWx + x[:, t].T @ da, dWh + states[t].T @ da, db + da.sum(axis=0)
-    return h, (dx, carried, dWx, dWh, db)
-
-
-def plain_lstm(x, h0, Wx, Wh, b, dh, c0=None, dc_n=0):
-    N, T, D = x.shape
-    H = len(Wh)
-    hs, cs, gates = [h0], [np.zeros((N, H)) if c0 is None else c0], []
-    for t in range(T):
-        a = x[:, t] @ Wx + hs[-1] @ Wh + b
-        i, f, o = (logistic(a[:, k * H : (k + 1) * H]) for k in range(3))
-        g = np.tanh(a[:, 3 * H :])
-        gates.append((i, f, o, g))
-        cs.append(f * cs[-1] + i * g)
-        hs.append(o * np.tanh(cs[-1]))
-    dx, carried, dc, dWx, dWh, db = np.zeros((N, T, D)), np.zeros((N, H)), dc_n, 0 * Wx, 0 * Wh, 0 * b
-    for t in reversed(range(T)):
-        (i, f, o, g), q, d = gates[t], np.tanh(cs[t + 1]), dh[:, t] + carried
-        dc = dc + d * o * (1 - q**2)
-        parts = dc * g * i * (1 - i), dc * cs[t] * f * (1 - f), d * q * o * (1 - o), dc * i * (1 - g**2)
-        da, dc = np.hstack(parts), dc * f
-        dx[:, t], carried = da @ Wx.T, da @ Wh.T
-        dWx, dWh, db = dWx + x[:, t].T @ da, dWh + hs[t].T @ da, db + da.sum(axis=0)
-    h = np.stack(hs[1:], axis=1) if T else np.zeros((N, 0, H))
-    return h, (dx, carried, dWx, dWh, db), cs[-1], dc
 
 
 def problem(sizes, G, dtype, lay=contiguous):
@@ -67,13 +27,14 @@ def problem(sizes, G, dtype, lay=contiguous):
 @pytest.mark.parametrize("sizes", SIZES)
 @pytest.mark.parametrize("lay", [contiguous, transposed, backwards, sparse])
 def test_sequences(sizes, dtype, lay):
-    for forward, backward, plain, G in (
-        (cs231n.rnn_forward, cs231n.rnn_backward, plain_rnn, 1),
-        (cs231n.lstm_forward, cs231n.lstm_backward, plain_lstm, 4),
+    for forward, backward, plain_forward, plain_backward, G in (
+        (cs231n.rnn_forward, cs231n.rnn_backward, plain.rnn_forward, plain.rnn_backward, 1),
+        (cs231n.lstm_forward, cs231n.lstm_backward, plain.lstm_forward, plain.lstm_backward, 4),
     ):
-        (*inputs, dh), exact = problem(sizes, G, dtype, lay)
+        (*inputs, dh), (*exact, exact_dh) = problem(sizes, G, dtype, lay)
         h, cache = forward(*inputs)
-        wanted, gradients, *_ = plain(*exact)
+        wanted, kept = plain_forward(*exact)
+        gradients = plain_backward(exact_dh, kept)
         assert_near([h], [wanted], dtype)
         h[...] = 7  # the result is the caller's
         for _ in range(2):
@@ -87,21 +48,23 @@ def test_sequences(sizes, dtype, lay):
 @pytest.mark.parametrize("sizes", [(3, 1, 4, 6), (1, 1, 3, 5), (2, 1, 3, 1)])
 @pytest.mark.parametrize("lay", [contiguous, transposed, backwards, sparse])
 def test_steps(sizes, dtype, lay):
-    (x, h0, Wx, Wh, b, dh), exact = problem(sizes, 1, dtype, lay)
-    next_h, cache = cs231n.rnn_step_forward(x[:, 0], h0, Wx, Wh, b)
-    h, (dx, *gradients) = plain_rnn(*exact)
-    assert_near([next_h], [h[:, 0]], dtype)
-    assert_near(cs231n.rnn_step_backward(dh[:, 0], cache), [dx[:, 0], *gradients], dtype)
+    (x, *rest, dh), (exact_x, *exact, exact_dh) = problem(sizes, 1, dtype, lay)
+    next_h, cache = cs231n.rnn_step_forward(x[:, 0], *rest)
+    wanted, known = plain.rnn_step_forward(exact_x[:, 0], *exact)
+    assert_near([next_h], [wanted], dtype)
+    gradients = plain.rnn_step_backward(exact_dh[:, 0], known)
+    assert_near(cs231n.rnn_step_backward(dh[:, 0], cache), gradients, dtype)
 
-    (x, h0, Wx, Wh, b, dh), exact = problem(sizes, 4, dtype, lay)
+    (x, h0, *weights, dh), (exact_x, exact_h0, *exact, exact_dh) = problem(sizes, 4, dtype, lay)
     rng = np.random.default_rng(5)
     c0, dc = rng.normal(size=(2, *h0.shape)).astype(dtype)
     kept = dc.copy()
-    next_h, next_c, cache = cs231n.lstm_step_forward(x[:, 0], h0, c0, Wx, Wh, b)
-    h, (dx, dh0, *gradients), c, dc0 = plain_lstm(*exact, c0.astype(float), dc.astype(float))
-    assert_near([next_h, next_c], [h[:, 0], c], dtype)
+    next_h, next_c, cache = cs231n.lstm_step_forward(x[:, 0], h0, c0, *weights)
+    *wanted, known = plain.lstm_step_forward(exact_x[:, 0], exact_h0, c0.astype(float), *exact)
+    assert_near([next_h, next_c], wanted, dtype)
     next_h[...] = next_c[...] = 7
-    assert_near(cs231n.lstm_step_backward(dh[:, 0], dc, cache), [dx[:, 0], dh0, dc0, *gradients], dtype)
+    gradients = plain.lstm_step_backward(exact_dh[:, 0], dc.astype(float), known)
+    assert_near(cs231n.lstm_step_backward(dh[:, 0], dc, cache), gradients, dtype)
     assert (dc == kept).all()
     gradients = cs231n.lstm_step_backward(dh[:, 0], 0, cache)
     assert_near(gradients, cs231n.lstm_step_backward(dh[:, 0], np.zeros_like(dc), cache), dtype)
@@ -111,21 +74,35 @@ def line(low, high, *shape):
     return np.linspace(low, high, num=int(np.prod(shape))).reshape(shape)
 
 
-def test_known_answers_of_the_assignment():
+@pytest.mark.parametrize("module", [cs231n, plain])
+def test_known_answers_of_the_assignment(module):
     N, D, H = 3, 10, 4
-    next_h, _ = cs231n.rnn_step_forward(
+    next_h, _ = module.rnn_step_forward(
         *(line(-0.4, 0.7, N, D), line(-0.2, 0.5, N, H), line(-0.1, 0.9, D, H)),
         line(-0.3, 0.7, H, H),
         line(-0.2, 0.4, H),
     )
     np.testing.assert_allclose(next_h[0], [-0.58172089, -0.50182032, -0.41232771, -0.31410098], rtol=0, atol=5e-9)
     N, D, H = 3, 4, 5
-    next_h, _, _ = cs231n.lstm_step_forward(
+    next_h, _, _ = module.lstm_step_forward(
         *(line(-0.4, 1.2, N, D), line(-0.3, 0.7, N, H), line(-0.4, 0.9, N, H)),
         *(line(-2.1, 1.3, D, 4 * H), line(-0.7, 2.2, H, 4 * H), line(0.3, 0.7, 4 * H)),
     )
     wanted = [0.24635157, 0.28610883, 0.32240467, 0.35525807, 0.38474904]
     np.testing.assert_allclose(next_h[0], wanted, rtol=0, atol=5e-9)
+
+
+@pytest.mark.parametrize("module", [cs231n, plain])
+@pytest.mark.parametrize(
+    ("cell", "features", "wanted"), [("rnn", (-1.5, 0.3), 9.83235591003), ("lstm", (-0.5, 1.7), 9.82445935443)]
+)
+def test_known_losses_of_the_captioning_model(module, cell, features, wanted):
+    N, D, W, H, V, T = 10, 20, 30, 40, 3, 13
+    params = plain.captioning_parameters(lambda *shape: line(-1.4, 1.3, *shape), V, D, W, H, cell)
+    captions = (np.arange(N * T) % V).reshape(N, T)
+    loss, grads = plain.captioning_loss(module, cell, params, line(*features, N, D), captions)
+    assert loss == pytest.approx(wanted, rel=0, abs=5e-12)
+    assert {name: g.shape for name, g in grads.items()} == {name: p.shape for name, p in params.items()}
 
 
 def test_no_step_and_no_sequence():
@@ -155,31 +132,28 @@ def test_heads(dtype, lay, other):
     rng = np.random.default_rng(3)
     N, T, D, M = 3, 4, 5, 6
     x, w, b, dout = (rng.normal(size=s).astype(dtype) for s in [(N, T, D), (D, M), (M,), (N, T, M)])
+    exact_x, exact_w, exact_b, exact_dout = (a.astype(np.float64) for a in (x, w, b, dout))
     out, cache = cs231n.temporal_affine_forward(lay(x), other(w), b)
-    assert_near([out], [np.einsum("ntd,dm->ntm", x, w) + b], dtype)
+    wanted, known = plain.temporal_affine_forward(exact_x, exact_w, exact_b)
+    assert_near([out], [wanted], dtype)
     out[...] = 7
-    wanted = np.einsum("ntm,dm->ntd", dout, w), np.einsum("ntd,ntm->dm", x, dout), dout.sum(axis=(0, 1))
     for _ in range(2):
-        assert_near(cs231n.temporal_affine_backward(other(dout), cache), wanted, dtype)
+        gradients = plain.temporal_affine_backward(exact_dout, known)
+        assert_near(cs231n.temporal_affine_backward(other(dout), cache), gradients, dtype)
 
     w2 = rng.normal(size=(T * D, M)).astype(dtype)
     out, cache = cs231n.affine_forward(lay(x), w2, b)
-    assert_near([out], [x.reshape(N, -1) @ w2 + b], dtype)
-    d = dout[:, 0]
-    assert_near(
-        cs231n.affine_backward(d, cache), [(d @ w2.T).reshape(x.shape), x.reshape(N, -1).T @ d, d.sum(axis=0)], dtype
-    )
+    wanted, known = plain.affine_forward(exact_x, w2.astype(np.float64), exact_b)
+    assert_near([out], [wanted], dtype)
+    gradients = plain.affine_backward(exact_dout[:, 0], known)
+    assert_near(cs231n.affine_backward(dout[:, 0], cache), gradients, dtype)
 
     y, mask = rng.integers(M, size=(N, T)), rng.random((N, T)) < 0.6
     y[~mask] = -9
     loss, dx = cs231n.temporal_softmax_loss(lay(dout), other(y), other(mask))
-    p = np.exp(dout.astype(float))
-    p /= p.sum(axis=2, keepdims=True)
-    wanted = -sum(np.log(p[n, t, y[n, t]]) for n in range(N) for t in range(T) if mask[n, t]) / N
+    wanted, gradient = plain.temporal_softmax_loss(exact_dout, np.where(mask, y, 0), mask)
     assert loss == pytest.approx(wanted, rel=TOLERANCE[dtype])
-    for n, t in zip(*np.nonzero(mask), strict=True):
-        p[n, t, y[n, t]] -= 1
-    assert_near([dx], [p * mask[..., None] / N], dtype)
+    assert_near([dx], [gradient], dtype)
 
 
 def test_star_import_brings_all_of_the_assignment():
@@ -192,9 +166,9 @@ def test_star_import_brings_all_of_the_assignment():
 
 def test_sigmoid():
     x = np.random.default_rng(0).normal(size=(3, 4)) * 30
-    np.testing.assert_allclose(cs231n.sigmoid(x), logistic(x), rtol=1e-12)
+    np.testing.assert_allclose(cs231n.sigmoid(x), plain.sigmoid(x), rtol=1e-12)
     assert cs231n.sigmoid(np.array([-1e4, 1e4])).tolist() == [0, 1]
-    assert cs231n.sigmoid(np.array([0, 1])).tolist() == [0.5, logistic(1)]
+    assert cs231n.sigmoid(np.array([0, 1])).tolist() == [0.5, 1 / (1 + np.exp(-1))]
     assert cs231n.sigmoid(x.astype("float32")).dtype == np.float32
 
 
@@ -203,13 +177,13 @@ def test_words(dtype):
     rng = np.random.default_rng(1)
     W, ids = rng.normal(size=(5, 3)).astype(dtype), rng.integers(5, size=(4, 6)).astype(np.int32)
     out, cache = cs231n.word_embedding_forward(ids, W)
-    assert_near([out], [W[ids]], dtype)
+    wanted, known = plain.word_embedding_forward(ids.copy(), W.astype(np.float64))
+    assert_near([out], [wanted], dtype)
     out[...] = 7
     ids[0] = (ids[0] + 1) % 5  # the cache keeps its own
     ids[0] = (ids[0] - 1) % 5
     dout = rng.normal(size=(4, 6, 3)).astype(dtype)
-    wanted = np.zeros((5, 3))
-    np.add.at(wanted, ids, dout)
+    wanted = plain.word_embedding_backward(dout.astype(np.float64), known)
     assert_near([cs231n.word_embedding_backward(time_first(dout), cache)], [wanted], dtype)
     assert cs231n.word_embedding_forward(ids[:, 0], W)[0].shape == (4, 3)
 
@@ -267,39 +241,25 @@ def test_errors_speak_batch_first(call, message):
 def test_a_captioning_model_learns(cell):
     """As CaptioningRNN.loss and .sample of the assignment use the functions."""
     rng = np.random.default_rng(0)
-    N, F, V, E, H, T, G = 6, 7, 11, 8, 12, 5, 4 if cell == "lstm" else 1
-    shapes = {"W_proj": (F, H), "b_proj": (H,), "W_embed": (V, E), "Wx": (E, G * H), "Wh": (H, G * H), "b": (G * H,)}
-    shapes |= {"W_vocab": (H, V), "b_vocab": (V,)}
-    params = {k: (rng.normal(size=s) / np.sqrt(s[0])).astype("float32") for k, s in shapes.items()}
+    N, F, V, E, H, T = 6, 7, 11, 8, 12, 5
+    params = plain.captioning_parameters(
+        lambda *shape: (rng.normal(size=shape) / np.sqrt(shape[0])).astype("float32"), V, F, E, H, cell
+    )
     features = rng.normal(size=(N, F)).astype("float32")
     captions = rng.integers(1, V, size=(N, T + 1))
     captions[:, 0] = 1
     captions[2:, -1] = 0
-    forward, backward = getattr(cs231n, f"{cell}_forward"), getattr(cs231n, f"{cell}_backward")
     curve = []
     for _ in range(150):
-        p, y = params, captions[:, 1:]
-        h0, cache0 = cs231n.affine_forward(features, p["W_proj"], p["b_proj"])
-        words, cache1 = cs231n.word_embedding_forward(captions[:, :-1], p["W_embed"])
-        h, cache2 = forward(words, h0, p["Wx"], p["Wh"], p["b"])
-        scores, cache3 = cs231n.temporal_affine_forward(h, p["W_vocab"], p["b_vocab"])
-        loss, dscores = cs231n.temporal_softmax_loss(scores, y, y != 0)
-        grads = {}
-        dh, grads["W_vocab"], grads["b_vocab"] = cs231n.temporal_affine_backward(dscores, cache3)
-        dwords, dh0, grads["Wx"], grads["Wh"], grads["b"] = backward(dh, cache2)
-        grads["W_embed"] = cs231n.word_embedding_backward(dwords, cache1)
-        _, grads["W_proj"], grads["b_proj"] = cs231n.affine_backward(dh0, cache0)
+        loss, grads = plain.captioning_loss(cs231n, cell, params, features, captions)
         for name in params:
             assert grads[name].dtype == np.float32
             params[name] -= 0.2 * grads[name]
         curve.append(loss)
     assert curve[-1] < 0.2 * curve[0]
 
-    h, c, word = (
-        cs231n.affine_forward(features, p["W_proj"], p["b_proj"])[0],
-        np.zeros((N, H), "float32"),
-        captions[:, 0],
-    )
+    p, word, c = params, captions[:, 0], np.zeros((N, H), "float32")
+    h, _ = cs231n.affine_forward(features, p["W_proj"], p["b_proj"])
     drawn = []
     for _ in range(T):
         x, _ = cs231n.word_embedding_forward(word, p["W_embed"])

@@ -1,8 +1,9 @@
-"""The layers of "Deep Learning from Scratch 2" against plain NumPy, step by step, written from the book's equations."""
+"""The layers of "Deep Learning from Scratch 2" against the loops in NumPy."""
 
 import numpy as np
 import pytest
 from layouts import assert_near, backwards, contiguous, time_first, transposed
+from originals import dlfs2 as originals
 from problems import TOLERANCE
 
 from rnncore.compat import dlfs2
@@ -17,74 +18,15 @@ SIZES = [
     (5, 17, 20, 33),
 ]  # N T D H
 GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
-LAYERS = {"RNN": dlfs2.TimeRNN, "GRU": dlfs2.TimeGRU, "LSTM": dlfs2.TimeLSTM}
+LAYERS = {kind: getattr(dlfs2, f"Time{kind}") for kind in GATES}
 
 
-def logistic(x):
-    return 1 / (1 + np.exp(-x))
-
-
-def rnn_step(x, h, c, Wx, Wh, b):
-    new = np.tanh(x @ Wx + h @ Wh + b)
-
-    def back(dh, dc):
-        da = dh * (1 - new**2)
-        return da @ Wx.T, da @ Wh.T, dc, x.T @ da, h.T @ da, da.sum(axis=0)
-
-    return new, c, back
-
-
-def gru_step(x, h, c, Wx, Wh, b):
-    H = len(Wh)
-    (Xz, Xr, Xn), (Hz, Hr, Hn), (bz, br, bn) = ([w[..., k * H : (k + 1) * H] for k in range(3)] for w in (Wx, Wh, b))
-    z, r = logistic(x @ Xz + h @ Hz + bz), logistic(x @ Xr + h @ Hr + br)
-    n = np.tanh(x @ Xn + (r * h) @ Hn + bn)
-
-    def back(dh, dc):
-        dn = dh * z * (1 - n**2)
-        drh = dn @ Hn.T
-        dz, dr = dh * (n - h) * z * (1 - z), drh * h * r * (1 - r)
-        da = np.hstack([dz, dr, dn])
-        dprev = dh * (1 - z) + drh * r + dz @ Hz.T + dr @ Hr.T
-        return da @ Wx.T, dprev, dc, x.T @ da, np.hstack([h.T @ dz, h.T @ dr, (r * h).T @ dn]), da.sum(axis=0)
-
-    return (1 - z) * h + z * n, c, back
-
-
-def lstm_step(x, h, c, Wx, Wh, b):
-    H = len(Wh)
-    a = x @ Wx + h @ Wh + b
-    f, i, o = (logistic(a[:, k * H : (k + 1) * H]) for k in (0, 2, 3))
-    g = np.tanh(a[:, H : 2 * H])
-    new = f * c + g * i
-
-    def back(dh, dc):
-        d = dc + dh * o * (1 - np.tanh(new) ** 2)
-        parts = d * c * f * (1 - f), d * i * (1 - g**2), d * g * i * (1 - i), dh * np.tanh(new) * o * (1 - o)
-        da = np.hstack(parts)
-        return da @ Wx.T, da @ Wh.T, d * f, x.T @ da, h.T @ da, da.sum(axis=0)
-
-    return o * np.tanh(new), new, back
-
-
-STEPS = {"RNN": rnn_step, "GRU": gru_step, "LSTM": lstm_step}
-
-
-def plain(kind, xs, weights, dhs, h=None, c=None):
-    """-> hs, h, c, dxs, dh, [dWx, dWh, db]"""
-    N, T, D = xs.shape
-    H = len(weights[1])
-    h, c = (np.zeros((N, H)) if s is None else s for s in (h, c))
-    hs, dxs, backs, dweights = np.zeros((N, T, H)), np.zeros((N, T, D)), [], [0 * w for w in weights]
-    for t in range(T):
-        h, c, back = STEPS[kind](xs[:, t], h, c, *weights)
-        hs[:, t] = h
-        backs.append(back)
-    dh = dc = np.zeros((N, H))
-    for t in reversed(range(T)):
-        dxs[:, t], dh, dc, *more = backs[t](dhs[:, t] + dh, dc)
-        dweights = [a + b for a, b in zip(dweights, more, strict=True)]
-    return hs, h, c, dxs, dh, dweights
+def plain(kind, xs, weights, dhs, *states):
+    """-> hs, h, c (None but for an LSTM), dxs, dh, [dWx, dWh, db] of the loop, from zeros where a state is not given"""
+    layer = getattr(originals, f"Time{kind}")(*weights, stateful=True)
+    layer.set_state(*states)
+    hs, dxs = layer.forward(xs), layer.backward(dhs)
+    return hs, layer.h, getattr(layer, "c", None), dxs, layer.dh, layer.grads
 
 
 def weights_of(kind, D, H, dtype, lay=contiguous, seed=0):
@@ -140,8 +82,7 @@ def test_stateful_chunks(kind, dtype):
     assert layer.h is None
     assert layer.forward(xs[:1]).shape == (1, 8, 6)  # another batch size, after a reset
     layer.set_state(h)  # in float64: the layer stays in its own dtype
-    zeros = None if kind == "LSTM" else c
-    assert_near([layer.forward(xs)], [plain(kind, *exact(xs), exact(*weights), *exact(dhs), h, zeros)[0]], dtype)
+    assert_near([layer.forward(xs)], [plain(kind, *exact(xs), exact(*weights), *exact(dhs), h)[0]], dtype)
 
 
 def test_set_state_of_both():
@@ -186,21 +127,18 @@ def test_weights_are_read_live(kind):
 def test_cells(kind, dtype, N):
     weights, rng = weights_of(kind, 4, 6, dtype), np.random.default_rng(7)
     x, h, c, dh, dc = (rng.normal(size=(N, K)).astype(dtype) for K in (4, 6, 6, 6, 6))
-    new_h, new_c, back = STEPS[kind](*exact(x, h, c), *exact(*weights))
-    layer, states, cotangents, wanted = getattr(dlfs2, kind)(*weights), [h], [dh], [new_h]
-    if kind == "LSTM":
-        states, cotangents, wanted = [h, c], [dh, dc], [new_h, new_c]
-    found = layer.forward(x, *states)
-    assert_near([found] if kind != "LSTM" else found, wanted, dtype)
-    dx, dh_prev, dc_prev, *dweights = back(*exact(dh, dc))
-    wanted = [dx, dh_prev, dc_prev][: 1 + len(states)]
+    layer, known = (getattr(module, kind)(*w) for module, w in ((dlfs2, weights), (originals, exact(*weights))))
+    states, cotangents = ([h, c], [dh, dc]) if kind == "LSTM" else ([h], [dh])
+    found, wanted = layer.forward(x, *states), known.forward(*exact(x, *states))
+    assert_near(found if kind == "LSTM" else [found], wanted if kind == "LSTM" else [wanted], dtype)
     grads = list(layer.grads)
-    assert_near(layer.backward(*cotangents), wanted, dtype)
-    assert_near(grads, dweights, dtype)
+    assert_near(layer.backward(*cotangents), known.backward(*exact(*cotangents)), dtype)
+    assert_near(grads, known.grads, dtype)
     if kind == "LSTM":  # sums of gradients start as 0
-        assert_near(layer.backward(dh, 0), back(*exact(dh), 0)[:3], dtype)
+        assert_near(layer.backward(dh, 0), known.backward(*exact(dh), 0), dtype)
+        assert_near(grads, known.grads, dtype)
     if kind == "GRU":
-        assert_near([layer.dWx, layer.dWh, layer.db], dweights, dtype)
+        assert_near([layer.dWx, layer.dWh, layer.db], known.grads, dtype)
 
 
 @pytest.mark.parametrize("kind", LAYERS)
@@ -210,15 +148,14 @@ def test_a_step_keeps_what_its_backward_pass_needs(kind, N):
     weights, rng = weights_of(kind, 4, 6, "float64"), np.random.default_rng(11)
     x, h, c, dh = (rng.normal(size=(N, K)) for K in (4, 6, 6, 6))
     states = [h, c] if kind == "LSTM" else [h]
-    back = STEPS[kind](x.copy(), h.copy(), c.copy(), *weights)[2]
-    layer = getattr(dlfs2, kind)(*weights)
+    layer, known = (getattr(module, kind)(*weights) for module in (dlfs2, originals))
+    known.forward(x.copy(), *(state.copy() for state in states))
     new = layer.forward(x, *states)
     for array in (*(new if kind == "LSTM" else [new]), *states):
         array[...] = 7
-    wanted = back(dh, 0 * dh)
-    found = layer.backward(dh, 0) if kind == "LSTM" else layer.backward(dh)
+    found, wanted = (a.backward(dh, 0) if kind == "LSTM" else a.backward(dh) for a in (layer, known))
     assert_near(found[1:2], wanted[1:2], "float64")
-    assert_near(layer.grads[1:], wanted[4:], "float64")
+    assert_near(layer.grads[1:], known.grads[1:], "float64")
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)

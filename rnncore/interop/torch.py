@@ -7,7 +7,8 @@ copy of the weights. ``PackedSequence`` comes and goes, in batches of float32 or
 from PyTorch's generator.
 
 What the engine does not compute goes to torch.nn's own forward pass: tensors on other devices or of other dtypes, under
-autocast and in ``torch.compile``. What differs:
+autocast and in ``torch.compile``; and what takes longer to set up than to compute, a single step of an RNN or, with
+gradients, of a GRU. What differs:
 
 * ``proj_size`` of an LSTM is a ValueError.
 * Gradients of gradients (``create_graph``) are an error, as are forward-mode derivatives and ``torch.func`` transforms.
@@ -275,7 +276,7 @@ class _Recurrent:
     def forward(self, input, hx=None):
         """input (T, N, D), with ``batch_first`` (N, T, D), (T, D), or a PackedSequence -> output, states, as there."""
         x, batch_sizes, order, back = input if isinstance(input, PackedSequence) else (input, None, None, None)
-        if not self._is_for_the_engine(x):
+        if (batch_sizes is None and self._is_small_step(x)) or not self._is_for_the_engine(x):
             return super().forward(input, hx)
         states = () if hx is None else tuple(hx) if self.mode == "LSTM" else (hx,)
         is_single = batch_sizes is None and x.dim() == 2
@@ -322,6 +323,12 @@ class _Recurrent:
             and x.is_cpu
             and not (torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling())
         )
+
+    def _is_small_step(self, x):
+        """Whether PyTorch has less to set up than to gain: a step of an RNN, one of a GRU in training."""
+        if self.mode == "LSTM" or x.dim() != 3 or x.size(1 if self.batch_first else 0) != 1:
+            return False
+        return self.mode != "GRU" or torch.is_grad_enabled()
 
     def _check(self, x, states, batch_sizes):
         """ValueError if x (T, N, D) or the states are not what the parameters are for."""

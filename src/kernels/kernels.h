@@ -42,9 +42,10 @@ typedef struct kernel_table {
     /* C (m, M) = from + A (m, K) B (K, M), B as packed by `pack`: for factors used at many steps */
     void (*multiply_packed)(ptrdiff_t m, ptrdiff_t K, ptrdiff_t M, const void *A, ptrdiff_t lda, const void *packed,
                             const void *from, ptrdiff_t ldfrom, void *C, ptrdiff_t ldc);
-    /* C (m, M) = from + A (m, K) B (K, M), B as it lies: for calls too small to pay for packing */
-    void (*multiply)(ptrdiff_t m, ptrdiff_t K, ptrdiff_t M, const void *A, ptrdiff_t lda, const void *B, ptrdiff_t ldb,
-                     const void *from, ptrdiff_t ldfrom, void *C, ptrdiff_t ldc);
+    /* C (m, M) = from + A (m, K) B (K, M), B as it lies, with strides as for `pack`: for calls too small to pay for that */
+    void (*multiply)(ptrdiff_t m, ptrdiff_t K, ptrdiff_t M, const void *A, ptrdiff_t lda, const void *B,
+                     ptrdiff_t row_stride, ptrdiff_t column_stride, const void *from, ptrdiff_t ldfrom, void *C,
+                     ptrdiff_t ldc);
     /* Sums over K > 0 tokens of B (K, M): C (m, M) = (C +) A' B for each of `count` A, and sums (M,) += B, or NULL; work
      * as large as _work says for the largest m */
     void (*weight_gradients)(ptrdiff_t K, ptrdiff_t M, const void *B, ptrdiff_t ldb, const weight_gradient *out,

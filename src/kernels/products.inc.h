@@ -315,22 +315,25 @@ static void NAME(multiply_row)(ptrdiff_t K, ptrdiff_t M, const real *A, const re
 }
 
 /* Packs a panel when it is needed, and does not keep it: for many rows, once. */
-static void NAME(multiply_rows)(ptrdiff_t m, ptrdiff_t K, ptrdiff_t M, NAME(left) A, const real *B, ptrdiff_t ldb,
-                                NAME(start) from, real *C, ptrdiff_t ldc) {
+static void NAME(multiply_rows)(ptrdiff_t m, ptrdiff_t K, ptrdiff_t M, NAME(left) A, const real *B,
+                                ptrdiff_t row_stride, ptrdiff_t column_stride, NAME(start) from, real *C,
+                                ptrdiff_t ldc) {
     real packed[KC * W];
     for (ptrdiff_t j = 0; j < M; j += W)
         for (ptrdiff_t k = 0; k < K; k += KC) {
             ptrdiff_t depth = SMALLER(KC, K - k), columns = SMALLER(W, M - j);
             NAME(left) part = A;
             part.at += k * A.k_step;
-            NAME(pack_panels)(W, depth, columns, B + k * ldb + j, ldb, 1, packed);
+            NAME(pack_panels)(W, depth, columns, B + k * row_stride + j * column_stride, row_stride, column_stride,
+                              packed);
             NAME(multiply_panels)(m, depth, columns, part, packed,
                                   k ? (NAME(start)){C + j, ldc} : NAME(start_at)(from, 0, j), C + j, ldc);
         }
 }
 
 static void NAME(multiply)(ptrdiff_t m, ptrdiff_t K, ptrdiff_t M, const void *A_, ptrdiff_t lda, const void *B_,
-                           ptrdiff_t ldb, const void *from_, ptrdiff_t ldfrom, void *C_, ptrdiff_t ldc) {
+                           ptrdiff_t row_stride, ptrdiff_t column_stride, const void *from_, ptrdiff_t ldfrom,
+                           void *C_, ptrdiff_t ldc) {
     NAME(left) A = NAME(row_major)(m, A_, lda);
     NAME(start) from = {from_, ldfrom};
     const real *B = B_;
@@ -338,14 +341,14 @@ static void NAME(multiply)(ptrdiff_t m, ptrdiff_t K, ptrdiff_t M, const void *A_
     ptrdiff_t whole = M / W * W, rest = M - whole;
     if (!K) {
         NAME(copy_start)(m, M, from, C, ldc);
+    } else if (column_stride != 1 || (m > 1 && (m > MR || !whole))) {
+        NAME(multiply_rows)(m, K, M, A, B, row_stride, column_stride, from, C, ldc);
     } else if (m == 1) {
-        NAME(multiply_row)(K, M, A.at, B, ldb, from, C);
-    } else if (m > MR || !whole) {
-        NAME(multiply_rows)(m, K, M, A, B, ldb, from, C, ldc);
+        NAME(multiply_row)(K, M, A.at, B, row_stride, from, C);
     } else {
-        NAME(whole_panels)(m, K, M, A, (NAME(right)){B, ldb, W}, from, C, ldc);
+        NAME(whole_panels)(m, K, M, A, (NAME(right)){B, row_stride, W}, from, C, ldc);
         if (rest) /* the last W columns; what is done already is computed again and thrown away */
-            NAME(part_panel)(m, K, W - rest, rest, A, (NAME(right)){B + M - W, ldb, 0},
+            NAME(part_panel)(m, K, W - rest, rest, A, (NAME(right)){B + M - W, row_stride, 0},
                              NAME(start_at)(from, 0, whole), C + whole, ldc);
     }
 }
