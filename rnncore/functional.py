@@ -4,7 +4,6 @@ All argument checks of the engine stand here and nowhere else; native code trust
 """
 
 import math
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import wraps
 from itertools import pairwise, zip_longest
@@ -145,6 +144,8 @@ def _check_range(name, array, letters, low, high):
 def clean_ids(ids, size, name="ids in x", letter="D"):
     """-> int64 ids, all in [0, size): a copy, made before the check, that nobody else can change after it."""
     copy = np.array(ids, order="C")
+    if copy.dtype == np.int64 and _engine.are_ids(copy.reshape(-1), size):
+        return copy
     _check_range(name, copy, f"[0, {letter}) = [0, {size})", 0, size - 1)
     return copy.astype(np.int64, copy=False)
 
@@ -308,13 +309,14 @@ class Cache:
 
         x (T, N, D), h, c (T, N, H), gates (T, N, G*H), h0, c0 (N, H). ValueError if shapes do not go together.
         """
-        arrays, dtype, (D, H) = _clean(cell[1], h0.shape[0], x, *weights, h0, c0, None, None)
-        (T, N), G = x.shape[:2], cell[1]
+        G, (T, N, D), (Wx, Wh, b), H, dtype = cell[1], x.shape, weights, h.shape[2], x.dtype
+        if not _engine.fits(G, x, Wx, Wh, b, h0, c0, None, None):
+            arrays, dtype, (D, H) = _clean(G, N, x, Wx, Wh, b, h0, c0, None, None)
+            Wx, Wh, b = (_dense_matrix(arrays[name], dtype) for name in ("Wx", "Wh", "b"))
+            x, h0, c0 = (None if a is None else _dense(a, dtype) for a in (x, h0, c0))
         for name, array, letters, columns in (("h", h, "H", H), ("gates", gates, f"{G}H", G * H), ("c", c, "H", H)):
             if array is not None:
                 _check_shape(name, array, f"(T, N, {letters})", (T, N, columns))
-        Wx, Wh, b = (_dense_matrix(arrays[name], dtype) for name in ("Wx", "Wh", "b"))
-        x, h0, c0 = (None if a is None else _dense(a, dtype) for a in (x, h0, c0))
         gates, c, h = (None if a is None else _dense(a, dtype).reshape(T * N, a.shape[2]) for a in (gates, c, h))
         weights, kept = (Wx, Wh, b, None, None), (x, h0, c0, gates, c, None, h)
         return cls(kind, cell, (T, N, D, H), dtype, None, None, False, None, None, weights, [(0, T)], kept)
@@ -481,7 +483,7 @@ class _Inference:
 
 def _forward(kind, cell, x, Wx, Wh, b, h0, c0, bhn, peephole, lengths, resets, reverse, training, checkpoint):
     plain = lengths is None and resets is None and _engine.fits(cell[1], x, Wx, Wh, b, h0, c0, bhn, peephole)
-    if plain and not training and checkpoint is None and x.size and b.size:
+    if plain and not training and checkpoint is None and x.ndim == 3 and x.size and b.size:
         return _Inference(kind, cell, x, Wx, Wh, b, h0, c0, bhn, peephole, bool(reverse))
     return _Forward(
         *(kind, cell, x, Wx, Wh, b, h0, c0, bhn, peephole, lengths, resets, reverse, training, checkpoint, plain)
@@ -516,9 +518,11 @@ class _Forward:
                 raise ValueError("lengths and resets do not go together with PackedTokens")
             packing = _Packing.of(x)
         if plain:
-            (T, N, D), H, dtype = x.shape, Wx.shape[1] // G, x.dtype
+            (T, N), (D, H), dtype = x.shape[:2], (len(Wx), len(Wh)), Wx.dtype
+            if x.ndim == 2:
+                x, ids = None, clean_ids(x, D).reshape(-1)
             if training:
-                x, Wx, Wh, b = x.view(), Wx.view(), Wh.view(), b.view()
+                x, Wx, Wh, b = None if x is None else x.view(), Wx.view(), Wh.view(), b.view()
         else:
             if packing is not None:
                 x, T, N = as_real("x", x.tokens), len(packing.rows), int(packing.rows.max(initial=0))
@@ -834,8 +838,9 @@ def affine_backward(x, W, dy, dW, db):
     if 0 in (*x.shape, W.shape[1]):
         return np.zeros(x.shape, dtype)
     dx = _empty(x.shape, dtype)
-    with _added(dW, db, W.shape, dtype) as gradients:
-        _engine.affine(x, W, None, _dense(dy, dtype), None, None, None, dx, *gradients)
+    gradients = _room_for_gradients(dW, db, W.shape, dtype)
+    _engine.affine(x, W, None, _dense(dy, dtype), None, None, None, dx, *gradients)
+    _add(dW, db, gradients)
     return dx
 
 
@@ -853,8 +858,9 @@ def softmax_head(x, W, b, targets, weights, dW=None, db=None):
     losses, dx = np.zeros(len(x)), None if dW is None else _empty(x.shape, dtype)
     if len(x) == 0:
         return losses, dx
-    with _added(dW, db, W.shape, dtype) as gradients:
-        _engine.affine(x, W, b, None, targets, weights, losses, dx, *gradients)
+    gradients = (None, None) if dW is None else _room_for_gradients(dW, db, W.shape, dtype)
+    _engine.affine(x, W, b, None, targets, weights, losses, dx, *gradients)
+    _add(dW, db, gradients)
     return losses, dx
 
 
@@ -870,19 +876,17 @@ def _clean_affine(x, W, b):
     return _dense(x, dtype), _dense_matrix(W, dtype), b, dtype
 
 
-@contextmanager
-def _added(dW, db, shape, dtype):
-    """Arrays that native code adds gradients to: dW and db themselves, or others that are added to them at the end."""
-    if dW is None:
-        yield None, None
-        return
+def _room_for_gradients(dW, db, shape, dtype):
+    """Arrays that native code adds gradients to: dW and db themselves, or others that :func:`_add` adds to them."""
     if _takes(dW, shape, dtype, _is_dense_matrix) and _takes(db, shape[1:], dtype):
-        yield dW, db
-        return
-    gradients = _zeros(shape, dtype), np.zeros(shape[1:], dtype)
-    yield gradients
-    for array, gradient in zip((dW, db), gradients, strict=True):
-        array += gradient
+        return dW, db
+    return _zeros(shape, dtype), np.zeros(shape[1:], dtype)
+
+
+def _add(dW, db, gradients):
+    if gradients[0] is not dW:
+        dW += gradients[0]
+        db += gradients[1]
 
 
 def square_sum(array):

@@ -1104,19 +1104,22 @@ cdef inline bint is_matrix(array, int number, Py_ssize_t rows, Py_ssize_t column
 
 def fits(Py_ssize_t G, x, Wx, Wh, b, h0, c0, bhn, peephole):
     """Whether x (T,N,D), the weights and the states are dense arrays of one dtype, float32 or float64, whose shapes go
-    together, Wx and Wh in C or in Fortran order; h0, c0, bhn, peephole may be None. Says nothing about what is wrong:
-    see rnncore.functional."""
+    together, Wx and Wh in C or in Fortran order; or x are int64 ids (T,N), in any order and range, and Wx in C order.
+    h0, c0, bhn, peephole may be None. Says nothing about what is wrong: see rnncore.functional."""
     cdef int number
+    cdef bint ids
     cdef Py_ssize_t N, D, GH
-    if not cnp.PyArray_CheckExact(x) or cnp.PyArray_NDIM(<cnp.ndarray>x) != 3:
+    if not cnp.PyArray_CheckExact(Wx) or cnp.PyArray_NDIM(<cnp.ndarray>Wx) != 2 or not cnp.PyArray_CheckExact(x):
         return False
-    if not cnp.PyArray_CheckExact(Wx) or cnp.PyArray_NDIM(<cnp.ndarray>Wx) != 2:
+    ids = cnp.PyArray_NDIM(<cnp.ndarray>x) == 2 and cnp.PyArray_TYPE(<cnp.ndarray>x) == cnp.NPY_INT64
+    if not ids and cnp.PyArray_NDIM(<cnp.ndarray>x) != 3:
         return False
-    number = cnp.PyArray_TYPE(<cnp.ndarray>x)
+    number = cnp.PyArray_TYPE(<cnp.ndarray>Wx)
     N = cnp.PyArray_DIM(<cnp.ndarray>x, 1)
-    D = cnp.PyArray_DIM(<cnp.ndarray>x, 2)
+    D = cnp.PyArray_DIM(<cnp.ndarray>(Wx if ids else x), 0 if ids else 2)
     GH = cnp.PyArray_DIM(<cnp.ndarray>Wx, 1)
-    return ((number == cnp.NPY_FLOAT or number == cnp.NPY_DOUBLE) and GH % G == 0 and is_plain(x, number, 3, N, D)
+    return ((number == cnp.NPY_FLOAT or number == cnp.NPY_DOUBLE) and GH % G == 0
+            and (is_plain(Wx, number, 2, D, GH) if ids else is_plain(x, number, 3, N, D))
             and is_matrix(Wx, number, D, GH) and is_matrix(Wh, number, GH // G, GH)
             and is_plain(b, number, 1, 0, GH)
             and (h0 is None or is_plain(h0, number, 2, N, GH // G))
@@ -1441,6 +1444,16 @@ def affine(x, W, b, y, targets, weights, losses, dx, dW, db):
         give_memory(memory)
     finally:
         leave_team(f.size)
+
+
+def are_ids(const int64_t[::1] ids, Py_ssize_t size):
+    """Whether all ids (L,) lie in [0, size)."""
+    cdef Py_ssize_t i
+    cdef bint right = True
+    with nogil:
+        for i in range(ids.shape[0]):
+            right &= 0 <= ids[i] < size
+    return right
 
 
 def scatter_add(const int64_t[::1] ids, const floating[:, ::1] rows, floating[:, ::1] table):

@@ -23,7 +23,7 @@ from itertools import repeat
 import numpy as np
 
 from .. import functional
-from .layout import row, stack, transposed, unstack
+from .layout import row, rows, stack, transposed, unstack
 
 __all__ = [
     "lstm_backward",
@@ -60,7 +60,7 @@ def rnn_cell_forward(xt, a_prev, parameters):
     cache : tuple (a_next, a_prev, xt, parameters)
     """
     h, _, _ = functional.rnn_forward(
-        transposed(xt)[None], *_rnn_weights(parameters), transposed(a_prev), training=False
+        rows(xt)[None], *_rnn_weights(parameters), rows(a_prev), training=False
     )
     a_next = h[0].T
     return a_next, _predict(parameters["Wya"], parameters["by"], h)[:, :, 0], (a_next, a_prev, xt, parameters)
@@ -93,7 +93,7 @@ def rnn_forward(x, a0, parameters):
     >>> sorted(gradients), gradients["dx"].shape
     (['dWaa', 'dWax', 'da0', 'dba', 'dx'], (3, 10, 4))
     """
-    h, _, cache = functional.rnn_forward(_time_first(x), *_rnn_weights(parameters), transposed(a0))
+    h, _, cache = functional.rnn_forward(_time_first(x), *_rnn_weights(parameters), rows(a0))
     kept = cache.give()["h"]
     a = list(kept.transpose(0, 2, 1))
     steps = zip(a, [a0, *a[:-1]], _inputs(x), repeat(parameters))
@@ -105,7 +105,7 @@ def rnn_cell_backward(da_next, cache):
 
     da_next (n_a, m), cache of the step -> dict dxt (n_x, m), da_prev (n_a, m), dWax, dWaa, dba.
     """
-    gradients = _rnn_gradients(transposed(da_next)[None], _Run([cache], _RNN))
+    gradients = _rnn_gradients(rows(da_next)[None], _Run([cache], _RNN))
     dx, da_prev = gradients.pop("dx"), gradients.pop("da0")
     return {"dxt": dx[:, :, 0], "da_prev": da_prev, **gradients}
 
@@ -162,7 +162,7 @@ def lstm_cell_forward(xt, a_prev, c_prev, parameters):
     cache : tuple (a_next, c_next, a_prev, c_prev, ft, it, cct, ot, xt, parameters)
     """
     weights = _lstm_weights(parameters)
-    h, _, cache = functional.lstm_forward(transposed(xt)[None], *weights, transposed(a_prev), transposed(c_prev))
+    h, _, cache = functional.lstm_forward(rows(xt)[None], *weights, rows(a_prev), rows(c_prev))
     kept = cache.give()
     a_next, c_next = h[0].T, kept["c"][0].T
     it, ft, cct, ot = _gates(kept["gates"])
@@ -198,7 +198,7 @@ def lstm_forward(x, a0, parameters):
     >>> lstm_backward(np.ones((5, 10, 4)), caches)["dx"].shape
     (3, 10, 4)
     """
-    h, _, cache = functional.lstm_forward(_time_first(x), *_lstm_weights(parameters), transposed(a0))
+    h, _, cache = functional.lstm_forward(_time_first(x), *_lstm_weights(parameters), rows(a0))
     kept = cache.give()
     c0 = np.zeros(h.shape[1:]).T
     a, c = (list(kept[name].transpose(0, 2, 1)) for name in ("h", "c"))
@@ -214,7 +214,7 @@ def lstm_cell_backward(da_next, dc_next, cache):
     da_next, dc_next (n_a, m), cache of the step -> dict dxt (n_x, m), da_prev, dc_prev (n_a, m), and dWf, dbf, dWi,
     dbi, dWc, dbc, dWo, dbo.
     """
-    gradients = _lstm_gradients(transposed(da_next)[None], _Run([cache], _LSTM), transposed(dc_next))
+    gradients = _lstm_gradients(rows(da_next)[None], _Run([cache], _LSTM), rows(dc_next))
     dx, da_prev = gradients.pop("dx"), gradients.pop("da0")
     return {"dxt": dx[:, :, 0], "da_prev": da_prev, "dc_prev": gradients.pop("dc0"), **gradients}
 
@@ -307,7 +307,7 @@ class _Run:
         a, a_prev, c, c_prev, xt = places
         first, T = steps[0], len(steps)
         self.parameters = first[-1]
-        self.h0, self.c0 = transposed(first[a_prev]), None if c is None else transposed(first[c_prev])
+        self.h0, self.c0 = rows(first[a_prev]), None if c is None else rows(first[c_prev])
         self.gates = self.c = None
         if whole is not None:
             self.x = _time_first(whole.x)[:T]
@@ -315,10 +315,10 @@ class _Run:
                 None if array is None else array[:T] for array in map(whole.arrays.get, ("h", "gates", "c"))
             )
             return
-        self.x, self.h = (np.stack([transposed(step[place]) for step in steps]) for place in (xt, a))
+        self.x, self.h = (np.stack([rows(step[place]) for step in steps]) for place in (xt, a))
         if c is not None:
-            self.c = np.stack([transposed(step[c]) for step in steps])
-            gates = ([transposed(step[place]) for place in _PLACES] for step in steps)
+            self.c = np.stack([rows(step[c]) for step in steps])
+            gates = ([rows(step[place]) for place in _PLACES] for step in steps)
             self.gates = np.stack([np.concatenate(gate, axis=1) for gate in gates])
 
     @classmethod

@@ -60,13 +60,19 @@ def named(**names):
 
 
 def transposed(columns):
-    """(n, m), one example a column or a matrix that acts on columns -> float64 (m, n), a view where it can be."""
+    """(n, m), a matrix that acts on columns -> float64 (m, n), a view where it can be."""
     return np.asarray(columns, np.float64).T
 
 
+def rows(columns):
+    """(n, m), one example a column -> float64 (m, n), C-contiguous."""
+    return np.array(np.transpose(columns), np.float64, order="C")
+
+
 def row(*columns):
-    """Columns (H, 1), of one gate after the other -> (G*H,), float64."""
-    return np.concatenate([np.asarray(column, np.float64).reshape(-1) for column in columns])
+    """Columns (H, 1), of one gate after the other -> (G*H,), float64; a view where it can be."""
+    rows = [np.asarray(column, np.float64).reshape(-1) for column in columns]
+    return rows[0] if len(rows) == 1 else np.concatenate(rows)
 
 
 def stack(matrices):

@@ -19,7 +19,7 @@ import numpy as np
 from .. import checks, functional
 from ..layers import GRU, LSTM, RNN
 
-__all__ = ["load", "from_layer", "to_layer"]
+__all__ = ["from_layer", "load", "to_layer"]
 
 #: Class by the number of gate blocks.
 LAYERS = {1: RNN, 3: GRU, 4: LSTM}
