@@ -269,9 +269,13 @@ def test_metadata_that_is_wrong(path, metadata, message):
     "change, message",
     [
         ({"activation": "selu"}, "or is damaged: activation must be one of"),
-        ({"hidden_size": "5"}, "or is damaged: hidden_size must be an integer; got '5'"),
+        ({"hidden_size": "5"}, "or is damaged: its arguments are not those of its arrays"),
+        ({"hidden_size": 10**9}, "or is damaged: its arguments are not those of its arrays"),
+        ({"num_layers": 10**9}, "or is damaged: its arguments are not those of its arrays"),
+        ({"num_layers": "2"}, "or is damaged: its arguments are not those of its arrays"),
         ({"dtype": "int32"}, "or is damaged: dtype must be float32 or float64; got int32"),
-        ({"hidden_size": 6}, r"Wx_0 in .* must be \(4, 6\) float32 as in the layer; got \(4, 5\) float32"),
+        ({"hidden_size": 6}, "or is damaged: its arguments are not those of its arrays"),
+        ({"dtype": "float64"}, r"Wx_0 in .* must be \(4, 5\) float64 as in the layer; got \(4, 5\) float32"),
         ({"num_layers": 2}, "must have Wx_1, Wh_1, b_1 too"),
     ],
 )

@@ -59,9 +59,7 @@ def rnn_cell_forward(xt, a_prev, parameters):
     yt_pred : ndarray (n_y, m)
     cache : tuple (a_next, a_prev, xt, parameters)
     """
-    h, _, _ = functional.rnn_forward(
-        rows(xt)[None], *_rnn_weights(parameters), rows(a_prev), training=False
-    )
+    h, _, _ = functional.rnn_forward(rows(xt)[None], *_rnn_weights(parameters), rows(a_prev), training=False)
     a_next = h[0].T
     return a_next, _predict(parameters["Wya"], parameters["by"], h)[:, :, 0], (a_next, a_prev, xt, parameters)
 

@@ -11,16 +11,40 @@ Gate blocks are z r h in a GRU, which rnncore has as r z n, and i f c o in an LS
 "old", and with ``reset_after`` the form "reset_after", without "reset_before".
 """
 
+from typing import NamedTuple
+
 import numpy as np
 
 from .. import checks, functional
-from . import state_dict
+from .cells import (
+    LAYERS,
+    build,
+    check_expressible,
+    check_shape,
+    common_dtype,
+    gates_and_size,
+    join_biases,
+    multiple,
+    read,
+    reorder,
+    side,
+    split_bias,
+)
 
 __all__ = ["from_keras", "to_keras"]
 
 #: Keras' word and rnncore's.
 _ACTIVATIONS = {"tanh": "tanh", "relu": "relu", "linear": "identity"}
 _CELLS = {"SimpleRNN": "rnn", "GRU": "gru", "LSTM": "lstm"}
+
+
+class _Order(NamedTuple):
+    keras: str
+    rnncore: str
+
+
+#: Order of the gate blocks, by their number.
+_GATES = {1: _Order("h", "h"), 3: _Order("zrn", "rzn"), 4: _Order("ifgo", "ifgo")}
 
 
 def from_keras(
@@ -99,14 +123,14 @@ def from_keras(
     reset_after = cell == "gru" and settings["reset_after"] is not False
     G, D, H, cells = _cells(weights, 2 if reset_after else 1)
     if dtype is None:
-        dtype = state_dict.common_dtype(dict(pair for source in weights for arrays in source for pair in arrays))
+        dtype = common_dtype(dict(pair for source in weights for arrays in source for pair in arrays))
     options = {
         "rnn": {"activation": _ACTIVATIONS[activation]},
         "gru": {"form": "reset_after" if reset_after else "reset_before", "update": "old"},
         "lstm": {},
     }[cell]
     options |= {"bidirectional": settings["bidirectional"], "batch_first": batch_first, "dtype": dtype}
-    return state_dict.build(cells, G, D, H, len(sources), **options)
+    return build(cells, G, D, H, len(sources), **options)
 
 
 def to_keras(layer, number=None):
@@ -139,7 +163,7 @@ def to_keras(layer, number=None):
     >>> [array.shape for array in to_keras(GRU(3, 5, num_layers=2, form="reset_after"), 1)]
     [(5, 15), (5, 15), (2, 15)]
     """
-    state_dict.check_expressible(layer, "Keras", form=("reset_before", "reset_after"))
+    check_expressible(layer, "Keras", form=("reset_before", "reset_after"))
     if number is None:
         if layer.num_layers > 1:
             raise ValueError(f"number must say which of the {layer.num_layers} layers is meant")
@@ -149,9 +173,10 @@ def to_keras(layer, number=None):
         raise ValueError(f"number must be below num_layers = {layer.num_layers}; got {number}")
     arrays = []
     for direction in range(layer.directions):
-        cell = state_dict.read(layer, number, direction)
-        bias = np.stack(state_dict.split_bias(cell)) if "bhn" in cell else cell["b"]
-        arrays += [_exchange(array, layer.gates) for array in (cell["Wx"], cell["Wh"], bias)]
+        cell = read(layer, number, direction)
+        bias = np.stack(split_bias(cell)) if "bhn" in cell else cell["b"]
+        order = _GATES[layer.gates]
+        arrays += [reorder(array, order.rnncore, order.keras) for array in (cell["Wx"], cell["Wh"], bias)]
     return arrays
 
 
@@ -172,8 +197,8 @@ def _open(where, source):
     names = [f"{turn}{kind} of {where}" for turn in ("", "backward ")[:directions] for kind in kinds]
     arrays = [(name, functional.as_real(name, array)) for name, array in zip(names, source, strict=True)]
     (name, recurrent), *bias = arrays[1 : len(kinds)]
-    G, _ = state_dict.gates_and_size(name, "(H, G*H)", recurrent.shape, 0)
-    said += [("cell", state_dict.LAYERS[G].cell_name), ("bidirectional", directions == 2)]
+    G, _ = gates_and_size(name, "(H, G*H)", recurrent.shape, 0)
+    said += [("cell", LAYERS[G].cell_name), ("bidirectional", directions == 2)]
     if G == 3 and bias:
         said.append(("reset_after", bias[0][1].ndim == 2))
     return [arrays[: len(kinds)], arrays[len(kinds) :]][:directions], said
@@ -211,9 +236,9 @@ def _check(where, config, **known):
 def _cells(sources, bias_rows):
     """Lists of arrays (name, array), for each source and direction -> G, D, H, and the cells in rnncore's layout."""
     (kernel_name, kernel), (recurrent_name, recurrent) = sources[0][0][:2]
-    G, H = state_dict.gates_and_size(recurrent_name, "(H, G*H)", recurrent.shape, 0)
-    columns = state_dict.multiple(G)
-    D = state_dict.side(kernel_name, f"(D, {columns})", kernel.shape, 0)
+    G, H = gates_and_size(recurrent_name, "(H, G*H)", recurrent.shape, 0)
+    columns = multiple(G)
+    D = side(kernel_name, f"(D, {columns})", kernel.shape, 0)
     rows, size = "D", D
     cells = []
     for source in sources:
@@ -221,19 +246,11 @@ def _cells(sources, bias_rows):
         rules += [(f"(2, {columns})", (2, G * H)) if bias_rows == 2 else (f"({columns},)", (G * H,))]
         for arrays in source:
             kernel, recurrent, *bias = (
-                _exchange(state_dict.check_shape(name, array, *rule), G)
+                reorder(check_shape(name, array, *rule), _GATES[G].keras, _GATES[G].rnncore)
                 for (name, array), rule in zip(arrays, rules[: len(arrays)], strict=True)
             )
             bias = bias[0].reshape(bias_rows, G * H) if bias else np.zeros((bias_rows, G * H))
-            biases = state_dict.join_biases(*bias, G, H) if bias_rows == 2 else {"b": bias[0]}
+            biases = join_biases(*bias, G, H) if bias_rows == 2 else {"b": bias[0]}
             cells.append({"Wx": kernel, "Wh": recurrent} | biases)
-        rows, size = state_dict.multiple(len(source)), len(source) * H
+        rows, size = multiple(len(source)), len(source) * H
     return G, D, H, cells
-
-
-def _exchange(array, G):
-    """Gate blocks of a GRU along the last axis, z r h to r z n and back; those of other cells have one order."""
-    if G != 3:
-        return array
-    first, second, third = np.split(array, 3, axis=-1)
-    return np.concatenate([second, first, third], axis=-1)

@@ -28,6 +28,7 @@ from google.protobuf.message import DecodeError
 from onnx import helper, numpy_helper
 
 from .. import checks, functional, layers
+from .cells import check_shape, read, reorder
 
 __all__ = ["Operator", "from_onnx", "operators", "step_by_step", "to_onnx"]
 
@@ -191,18 +192,6 @@ def _clean_attributes(op_type, attributes):
 # ---- the operator -----------------------------------------------------------------------------------------------
 
 
-def _reorder(weights, given, wanted):
-    """weights (..., G*H) in blocks of the order ``given``, a letter each -> in the order ``wanted``."""
-    H = weights.shape[-1] // len(given)
-    blocks = weights.reshape(*weights.shape[:-1], len(given), H)
-    return blocks[..., [given.index(gate) for gate in wanted], :].reshape(weights.shape)
-
-
-def _check_shape(name, array, letters, wanted):
-    if array.shape != wanted:
-        raise ValueError(f"{name} must be {letters} = {wanted}; got {array.shape}")
-
-
 class Operator:
     """One RNN, GRU or LSTM node with its weights, all in the layout of ONNX.
 
@@ -287,15 +276,15 @@ class Operator:
             raise ValueError(f"W and R must have 3 axes and no empty one; got {self.W.shape} and {self.R.shape}")
         H = self._attributes.setdefault("hidden_size", self.R.shape[2])
         self.hidden_size, self.input_size = H, self.W.shape[2]
-        _check_shape("W", self.W, f"(directions, {blocks}, D)", (dirs, G * H, self.input_size))
-        _check_shape("R", self.R, f"(directions, {blocks}, H)", (dirs, G * H, H))
+        check_shape("W", self.W, f"(directions, {blocks}, D)", (dirs, G * H, self.input_size))
+        check_shape("R", self.R, f"(directions, {blocks}, H)", (dirs, G * H, H))
         if self.B is not None:
-            _check_shape("B", self.B, f"(directions, {2 * G}*H)", (dirs, 2 * G * H))
+            check_shape("B", self.B, f"(directions, {2 * G}*H)", (dirs, 2 * G * H))
         for argument, value in (("P", P), ("initial_c", initial_c)):
             if value is not None and op_type != "LSTM":
                 raise ValueError(f"{argument} belongs to LSTM; this is {op_type}")
         if self.P is not None:
-            _check_shape("P", self.P, "(directions, 3*H)", (dirs, 3 * H))
+            check_shape("P", self.P, "(directions, 3*H)", (dirs, 3 * H))
 
         self.sequence_lens = None if sequence_lens is None else np.asarray(sequence_lens)
         self._lengths(None, np.iinfo(np.int32).max, np.size(sequence_lens))
@@ -435,7 +424,7 @@ class Operator:
         for direction, cell in enumerate(cells):
             for name, array in layer.weights(0, direction).items():
                 blocks = name in ("Wx", "Wh", "b")
-                array[...] = _reorder(cell[name], self._kind.gates, order) if blocks else cell[name]
+                array[...] = reorder(cell[name], self._kind.gates, order) if blocks else cell[name]
         return layer
 
     @property
@@ -470,7 +459,7 @@ class Operator:
         letters, wanted = ["directions", "N", "H"], [self.directions, N, self.hidden_size]
         if layout:
             letters[:2], wanted[:2] = letters[1::-1], wanted[1::-1]
-        _check_shape(name, array, f"({', '.join(letters)})", tuple(wanted))
+        check_shape(name, array, f"({', '.join(letters)})", tuple(wanted))
         return array.swapaxes(0, 1) if layout else array
 
     def _initial(self, given, N):
@@ -988,15 +977,11 @@ def _operator_of(layer, index):
 
     weights = {"W": [], "R": [], "B": [], "P": []}
     for direction in range(dirs):
-        cell = layer.weights(index, direction)
-        Wx, Wh, Wb = (_reorder(cell[name], kind.engine_gates, kind.gates) for name in ("Wx", "Wh", "b"))
+        cell = read(layer, index, direction)
+        Wx, Wh, Wb = (reorder(cell[name], kind.engine_gates, kind.gates) for name in ("Wx", "Wh", "b"))
         Rb = np.zeros_like(Wb)
         if "bhn" in cell:
             Rb[2 * H :] = cell["bhn"]
-        if options.get("update") == "new":
-            # z n + (1 - z) h' = (1 - y) n + y h' with y = 1 - z = sigmoid of the negative sum
-            for array in (Wx, Wh, Wb):
-                array[..., :H] *= -1
         weights["W"].append(Wx.T)
         weights["R"].append(Wh.T)
         weights["B"].append(np.concatenate([Wb, Rb]))

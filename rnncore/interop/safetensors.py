@@ -7,13 +7,11 @@ Files with the names of PyTorch's modules, as in :mod:`rnncore.interop.state_dic
 
 import inspect
 import json
-import os
-import secrets
-from pathlib import Path
 
 import numpy as np
 import safetensors.numpy
 
+from ..files import replacing
 from ..layers import GRU, LSTM, RNN, Dense, Embedding
 from . import state_dict
 
@@ -52,23 +50,14 @@ def save(layer, path):
     >>> gru, gru.update
     (GRU(3, 5, 2), 'old')
     """
-    name, path = _name(layer), Path(path)
+    name = _name(layer)
     arguments = {argument: getattr(layer, argument) for argument in _arguments(type(layer))}
     arguments = json.dumps(arguments | {"dtype": layer.dtype.name}, default=np.generic.item)
     metadata = {"format": _FORMAT, "version": _VERSION, "layer": name, "arguments": arguments}
     arrays = {name: np.ascontiguousarray(array) for name, array in layer.params.items()}
     data = safetensors.numpy.save(arrays, metadata)
-    # Written beside its place under another name, then renamed: a crash leaves the old file as it was.
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    try:
-        with open(temporary, "xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    with replacing(path) as file:
+        file.write(data)
 
 
 def load(path, *, prefix=""):
@@ -110,6 +99,7 @@ def load(path, *, prefix=""):
     if description is None:
         return state_dict.to_layer(arrays, prefix=prefix)
     cls, arguments = description
+    _check_sizes(cls, arguments, arrays, path, prefix)
     fast = {"init": "uniform"} if "init" in inspect.signature(cls).parameters else {}
     try:
         layer = cls(**arguments, **fast)
@@ -212,6 +202,19 @@ def _read(path, prefix):
     if not complete:
         raise ValueError(f"{path} must have the arguments {', '.join(_arguments(cls))}; got {', '.join(arguments)}")
     return arrays, (cls, arguments)
+
+
+def _check_sizes(cls, arguments, arrays, path, prefix):
+    """The layer that the arguments describe takes no more memory than the file."""
+    if cls in (RNN, GRU, LSTM):
+        places = [("Wh_0", 0, "hidden_size"), ("Wx_0", 0, "input_size")]
+    else:
+        places = [("W", axis, argument) for axis, argument in enumerate(_arguments(cls)[:2])]
+    claimed = [(arguments[argument], arrays.get(prefix + name), axis) for name, axis, argument in places]
+    wrong = any(array is None or array.ndim != 2 or array.shape[axis] != size for size, array, axis in claimed)
+    num_layers = arguments.get("num_layers", 1)
+    if wrong or not isinstance(num_layers, int) or num_layers > len(arrays):
+        raise ValueError(f"{path} does not describe a layer, or is damaged: its arguments are not those of its arrays")
 
 
 def _write(layer, path, arrays, prefix):

@@ -1,11 +1,10 @@
 """Model files: one .npz of plain arrays, a JSON description among them; no pickle, so nothing in a file can run."""
 
 import json
-import os
-import tempfile
-from pathlib import Path
 
 import numpy as np
+
+from ..files import replacing
 
 FORMAT = "rnncore model"
 VERSION = 2
@@ -23,21 +22,10 @@ def write_model(path, name, description, arrays):
     description : dict of JSON types
     arrays : dict of str to ndarray
     """
-    path = Path(path)
     header = {"format": FORMAT, "version": VERSION, "model": name, "description": description}
     header = json.dumps(header, default=_plain)
-    # Written beside its place under another name, then renamed: a crash leaves the old file as it was.
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            np.savez(file, header=np.array(header), **{f"array/{key}": value for key, value in arrays.items()})
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    with replacing(path) as file:
+        np.savez(file, header=np.array(header), **{f"array/{key}": value for key, value in arrays.items()})
 
 
 def read_model(path):
@@ -66,9 +54,3 @@ def _plain(value):
     if isinstance(value, np.generic):
         return value.item()
     raise TypeError(f"a model file holds numbers, str, lists and dicts; got {type(value).__name__}")
-
-
-def _umask():
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
