@@ -193,11 +193,10 @@ class _Packing:
         rows, tokens = np.asarray(x.rows), np.asarray(x.tokens)
         if rows.dtype.kind not in "iu" or rows.ndim != 1 or tokens.ndim != 2:
             raise TypeError(f"tokens must be (L, D), rows (T,) integers; got {tokens.shape}, {rows.shape} {rows.dtype}")
-        rows = rows.astype(np.int64)
-        if (rows < 1).any() or (np.diff(rows) > 0).any() or rows.sum() != len(tokens):
-            raise ValueError(
-                f"rows must fall, be at least 1 and add up to the number of tokens, {len(tokens)}; got {rows}"
-            )
+        rows, L = rows.astype(np.int64), len(tokens)
+        in_range = not len(rows) or (rows[0] <= L and rows[-1] >= 1 and (rows[1:] <= rows[:-1]).all())
+        if not in_range or rows.sum() != L:
+            raise ValueError(f"rows must fall, be at least 1 and add up to the number of tokens, {L}; got {rows}")
         return cls(rows, np.cumsum(rows) - rows)
 
     @property

@@ -451,6 +451,10 @@ def test_wrong_packed_tokens(rng):
         ([2, 3, 1], "rows must fall, be at least 1 and add up to the number of tokens, 6; got [2 3 1]"),
         ([3, 2, 2], "rows must fall, be at least 1 and add up to the number of tokens, 6; got [3 2 2]"),
         ([3, 3, 0], "rows must fall, be at least 1 and add up to the number of tokens, 6; got [3 3 0]"),
+        (
+            [2**62] * 4,
+            f"rows must fall, be at least 1 and add up to the number of tokens, 6; got {np.array([2**62] * 4)}",
+        ),
     ]:
         with pytest.raises(ValueError, match=literally(message)):
             forward(cell, arguments, x=functional.PackedTokens(tokens, np.array(rows)))
