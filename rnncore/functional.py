@@ -888,6 +888,16 @@ def _add(dW, db, gradients):
         db += gradients[1]
 
 
+def time_first(array):
+    """(n, m, T) -> (T, m, n), C-contiguous, in the array's dtype, float32 or float64."""
+    dtype = array.dtype.newbyteorder("=")
+    if not _is_dense(array, dtype):
+        return np.array(array.transpose(2, 1, 0), dtype, order="C")
+    result = np.empty(array.shape[::-1], dtype)
+    _engine.time_first(array, result)
+    return result
+
+
 def square_sum(array):
     """Sum of the squares of a float32 or float64 array, in float64."""
     return _engine.square_sum(_dense(array, array.dtype.newbyteorder("=")).reshape(-1)) if array.size else 0.0

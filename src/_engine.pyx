@@ -1446,6 +1446,17 @@ def affine(x, W, b, y, targets, weights, losses, dx, dW, db):
         leave_team(f.size)
 
 
+def time_first(const floating[:, :, ::1] source, floating[:, :, ::1] target):
+    """target (T,m,n) = source (n,m,T), dense."""
+    cdef const kernel_table *k = active.f32 if floating is float else active.f64
+    cdef Py_ssize_t n = source.shape[0], m = source.shape[1], T = source.shape[2], j
+    if n == 0 or m == 0 or T == 0:
+        return
+    with nogil:
+        for j in range(m):
+            k.transpose(n, T, &source[0, j, 0], m * T, &target[0, j, 0], m * n)
+
+
 def are_ids(const int64_t[::1] ids, Py_ssize_t size):
     """Whether all ids (L,) lie in [0, size)."""
     cdef Py_ssize_t i

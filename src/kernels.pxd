@@ -27,6 +27,8 @@ cdef extern from "kernels.h" nogil:
     ctypedef struct kernel_table:
         void (*pack)(Py_ssize_t K, Py_ssize_t M, const void *B, Py_ssize_t row_stride, Py_ssize_t column_stride,
                      void *packed) noexcept nogil
+        void (*transpose)(Py_ssize_t rows, Py_ssize_t columns, const void *source, Py_ssize_t source_step, void *target,
+                          Py_ssize_t target_step) noexcept nogil
         void (*multiply_packed)(Py_ssize_t m, Py_ssize_t K, Py_ssize_t M, const void *A, Py_ssize_t lda,
                                 const void *packed, const void *start, Py_ssize_t ldstart, void *C,
                                 Py_ssize_t ldc) noexcept nogil

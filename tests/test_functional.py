@@ -1270,3 +1270,21 @@ def test_use_isa():
             assert _engine.current_isa() == names[-1]
     finally:
         rc.use_isa(before)
+
+
+@pytest.mark.parametrize("isa", rc.available_isas())
+@every_dtype
+@pytest.mark.parametrize("shape", [(1, 1, 1), (3, 2, 5), (16, 3, 32), (33, 2, 17), (7, 1, 70), (0, 2, 3), (4, 0, 2)])
+def test_time_first(rng, shape, dtype, isa):
+    before = _engine.current_isa()
+    rc.use_isa(isa)
+    try:
+        array = rng.normal(size=shape).astype(dtype)
+        for given in (array, array[:, ::-1], np.asfortranarray(array), array.astype(array.dtype.newbyteorder("S"))):
+            found = functional.time_first(given)
+            np.testing.assert_array_equal(found, given.transpose(2, 1, 0))
+            assert found.dtype == dtype
+            assert found.flags.c_contiguous
+            assert not np.may_share_memory(found, given)
+    finally:
+        rc.use_isa(before)

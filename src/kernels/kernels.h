@@ -39,6 +39,9 @@ typedef struct kernel_table {
      * `from` (m, M) may be C itself, one row for all (ldfrom 0), or NULL for zeros.
      * packed = B (K, M) in panels, from B[k * row_stride + j * column_stride], where one stride is 1 */
     void (*pack)(ptrdiff_t K, ptrdiff_t M, const void *B, ptrdiff_t row_stride, ptrdiff_t column_stride, void *packed);
+    /* target (columns, rows) = the transpose of source (rows, columns), their rows that far apart */
+    void (*transpose)(ptrdiff_t rows, ptrdiff_t columns, const void *source, ptrdiff_t source_step, void *target,
+                      ptrdiff_t target_step);
     /* C (m, M) = from + A (m, K) B (K, M), B as packed by `pack`: for factors used at many steps */
     void (*multiply_packed)(ptrdiff_t m, ptrdiff_t K, ptrdiff_t M, const void *A, ptrdiff_t lda, const void *packed,
                             const void *from, ptrdiff_t ldfrom, void *C, ptrdiff_t ldc);

@@ -211,18 +211,29 @@ ALWAYS_INLINE void NAME(transpose_square)(const real *restrict source, ptrdiff_t
 #define TRANSPOSES_SQUARES 0
 #endif
 
-/* packed (K, width) = B (K, count), the transpose of B as it lies, zero beyond column `count` */
-ALWAYS_INLINE void NAME(pack_transposed)(const ptrdiff_t width, ptrdiff_t K, ptrdiff_t count, const real *restrict B,
-                                         ptrdiff_t column_stride, real *restrict packed) {
+/* target (K, count), rows target_step apart = B (K, count), the transpose of B as it lies */
+ALWAYS_INLINE void NAME(transpose_block)(ptrdiff_t K, ptrdiff_t count, const real *restrict B, ptrdiff_t column_stride,
+                                         real *restrict target, ptrdiff_t target_step) {
     ptrdiff_t length = VECTOR_LENGTH, whole_k = TRANSPOSES_SQUARES ? K / length * length : 0;
     ptrdiff_t whole = whole_k ? count / length * length : 0;
 #if TRANSPOSES_SQUARES
     for (ptrdiff_t j = 0; j < whole; j += length)
         for (ptrdiff_t k = 0; k < whole_k; k += length)
-            NAME(transpose_square)(B + j * column_stride + k, column_stride, packed + k * width + j, width);
+            NAME(transpose_square)(B + j * column_stride + k, column_stride, target + k * target_step + j, target_step);
 #endif
     for (ptrdiff_t j = 0; j < count; j++)
-        for (ptrdiff_t k = j < whole ? whole_k : 0; k < K; k++) packed[k * width + j] = B[k + j * column_stride];
+        for (ptrdiff_t k = j < whole ? whole_k : 0; k < K; k++) target[k * target_step + j] = B[k + j * column_stride];
+}
+
+static void NAME(transpose)(ptrdiff_t rows, ptrdiff_t columns, const void *source, ptrdiff_t source_step, void *target,
+                            ptrdiff_t target_step) {
+    NAME(transpose_block)(columns, rows, source, source_step, target, target_step);
+}
+
+/* packed (K, width) = B (K, count), the transpose of B as it lies, zero beyond column `count` */
+ALWAYS_INLINE void NAME(pack_transposed)(const ptrdiff_t width, ptrdiff_t K, ptrdiff_t count, const real *restrict B,
+                                         ptrdiff_t column_stride, real *restrict packed) {
+    NAME(transpose_block)(K, count, B, column_stride, packed, width);
     for (ptrdiff_t k = 0; k < K; k++)
         for (ptrdiff_t j = count; j < width; j++) packed[k * width + j] = 0;
 }

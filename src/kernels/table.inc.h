@@ -19,6 +19,7 @@ typedef real NAME(vector) __attribute__((vector_size(VECTOR_BYTES), aligned(size
 
 const kernel_table NAME(kernels) = {
     .pack = NAME(pack),
+    .transpose = NAME(transpose),
     .multiply_packed = NAME(multiply_packed),
     .multiply = NAME(multiply),
     .weight_gradients = NAME(weight_gradients),
