@@ -298,9 +298,11 @@ class Cache:
     _ids: np.ndarray | None
     _weights: tuple  # Wx, Wh, b, bhn, peephole
     _segments: list  # (first step, last step + 1) in order of computation
-    # With one segment all it computed, with several the states h0, c0 that each of them starts from.
+    # With one segment all it computed, with several the states h0, c0 that each of them starts from; the shapes of
+    # what it kept while somebody else has it.
     _kept: tuple | None = None
     _states: list | None = None
+    _outline: list | None = None
 
     @classmethod
     def of(cls, kind, cell, weights, x, h, h0, gates=None, c=None, c0=None):
@@ -308,11 +310,12 @@ class Cache:
 
         x (T, N, D), h, c (T, N, H), gates (T, N, G*H), h0, c0 (N, H). ValueError if shapes do not go together.
         """
-        G, (T, N, D), (Wx, Wh, b), H, dtype = cell[1], x.shape, weights, h.shape[2], x.dtype
+        G, (T, N, D), (Wx, Wh, b), dtype = cell[1], x.shape, weights, x.dtype
         if not _engine.fits(G, x, Wx, Wh, b, h0, c0, None, None):
-            arrays, dtype, (D, H) = _clean(G, N, x, Wx, Wh, b, h0, c0, None, None)
+            arrays, dtype, _ = _clean(G, N, x, Wx, Wh, b, h0, c0, None, None)
             Wx, Wh, b = (_dense_matrix(arrays[name], dtype) for name in ("Wx", "Wh", "b"))
             x, h0, c0 = (None if a is None else _dense(a, dtype) for a in (x, h0, c0))
+        H = len(Wh)
         for name, array, letters, columns in (("h", h, "H", H), ("gates", gates, f"{G}H", G * H), ("c", c, "H", H)):
             if array is not None:
                 _check_shape(name, array, f"(T, N, {letters})", (T, N, columns))
@@ -339,9 +342,16 @@ class Cache:
     def let_go(self):
         """-> what it keeps, a tuple of arrays and None, x first; it is empty then, until :meth:`hold` gets it back."""
         kept, self._kept = self._kept, None
+        self._outline = [None if array is None else array.shape for array in kept]
         return kept
 
     def hold(self, kept):
+        """Take back what :meth:`let_go` gave, or copies of it, or nothing. ValueError if it is anything else."""
+        for array, shape in zip(kept, self._outline, strict=True) if kept is not None else ():
+            wrong = array is not None and not (array.shape == shape and _is_dense(array, self._dtype))
+            if wrong or (array is None) != (shape is None):
+                got = None if array is None else f"{array.shape} {array.dtype}"
+                raise ValueError(f"what the cache kept must be {shape} {self._dtype}, C-contiguous; got {got}")
         self._kept = kept
 
     def _view(self, index):

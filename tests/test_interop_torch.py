@@ -289,6 +289,23 @@ def test_backward_twice(kind):
 
 
 @every_kind
+def test_saved_tensors_may_go_elsewhere_but_not_change(kind):
+    theirs, ours = pair(kind)
+    x, gradients = torch.randn(T, N, D).double(), []
+    for module in (theirs, ours):
+        with torch.autograd.graph.saved_tensors_hooks(lambda t: t.numpy().copy(), torch.from_numpy):
+            y, _ = module(x)
+        y.sum().backward()
+        gradients.append(module.weight_hh_l0.grad)
+    close(gradients[1], gradients[0], "gradient", TOLERANCE["float64"])
+    for change in (lambda t: t.float(), lambda t: t[:-1], lambda t: t.flip(0).T if t.dim() == 2 else t[..., :1]):
+        with torch.autograd.graph.saved_tensors_hooks(lambda t: t, change):
+            y, _ = ours(x)
+        with pytest.raises(ValueError, match="what the cache kept must be"):
+            y.sum().backward()
+
+
+@every_kind
 def test_gradients_of_two_passes_add_up(kind):
     theirs, ours = pair(kind)
     for module in (theirs, ours):

@@ -236,14 +236,14 @@ class _Recurrence(torch.autograd.Function):
         x, *saved = ctx.saved_tensors
         x, kept = x.detach().numpy(), [_array(tensor) for tensor in saved[ctx.number_of_weights :]]
         count = len(kept) // len(ctx.caches)
-        for k, cache in enumerate(ctx.caches):
-            cache.hold((x, *kept[k * count : (k + 1) * count]))
         dy, *dfinals = map(_array, (dy, *dfinals))
         try:
+            for k, cache in enumerate(ctx.caches):
+                cache.hold((x, *kept[k * count : (k + 1) * count]))
             dx, results = _backward(ctx.cell, ctx.caches, dy, dfinals, ctx.needs_input_grad[4])
         finally:
             for cache in ctx.caches:
-                cache.let_go()
+                cache.hold(None)
         dstates = [
             np.stack([getattr(g, name) for g in results]) if needed else None
             for name, needed in zip(("dh0", "dc0"), ctx.needs_input_grad[5:7], strict=True)
