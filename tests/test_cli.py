@@ -95,7 +95,13 @@ def test_interrupt_keeps_the_model(tmp_path, text_file):
     path = tmp_path / "model.npz"
     command = [sys.executable, "-m", "rnncore", "train", str(text_file), "-o", str(path), "--epochs", "100000"]
     process = subprocess.Popen(
-        command + SMALL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=tmp_path
+        command + SMALL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=tmp_path,
+        # Where tests run in the background of a shell, SIGINT is ignored, and programs inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     for line in process.stdout:
         if line.startswith("epoch 1/"):
