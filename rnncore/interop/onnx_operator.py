@@ -1,0 +1,608 @@
+"""The recurrent operators of ONNX, RNN, GRU and LSTM of operator sets 7, 14 and 22, with weights and all attributes.
+
+An :class:`Operator` runs on rnncore's engine where that has the cell; coupled gates, clipping and other activations run
+through the equations in plain NumPy, :func:`step_by_step`. Models are read and written in :mod:`rnncore.interop.onnx`;
+here the onnx package is not needed. Source: https://onnx.ai/onnx/operators. Where that leaves something open:
+
+* ``activation_alpha`` and ``activation_beta`` go, in order, to the functions that take such a value, as in ONNX
+  Runtime. Those that are missing have the defaults of the operators of that name: Affine 1 and 0, ThresholdedRelu 1,
+  where ONNX Runtime takes 0. ScaledTanh has no defaults. Names count in any case of letters.
+* ``clip`` bounds what enters f and g, the sums of products and bias. Ct goes into h as it is, as in ONNX Runtime.
+* ``input_forget`` makes f = 1 - i; weights, bias and peephole of f count for nothing.
+* Where ``sequence_lens`` is 0 the final state is the initial one; ONNX Runtime gives 0.
+* An RNN in one direction may list two activations, which the schema has as default: the first counts.
+* float16 is computed in float32; bfloat16 is a TypeError.
+"""
+
+import copy
+import math
+import numbers
+from typing import NamedTuple
+
+import numpy as np
+
+from .. import checks, functional, layers
+from .cells import check_shape, reorder
+
+__all__ = ["Operator", "step_by_step"]
+
+
+class _Kind(NamedTuple):
+    """What one of the three operators is."""
+
+    gates: str  # blocks of W, R and B, by rnncore's letters
+    engine_gates: str  # the same in rnncore's own order
+    activations: tuple  # of one direction: f, g, h
+    states: str
+    flag: str | None  # the attribute that it alone has
+    layer: type
+
+
+KINDS = {
+    "RNN": _Kind("h", "h", ("Tanh",), "h", None, layers.RNN),
+    "GRU": _Kind("zrn", "rzn", ("Sigmoid", "Tanh"), "h", "linear_before_reset", layers.GRU),
+    "LSTM": _Kind("iofg", "ifgo", ("Sigmoid", "Tanh", "Tanh"), "hc", "input_forget", layers.LSTM),
+}
+
+# Rows of a peephole i f o, as rnncore has them, in the order i o f of P, and the other way round.
+PEEPHOLE_ROWS = [0, 2, 1]
+
+
+# ---- activations ------------------------------------------------------------------------------------------------
+
+
+#: What functions take beside their argument, in this order.
+VALUES = ("activation_alpha", "activation_beta")
+
+
+class _Activation(NamedTuple):
+    """function(a, alpha, beta), as many of the two as ``defaults`` has; None is no default."""
+
+    name: str
+    function: object
+    defaults: tuple = ()
+
+
+_ACTIVATIONS = {
+    activation.name.lower(): activation
+    for activation in (
+        _Activation("Relu", lambda a: np.maximum(a, 0)),
+        _Activation("Tanh", np.tanh),
+        _Activation("Sigmoid", lambda a: 0.5 * (1 + np.tanh(0.5 * a))),
+        _Activation("Affine", lambda a, alpha, beta: alpha * a + beta, (1.0, 0.0)),
+        _Activation("LeakyRelu", lambda a, alpha: np.where(a >= 0, a, alpha * a), (0.01,)),
+        _Activation("ThresholdedRelu", lambda a, alpha: np.where(a >= alpha, a, 0), (1.0,)),
+        _Activation("ScaledTanh", lambda a, alpha, beta: alpha * np.tanh(beta * a), (None, None)),
+        _Activation("HardSigmoid", lambda a, alpha, beta: np.clip(alpha * a + beta, 0, 1), (0.2, 0.5)),
+        _Activation("Elu", lambda a, alpha: np.where(a >= 0, a, alpha * np.expm1(np.minimum(a, 0))), (1.0,)),
+        _Activation("Softsign", lambda a: a / (1 + np.abs(a))),
+        _Activation("Softplus", lambda a: np.logaddexp(0, a)),
+    )
+}
+
+# What the engine computes, by the name of rnncore.
+_IDENTITY = ("Affine", (1.0, 0.0))
+ENGINE_ACTIVATIONS = {("Tanh", ()): "tanh", ("Relu", ()): "relu", _IDENTITY: "identity"}
+_ENGINE_FUNCTIONS = {
+    "RNN": [(f,) for f in ENGINE_ACTIVATIONS],
+    "GRU": [(("Sigmoid", ()), ("Tanh", ()))],
+    "LSTM": [(("Sigmoid", ()), ("Tanh", ()), h) for h in (("Tanh", ()), _IDENTITY)],
+}
+
+
+def _functions(kind, attributes, directions):
+    """-> for each direction a tuple of (name, parameters) for f, g, h. ValueError for a wrong name or number."""
+    count = len(kind.activations)
+    names = attributes.get("activations") or kind.activations * directions
+    if kind is KINDS["RNN"] and directions == 1 and len(names) == 2:
+        names = names[:1]
+    if len(names) != count * directions:
+        raise ValueError(f"activations must be {count} for each direction, {count * directions}; got {len(names)}")
+    values = {attribute: attributes.get(attribute, ()) for attribute in VALUES}
+    takers, functions = dict.fromkeys(VALUES, 0), []
+    for name in names:
+        activation = _ACTIVATIONS.get(name.lower())
+        if activation is None:
+            known = ", ".join(a.name for a in _ACTIVATIONS.values())
+            raise ValueError(f"activations must be of {known}; got {name!r}")
+        parameters = []
+        for attribute, default in zip(VALUES, activation.defaults, strict=False):
+            given = values[attribute][takers[attribute] :][:1]
+            takers[attribute] += 1
+            if not given and default is None:
+                raise ValueError(f"{attribute} must have a value for {activation.name}, which has no default")
+            parameters.append(given[0] if given else default)
+        functions.append((activation.name, tuple(parameters)))
+    for attribute, count_of in takers.items():
+        if 0 < count_of < len(values[attribute]):
+            raise ValueError(f"{attribute} must be at most {count_of}, one a function; got {len(values[attribute])}")
+    return [tuple(functions[d * count : (d + 1) * count]) for d in range(directions)]
+
+
+# ---- attributes -------------------------------------------------------------------------------------------------
+
+
+def _list_of(convert):
+    def clean(name, value):
+        if not isinstance(value, (list, tuple)):
+            raise ValueError(f"{name} must be a list; got {value!r}")
+        return [convert(name, item) for item in value]
+
+    return clean
+
+
+def _float(name, value):
+    """As the model has it: float32."""
+    if not isinstance(value, numbers.Real):
+        raise ValueError(f"{name} must be a number; got {value!r}")
+    return float(np.float32(value))
+
+
+def _string(name, value):
+    if not isinstance(value, (str, bytes)):
+        raise ValueError(f"{name} must be a str; got {value!r}")
+    return value.decode() if isinstance(value, bytes) else value
+
+
+def _direction(name, value):
+    return checks.choice(name, _string(name, value), ("forward", "reverse", "bidirectional"))
+
+
+def _layout(name, value):
+    if value not in (0, 1):
+        raise ValueError(f"{name} must be 0 or 1; got {value!r}")
+    return int(value)
+
+
+def _flag(name, value):
+    return checks.integer(name, value, least=0)
+
+
+_ATTRIBUTES = {
+    "activation_alpha": _list_of(_float),
+    "activation_beta": _list_of(_float),
+    "activations": _list_of(_string),
+    "clip": lambda name, value: checks.positive(name, _float(name, value)),
+    "direction": _direction,
+    "hidden_size": lambda name, value: checks.integer(name, value, least=1),
+    "layout": _layout,
+    "linear_before_reset": _flag,
+    "input_forget": _flag,
+}
+
+
+def _clean_attributes(op_type, attributes):
+    """-> dict of plain values, in the order given."""
+    flags = {kind.flag for kind in KINDS.values()} - {KINDS[op_type].flag}
+    for name in attributes:
+        if name not in _ATTRIBUTES or name in flags:
+            known = ", ".join(name for name in _ATTRIBUTES if name not in flags)
+            raise ValueError(f"attributes of {op_type} are {known}; got {name!r}")
+    return {name: _ATTRIBUTES[name](name, value) for name, value in attributes.items()}
+
+
+# ---- the operator -----------------------------------------------------------------------------------------------
+
+
+class Operator:
+    """One RNN, GRU or LSTM node with its weights, all in the layout of ONNX.
+
+    G is 1, 3 or 4; gate blocks are z r h of a GRU and i o f c of an LSTM, the rows of P i o f.
+
+    Parameters
+    ----------
+    op_type : {"RNN", "GRU", "LSTM"}
+    W : array (directions, G*H, D)
+    R : array (directions, G*H, H)
+    B : array (directions, 2*G*H), optional
+        Bias of the input, then of the state; zeros if not given.
+    P : array (directions, 3*H), optional
+        Peephole weights, LSTM only.
+    attributes : dict, optional
+        activation_alpha, activation_beta, activations, clip, direction, hidden_size, layout; linear_before_reset of a
+        GRU, input_forget of an LSTM.
+    name : str
+    sequence_lens, initial_h, initial_c : array, optional
+        Defaults of :meth:`run` and of a call.
+
+    Attributes
+    ----------
+    op_type, W, R, B, P, name, sequence_lens, initial_h, initial_c
+        As given: arrays are not copied, and read on every call.
+    attributes : dict
+        What the node says, floats rounded to float32, and hidden_size, which ONNX Runtime demands; a copy.
+    direction : {"forward", "reverse", "bidirectional"}
+    layout : {0, 1}
+    input_size, hidden_size, directions : int
+        D, H and 1 or 2.
+    dtype : numpy dtype
+        Of all arrays together.
+    backend : {"engine", "reference"}
+        What computes: rnncore's engine, or :func:`step_by_step`.
+    reason : str
+        The attributes that keep it from the engine; "" if there are none.
+
+    Raises
+    ------
+    ValueError
+        A shape, an attribute or an activation is wrong, or belongs to another operator.
+    TypeError
+        An array does not hold float16, float32 or float64 (sequence_lens: integers).
+
+    Examples
+    --------
+    >>> W, R = np.full((1, 3, 1), np.log(3)), np.zeros((1, 3, 1))
+    >>> gru = Operator("GRU", W, R)  # z = 3/4, n = tanh(log 3) = 4/5, h = n / 4
+    >>> Y, Y_h = gru.run(np.ones((1, 1, 1)))
+    >>> Y.shape, Y_h.round(6)
+    ((1, 1, 1, 1), array([[[0.2]]]))
+    >>> Operator("GRU", W, R, attributes={"clip": 0.5})
+    <GRU: D=1 H=1 forward, on the reference for its clip>
+    """
+
+    def __init__(
+        self,
+        op_type,
+        W,
+        R,
+        B=None,
+        P=None,
+        *,
+        attributes=None,
+        name="",
+        sequence_lens=None,
+        initial_h=None,
+        initial_c=None,
+    ):
+        self.op_type, self.name = checks.choice("op_type", op_type, tuple(KINDS)), name
+        self.kind = KINDS[op_type]
+        self._attributes = _clean_attributes(op_type, attributes or {})
+        self.direction = self._attributes.get("direction", "forward")
+        self.directions = 2 if self.direction == "bidirectional" else 1
+        self.layout = self._attributes.get("layout", 0)
+        self._functions = _functions(self.kind, self._attributes, self.directions)
+
+        self.W, self.R = functional.as_real("W", W), functional.as_real("R", R)
+        self.B, self.P = (None if a is None else functional.as_real(n, a) for n, a in (("B", B), ("P", P)))
+        dirs, G = self.directions, len(self.kind.gates)
+        blocks = f"{G}*H" if G > 1 else "H"
+        if self.W.ndim != 3 or self.R.ndim != 3 or 0 in (*self.W.shape, *self.R.shape):
+            raise ValueError(f"W and R must have 3 axes and no empty one; got {self.W.shape} and {self.R.shape}")
+        H = self._attributes.setdefault("hidden_size", self.R.shape[2])
+        self.hidden_size, self.input_size = H, self.W.shape[2]
+        check_shape("W", self.W, f"(directions, {blocks}, D)", (dirs, G * H, self.input_size))
+        check_shape("R", self.R, f"(directions, {blocks}, H)", (dirs, G * H, H))
+        if self.B is not None:
+            check_shape("B", self.B, f"(directions, {2 * G}*H)", (dirs, 2 * G * H))
+        for argument, value in (("P", P), ("initial_c", initial_c)):
+            if value is not None and op_type != "LSTM":
+                raise ValueError(f"{argument} belongs to LSTM; this is {op_type}")
+        if self.P is not None:
+            check_shape("P", self.P, "(directions, 3*H)", (dirs, 3 * H))
+
+        self.sequence_lens = None if sequence_lens is None else np.asarray(sequence_lens)
+        self._lengths(None, np.iinfo(np.int32).max, np.size(sequence_lens))
+        self.initial_h = None if initial_h is None else functional.as_real("initial_h", initial_h)
+        self.initial_c = None if initial_c is None else functional.as_real("initial_c", initial_c)
+        for state in (self.initial_h, self.initial_c):
+            if state is not None:
+                self._initial({}, state.shape[1 - self.layout] if state.ndim == 3 else 0)
+
+    @property
+    def attributes(self):
+        return copy.deepcopy(self._attributes)
+
+    @property
+    def reason(self):
+        known = _ENGINE_FUNCTIONS[self.op_type]
+        reasons = {
+            "activations": any(functions not in known for functions in self._functions),
+            "clip": "clip" in self._attributes,
+            "input_forget": self._attributes.get("input_forget", 0) != 0,
+        }
+        return ", ".join(name for name, applies in reasons.items() if applies)
+
+    @property
+    def backend(self):
+        return "reference" if self.reason else "engine"
+
+    def __repr__(self):
+        name = f" {self.name!r}" if self.name else ""
+        size = f"D={self.input_size} H={self.hidden_size} {self.direction}{' batch-first' * self.layout}"
+        where = f"on the {self.backend}" + (f" for its {self.reason}" if self.reason else "")
+        return f"<{self.op_type}{name}: {size}, {where}>"
+
+    def run(self, X, sequence_lens=None, initial_h=None, initial_c=None):
+        """The outputs of the node, as ONNX has them.
+
+        Parameters
+        ----------
+        X : array (T, N, D); layout 1: (N, T, D)
+        sequence_lens : integer array (N,), optional
+            Valid steps of each row; without them, and without the node's own, all are valid.
+        initial_h, initial_c : array (directions, N, H), optional; layout 1: (N, directions, H)
+            Without them, and without the node's own, zeros.
+
+        Returns
+        -------
+        Y : ndarray (T, directions, N, H); layout 1: (N, T, directions, H)
+            States after each step, 0 beyond each row's length.
+        Y_h, and Y_c of an LSTM : ndarray (directions, N, H); layout 1: (N, directions, H)
+            States after the last step that is computed.
+
+        Raises
+        ------
+        ValueError, TypeError
+            A shape, dtype or length is wrong.
+        """
+        x = self._time_major("X", X)
+        T, N, _ = x.shape
+        if initial_c is not None and "c" not in self.kind.states:
+            raise ValueError(f"initial_c belongs to LSTM; this is {self.op_type}")
+        states = {"h": initial_h, "c": initial_c}
+        given = {s: self._state(f"initial_{s}", a, N, self.layout) for s, a in states.items() if a is not None}
+        outputs, finals = self._forward(x, self._lengths(sequence_lens, T, N), given)
+        Y = np.stack(outputs, axis=1)
+        if self.layout:
+            return Y.transpose(2, 0, 1, 3), *(state.swapaxes(0, 1) for state in finals)
+        return Y, *finals
+
+    def __call__(self, x, state=None, lengths=None):
+        """The node as a layer of rnncore.
+
+        Parameters
+        ----------
+        x : array (T, N, D); layout 1: (N, T, D)
+        state : array (directions, N, H), or tuple (h, c) of two for an LSTM, optional
+            As returned; without it and without the node's own, zeros.
+        lengths : integer array (N,), optional
+
+        Returns
+        -------
+        y : ndarray (T, N, directions * H); layout 1: (N, T, directions * H)
+        state : like ``state``
+
+        Raises
+        ------
+        ValueError, TypeError
+            A shape, dtype or length is wrong.
+        """
+        x = self._time_major("x", x)
+        T, N, _ = x.shape
+        given = {}
+        if state is not None:
+            arrays = state if len(self.kind.states) > 1 else (state,)
+            if not isinstance(arrays, (tuple, list)) or len(arrays) != len(self.kind.states):
+                raise TypeError(f"state of an LSTM must be a tuple (h, c); got {type(state).__name__}")
+            given = {s: self._state(f"state {s}", a, N, 0) for s, a in zip(self.kind.states, arrays, strict=True)}
+        outputs, finals = self._forward(x, self._lengths(lengths, T, N, "lengths"), given)
+        y = outputs[0] if len(outputs) == 1 else np.concatenate(outputs, axis=2)
+        return y.swapaxes(0, 1) if self.layout else y, finals if len(finals) > 1 else finals[0]
+
+    def to_layer(self):
+        """A layer of rnncore with copies of the weights: to train it further, or to stream.
+
+        Returns
+        -------
+        RNN, GRU or LSTM
+            ``batch_first`` with layout 1; float64 if an array of the operator is, float32 otherwise.
+
+        Raises
+        ------
+        ValueError
+            No layer computes this; the message names the attribute.
+        """
+        if self.reason:
+            raise ValueError(f"no {self.op_type} layer of rnncore has such {self.reason}")
+        if self.direction == "reverse":
+            raise ValueError("no layer of rnncore has the direction 'reverse' alone")
+        if len(set(self._functions)) > 1:
+            raise ValueError("activations of a layer of rnncore must be the same in both directions")
+        for name in ("sequence_lens", "initial_h", "initial_c"):
+            constant = getattr(self, name)
+            if constant is not None and (name == "sequence_lens" or constant.any()):
+                raise ValueError(f"{name} is a constant of the node; a layer of rnncore takes it with every call")
+        cells = [self._cell(direction) for direction in range(self.directions)]
+        order = self.kind.engine_gates
+        options = {name: value for name, value in cells[0].items() if isinstance(value, str) and name != "gate_order"}
+        if self.P is not None:
+            options["peephole"] = True
+        layer = self.kind.layer(
+            self.input_size,
+            self.hidden_size,
+            bidirectional=self.directions == 2,
+            batch_first=bool(self.layout),
+            dtype=np.promote_types(self.dtype, np.float32),
+            **options,
+        )
+        for direction, cell in enumerate(cells):
+            for name, array in layer.weights(0, direction).items():
+                blocks = name in ("Wx", "Wh", "b")
+                array[...] = reorder(cell[name], self.kind.gates, order) if blocks else cell[name]
+        return layer
+
+    @property
+    def dtype(self):
+        """Of all the arrays together."""
+        own = (self.W, self.R, self.B, self.P, self.initial_h, self.initial_c)
+        return np.result_type(*(array.dtype for array in own if array is not None))
+
+    # -- arguments of a call: time-major, states (directions, N, H)
+
+    def _time_major(self, name, value):
+        x = functional.as_real(name, value)
+        if x.ndim != 3 or x.shape[2] != self.input_size:
+            axes = "(N, T, D)" if self.layout else "(T, N, D)"
+            raise ValueError(f"{name} must be {axes} with D = {self.input_size}; got {x.shape}")
+        return x.swapaxes(0, 1) if self.layout else x
+
+    def _lengths(self, value, T, N, name="sequence_lens"):
+        """-> int64 (N,), or None; those of the node where none are given."""
+        if value is None:
+            value, name = self.sequence_lens, "sequence_lens"
+        if value is None:
+            return None
+        try:
+            return functional.clean_lengths(value, T, N)
+        except (TypeError, ValueError) as error:
+            raise type(error)(str(error).replace("lengths", name, 1)) from None
+
+    def _state(self, name, value, N, layout):
+        """-> (directions, N, H) of a state that is (N, directions, H) with layout 1."""
+        array = functional.as_real(name, value)
+        letters, wanted = ["directions", "N", "H"], [self.directions, N, self.hidden_size]
+        if layout:
+            letters[:2], wanted[:2] = letters[1::-1], wanted[1::-1]
+        check_shape(name, array, f"({', '.join(letters)})", tuple(wanted))
+        return array.swapaxes(0, 1) if layout else array
+
+    def _initial(self, given, N):
+        """-> dict of the states by letter, those of the node where none are given."""
+        own = {"h": self.initial_h, "c": self.initial_c}
+        missing = {s: a for s, a in own.items() if a is not None and s not in given}
+        return given | {s: self._state(f"initial_{s}", a, N, self.layout) for s, a in missing.items()}
+
+    # -- computation
+
+    def _forward(self, x, lengths, states):
+        """x (T, N, D), states (directions, N, H) -> outputs [(T, N, H)], final states [(directions, N, H)]"""
+        states = self._initial(states, x.shape[1])
+        calls = [
+            {
+                "x": x,
+                **{f"{s}0": array[direction] for s, array in states.items()},
+                "lengths": lengths,
+                "reverse": self.direction == "reverse" or direction == 1,
+            }
+            for direction in range(self.directions)
+        ]
+        if self.backend == "engine":
+            cell = getattr(functional, f"{self.op_type.lower()}_forward")
+            arguments = [{**self._cell(d), **call, "training": False} for d, call in enumerate(calls)]
+            results = functional.side_by_side(cell, arguments)
+        else:
+            results = [step_by_step(self, d, **call) for d, call in enumerate(calls)]
+        outputs, finals, _ = zip(*results, strict=True)
+        finals = [(final,) if len(self.kind.states) == 1 else final for final in finals]
+        return outputs, tuple(np.stack(values) for values in zip(*finals, strict=True))
+
+    def _biases(self, direction):
+        """-> Wb, Rb (G*H,) each, at least float32"""
+        dtype = np.promote_types(self.dtype, np.float32)
+        if self.B is None:
+            return np.zeros((2, self.W.shape[1]), dtype)
+        return self.B[direction].reshape(2, -1).astype(dtype, copy=False)
+
+    def _cell(self, direction):
+        """The weights and options of one direction, as the engine's function takes them; blocks as they lie in ONNX."""
+        H, functions = self.hidden_size, self._functions[direction]
+        Wb, Rb = self._biases(direction)
+        cell = {"Wx": self.W[direction].T, "Wh": self.R[direction].T, "b": Wb + Rb}
+        if self.op_type == "RNN":
+            return cell | {"activation": ENGINE_ACTIVATIONS[functions[0]]}
+        cell["gate_order"] = self.kind.gates
+        if self.op_type == "GRU":
+            cell |= {"update": "old", "form": "reset_before"}
+            if self._attributes.get("linear_before_reset", 0):
+                cell["b"][2 * H :] = Wb[2 * H :]
+                cell |= {"form": "reset_after", "bhn": Rb[2 * H :]}
+            return cell
+        if self.P is not None:
+            cell["peephole"] = self.P[direction].reshape(3, H)[PEEPHOLE_ROWS]
+        return cell | {"output_activation": ENGINE_ACTIVATIONS[functions[2]]}
+
+
+def step_by_step(operator, direction, x, h0=None, c0=None, lengths=None, reverse=False):
+    """The equations of the operators, in plain NumPy: what every :class:`Operator` is held to.
+
+    With f, g, h the functions of ``activations``, Wb, Rb the halves of B and (.) elementwise, for every t::
+
+        RNN     Ht = f(Xt W^T + Ht-1 R^T + Wb + Rb)
+
+        GRU     zt = f(Xt Wz^T + Ht-1 Rz^T + Wbz + Rbz)
+                rt = f(Xt Wr^T + Ht-1 Rr^T + Wbr + Rbr)
+                ht = g(Xt Wh^T + (rt (.) Ht-1) Rh^T + Rbh + Wbh)       linear_before_reset = 0
+                ht = g(Xt Wh^T + rt (.) (Ht-1 Rh^T + Rbh) + Wbh)       otherwise
+                Ht = (1 - zt) (.) ht + zt (.) Ht-1
+
+        LSTM    it = f(Xt Wi^T + Ht-1 Ri^T + Pi (.) Ct-1 + Wbi + Rbi)
+                ft = f(Xt Wf^T + Ht-1 Rf^T + Pf (.) Ct-1 + Wbf + Rbf)  input_forget = 0
+                ft = 1 - it                                            otherwise
+                ct = g(Xt Wc^T + Ht-1 Rc^T + Wbc + Rbc)
+                Ct = ft (.) Ct-1 + it (.) ct
+                ot = f(Xt Wo^T + Ht-1 Ro^T + Po (.) Ct + Wbo + Rbo)
+                Ht = ot (.) h(Ct)
+
+    Source: the specification of the operators, https://onnx.ai/onnx/operators. ``clip`` bounds what enters f and g.
+
+    Parameters
+    ----------
+    operator : Operator
+    direction : {0, 1}
+        Whose weights.
+    x : array (T, N, D)
+    h0, c0 : array (N, H), optional
+    lengths : integer array (N,), optional
+    reverse : bool
+        From the last valid step of each row to the first.
+
+    Returns
+    -------
+    h : ndarray (T, N, H)
+        0 beyond each row's length.
+    h_n : ndarray (N, H); of an LSTM (h_n, c_n)
+    cache : None
+
+    Examples
+    --------
+    >>> coupled = Operator("LSTM", np.zeros((1, 4, 1)), np.zeros((1, 4, 1)), attributes={"input_forget": 1})
+    >>> h, (h_n, c_n), _ = step_by_step(coupled, 0, np.zeros((2, 1, 1)), c0=np.ones((1, 1)))
+    >>> float(c_n[0, 0])  # i = f = 1/2, the cell gate is 0
+    0.25
+    """
+    x, h0, c0, lengths = (None if array is None else np.asarray(array) for array in (x, h0, c0, lengths))
+    dtype = np.result_type(np.float32, operator.dtype, *(array.dtype for array in (x, h0, c0) if array is not None))
+    (T, N, _), H, attributes = x.shape, operator.hidden_size, operator.attributes
+    W, R = operator.W[direction].astype(dtype), operator.R[direction].astype(dtype)
+    Wb, Rb = operator._biases(direction).astype(dtype)
+    P = np.zeros(3 * H) if operator.P is None else operator.P[direction]
+    p_i, p_o, p_f = P.reshape(3, H).astype(dtype)
+    h, c = (np.zeros((N, H), dtype) if s is None else s.astype(dtype) for s in (h0, c0))
+    bound = attributes.get("clip", math.inf)
+
+    def activation(index, a):
+        name, parameters = operator._functions[direction][index]
+        return _ACTIVATIONS[name.lower()].function(a, *parameters)
+
+    def f(a):
+        return activation(0, np.clip(a, -bound, bound))
+
+    def g(a):
+        return activation(1, np.clip(a, -bound, bound))
+
+    valid = np.arange(T)[:, None, None] < (np.full(N, T) if lengths is None else lengths)[:, None]  # (T, N, 1)
+    x = np.where(valid, x, 0).astype(dtype)
+    Y = np.zeros((T, N, H), dtype)
+    for t in reversed(range(T)) if reverse else range(T):
+        a = x[t] @ W.T + Wb  # (N, G*H) = (N, D) (D, G*H)
+        u = h @ R.T + Rb  # (N, G*H) = (N, H) (H, G*H)
+        C = c
+        if operator.op_type == "RNN":
+            H_t = f(a + u)
+        elif operator.op_type == "GRU":
+            (a_z, a_r, a_h), (u_z, u_r, u_h) = np.split(a, 3, axis=1), np.split(u, 3, axis=1)
+            z, r = f(a_z + u_z), f(a_r + u_r)
+            if attributes.get("linear_before_reset", 0):
+                u_h = r * u_h
+            else:
+                u_h = (r * h) @ R[2 * H :].T + Rb[2 * H :]
+            H_t = (1 - z) * g(a_h + u_h) + z * h
+        else:
+            a_i, a_o, a_f, a_c = np.split(a + u, 4, axis=1)
+            i = f(a_i + p_i * c)
+            forget = 1 - i if attributes.get("input_forget", 0) else f(a_f + p_f * c)
+            C = forget * c + i * g(a_c)
+            H_t = f(a_o + p_o * C) * activation(2, C)
+        h, c = np.where(valid[t], H_t, h), np.where(valid[t], C, c)
+        Y[t] = np.where(valid[t], h, 0)
+    return Y, (h, c) if operator.op_type == "LSTM" else h, None
