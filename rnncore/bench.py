@@ -67,9 +67,13 @@ OPTIONS = {
     "lstm reverse": ("lstm", {"reverse": True}),
     "lstm resets": ("lstm", {"resets": True}),
     "lstm ids": ("lstm", {"ids": True}),
+    "lstm gate_order": ("lstm", {"gate_order": "ogif"}),
+    "lstm Fortran order": ("lstm", {"by_columns": True}),
     "gru reset_after": ("gru", {"form": "reset_after"}),
     "gru simplified": ("gru", {"form": "simplified"}),
     "gru update old": ("gru", {"update": "old"}),
+    "gru gate_order": ("gru", {"gate_order": "zrn"}),
+    "gru Fortran order": ("gru", {"by_columns": True}),
     "rnn relu": ("rnn", {"activation": "relu"}),
     "rnn identity": ("rnn", {"activation": "identity"}),
 }
@@ -191,7 +195,7 @@ def make_call(module, cell, shape, dtype, backward, **options):
     """-> a function without arguments: one forward call (inference), or one forward and one backward call."""
     x, Wx, Wh, b, dh = make_arrays(cell, shape, dtype)
     options = {**CELLS[cell][1], **options}
-    x = options.pop("x", x)
+    x, Wx, Wh = (options.pop(name, array) for name, array in (("x", x), ("Wx", Wx), ("Wh", Wh)))
     name = cell.partition("-")[0]
     forward = getattr(module, f"{name}_forward")
     backward_function = getattr(module, f"{name}_backward")
@@ -408,6 +412,9 @@ def options(arguments, mode, dtype):
                 keywords["resets"] = rng.random((T, N)) < 0.05
             if keywords.pop("ids", False):
                 keywords["x"] = rng.integers(D, size=(T, N))
+            if keywords.pop("by_columns", False):
+                _, *weights, _, _ = make_arrays(cell, shape, dtype)
+                keywords |= zip(("Wx", "Wh"), map(np.asfortranarray, weights), strict=True)
             for backward in (False, True):
                 plain = make_call(functional, cell, shape, dtype, backward)
                 if keywords.get("form") == "simplified":
