@@ -88,7 +88,7 @@ class _Recurrent(_Layer):
         """Keywords of the engine's forward function, in the weights' dtype: x (T, N, D), states h0, c0 or None."""
         arrays = {"x": x, **dict(zip(_WEIGHTS, self.params, strict=True))}
         for name, state in zip(("h0", "c0"), states, strict=False):
-            if state is not None and np.shape(state)[:1] == (1,):
+            if state is not None and np.shape(state)[:1] == (1,) != x.shape[1:2]:
                 state = np.broadcast_to(state, (x.shape[1], *np.shape(state)[1:]))
             arrays[name] = state
         dtype = self._dtype
