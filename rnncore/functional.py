@@ -106,6 +106,12 @@ def _dense_matrix(array, dtype):
     return array.view() if _is_dense_matrix(array, dtype) else np.array(array, dtype, order="C")
 
 
+def _dense_weights(Wx, Wh, b, ids, dtype):
+    """Where there are ids, native code takes rows of Wx."""
+    Wx = _dense_matrix(Wx, dtype) if ids is None else _dense(Wx, dtype)
+    return Wx, _dense_matrix(Wh, dtype), _dense(b, dtype)
+
+
 def _like(make, matrix):
     """A new matrix of the shape, and with the order in memory, of this one."""
     return make(matrix.shape, matrix.dtype) if matrix.flags.c_contiguous else make(matrix.shape[::-1], matrix.dtype).T
@@ -127,7 +133,7 @@ def _clean_input(x):
         if array.ndim != 2:
             raise ValueError(f"x of integers holds ids and must be (T, N); got shape {array.shape}")
         return None, array
-    array = as_real("x", array)
+    array = as_real("x", array).view()
     if array.ndim != 3:
         raise ValueError(f"x must be (T, N, D), or (T, N) of integer ids; got shape {array.shape}")
     return array, None
@@ -280,7 +286,7 @@ class Cache:
     Attributes
     ----------
     h : ndarray (T, N, H) or None
-        States, zero at padded steps; read-only. None with ``checkpoint``, as the others.
+        States, zero at padded steps; read-only. None with ``checkpoint``, as the others. (L, H) of PackedTokens.
     gates : ndarray (T, N, G*H) or None
         Activated gates, blocks as in the weights (RNN: the state); read-only.
     c : ndarray (T, N, H) or None
@@ -298,22 +304,26 @@ class Cache:
     _ids: np.ndarray | None
     _weights: tuple  # Wx, Wh, b, bhn, peephole
     _segments: list  # (first step, last step + 1) in order of computation
-    # With one segment all it computed, with several the states h0, c0 that each of them starts from; the shapes of
-    # what it kept while somebody else has it.
+    # With one segment all it computed, with several the states h0, c0 that each of them starts from.
     _kept: tuple | None = None
     _states: list | None = None
-    _outline: list | None = None
 
     @classmethod
     def of(cls, kind, cell, weights, x, h, h0, gates=None, c=None, c0=None):
-        """That of a forward pass of weights (Wx, Wh, b) whose values the caller kept, all float64.
+        """That of a forward pass of weights (Wx, Wh, b) whose values the caller kept, all of one dtype.
 
-        x (T, N, D), h, c (T, N, H), gates (T, N, G*H), h0, c0 (N, H). ValueError if shapes do not go together.
+        x (T, N, D), h, c (T, N, H), gates (T, N, G*H), h0, c0 (N, H), those that the cell has. ValueError if one is
+        missing or shapes do not go together.
         """
+        needed = {"h": h, "h0": h0} | ({} if kind == "rnn" else {"gates": gates})
+        needed |= {"c": c, "c0": c0} if kind == "lstm" else {}
+        for name, array in needed.items():
+            if array is None:
+                raise ValueError(f"{name} must be there for the cache of {kind}_forward; got None")
         G, (T, N, D), (Wx, Wh, b), dtype = cell[1], x.shape, weights, x.dtype
         if not _engine.fits(G, x, Wx, Wh, b, h0, c0, None, None):
             arrays, dtype, _ = _clean(G, N, x, Wx, Wh, b, h0, c0, None, None)
-            Wx, Wh, b = (_dense_matrix(arrays[name], dtype) for name in ("Wx", "Wh", "b"))
+            Wx, Wh, b = _dense_weights(*(arrays[name] for name in ("Wx", "Wh", "b")), None, dtype)
             x, h0, c0 = (None if a is None else _dense(a, dtype) for a in (x, h0, c0))
         H = len(Wh)
         for name, array, letters, columns in (("h", h, "H", H), ("gates", gates, f"{G}H", G * H), ("c", c, "H", H)):
@@ -327,7 +337,7 @@ class Cache:
         """The same with other weights of the same shapes, for gradients that see them change after the forward pass."""
         for name, kept, new in zip(("Wx", "Wh", "b"), self._weights, (Wx, Wh, b), strict=False):
             _check_shape(name, as_real(name, new), "as in the forward pass", kept.shape)
-        weights = (_dense_matrix(np.asarray(array), self._dtype) for array in (Wx, Wh, b))
+        weights = _dense_weights(np.asarray(Wx), np.asarray(Wh), np.asarray(b), self._ids, self._dtype)
         return replace(self, _weights=(*weights, *self._weights[3:]))
 
     def give(self):
@@ -340,19 +350,23 @@ class Cache:
         return self._shape[3]
 
     def let_go(self):
-        """-> what it keeps, a tuple of arrays and None, x first; it is empty then, until :meth:`hold` gets it back."""
+        """-> what it keeps, a tuple of arrays and None, x first; from now on it holds neither that nor Wx and Wh."""
         kept, self._kept = self._kept, None
-        self._outline = [None if array is None else array.shape for array in kept]
+        self._weights = (None, None, *self._weights[2:])
         return kept
 
-    def hold(self, kept):
-        """Take back what :meth:`let_go` gave, or copies of it, or nothing. ValueError if it is anything else."""
-        for array, shape in zip(kept, self._outline, strict=True) if kept is not None else ():
-            wrong = array is not None and not (array.shape == shape and _is_dense(array, self._dtype))
-            if wrong or (array is None) != (shape is None):
-                got = None if array is None else f"{array.shape} {array.dtype}"
-                raise ValueError(f"what the cache kept must be {shape} {self._dtype}, C-contiguous; got {got}")
-        self._kept = kept
+    def held(self, Wx, Wh, kept):
+        """A cache that let go, with that again, or with copies. ValueError if a shape or a dtype is not what it was."""
+        (T, N, D, H), G = self._shape, self._cell[1]
+        L = T * N if self._packing is None else self._packing.count
+        x = (T, N, D) if self._packing is None else (L, D)
+        shapes = x, (N, H), (N, H), (L, G * H), (L, H), (L, H), (L, H), (D, G * H), (H, G * H)
+        for array, shape in zip((*kept, Wx, Wh), shapes, strict=True):
+            if array is not None and (array.shape != shape or array.dtype != self._dtype):
+                raise ValueError(f"what was kept must be {shape} {self._dtype}; got {array.shape} {array.dtype}")
+        kept = tuple(None if array is None else _dense(array, self._dtype) for array in kept)
+        weights = *(_dense_matrix(array, self._dtype) for array in (Wx, Wh)), *self._weights[2:]
+        return replace(self, _weights=weights, _kept=kept)
 
     def _view(self, index):
         tokens = None if self._kept is None else self._kept[index]
@@ -531,10 +545,12 @@ class _Forward:
             if x.ndim == 2:
                 x, ids = None, clean_ids(x, D).reshape(-1)
             if training:
-                x, Wx, Wh, b = None if x is None else x.view(), Wx.view(), Wh.view(), b.view()
+                x, Wx, Wh, b, bhn, peephole = (
+                    None if array is None else array.view() for array in (x, Wx, Wh, b, bhn, peephole)
+                )
         else:
             if packing is not None:
-                x, T, N = as_real("x", x.tokens), len(packing.rows), int(packing.rows.max(initial=0))
+                x, T, N = as_real("x", x.tokens).view(), len(packing.rows), int(packing.rows.max(initial=0))
             else:
                 x, ids = _clean_input(x)
                 T, N = (ids if x is None else x).shape[:2]
@@ -551,8 +567,7 @@ class _Forward:
             if ids is not None:
                 ids = clean_ids(ids if packing is None else packing.pack(ids), D).reshape(-1)
             h0, c0 = arrays.get("h0"), arrays.get("c0")
-            Wx = (_dense_matrix if ids is None else _dense)(arrays["Wx"], dtype)
-            Wh, b = _dense_matrix(arrays["Wh"], dtype), _dense(arrays["b"], dtype)
+            Wx, Wh, b = _dense_weights(*(arrays[name] for name in ("Wx", "Wh", "b")), ids, dtype)
             bhn, peephole = (_dense(arrays[name], dtype) if name in arrays else None for name in ("bhn", "peephole"))
         if bhn is None and kind == "gru" and cell[3] == _RESET_AFTER:
             bhn = np.zeros(H, dtype)
@@ -672,7 +687,9 @@ class _Backward:
     def __init__(self, kind, cache, dh, dh_n, dc_n=None):
         if not isinstance(cache, Cache) or cache.kind != kind:
             raise TypeError(f"cache must come from {kind}_forward with training=True; got {cache!r}")
-        T, N, D, H = cache._shape
+        if cache._kept is None and cache._states is None:
+            raise ValueError("cache is empty: it has let go of what it kept")
+        T, N, _, H = cache._shape
         dtype, packing = cache._dtype, cache._packing
         self.cache = cache
         shape = (T, N, H) if packing is None else packing.shape(T, N, H)
@@ -680,32 +697,27 @@ class _Backward:
         self.dh0 = self.carried("dh_n", dh_n)
         self.dc0 = self.carried("dc_n", dc_n) if kind == "lstm" else None
         self.empty = not H * (T * N if packing is None else packing.count)
-        self.dx = None
-        if cache._ids is None and packing is not None:
-            self.dx = _zeros(packing.shape(T, N, D), dtype)
-        elif cache._ids is None:
-            self.dx = (_zeros if self.empty else _empty)((T, N, D), dtype)
-        self.dweights = None
+        self.needs_dx = cache._ids is None
+        self.dx = self.dweights = None
 
     def add_into(self, arrays):
         """Add the gradients of the weights to these arrays, by name, where native code can; -> whether it can.
 
         ValueError if one is of another shape: then the cache is not of the layer that they belong to.
         """
-        _, _, D, H = self.cache._shape
-        GH = self.cache._cell[1] * H
-        shapes = {"dWx": (D, GH), "dWh": (H, GH), "db": (GH,), "dbhn": (H,), "dpeephole": (3, H)}
+        weights = dict(zip(("dWx", "dWh", "db", "dbhn", "dpeephole"), self.cache._weights, strict=True))
         for name, array in arrays.items():
-            if array.shape != shapes[name]:
-                raise ValueError(
-                    f"{name} must be {shapes[name]} as the cache says; the gradient to add to is {array.shape}"
-                )
+            wanted = None if weights[name] is None else weights[name].shape
+            if array.shape != wanted:
+                raise ValueError(f"{name} must be {wanted} as the cache says; the gradient to add to is {array.shape}")
+        if any(weight is not None and name not in arrays for name, weight in weights.items()):
+            return False
         for name, array in arrays.items():
             by_columns = name == "dWh" or (name == "dWx" and self.cache._ids is None)
             is_dense = _is_dense_matrix if by_columns else _is_dense
             if not _takes(array, array.shape, self.cache._dtype, is_dense):
                 return False
-        self.dweights = tuple(arrays.get(name) for name in shapes)
+        self.dweights = tuple(map(arrays.get, weights))
         return True
 
     def fresh(self):
@@ -730,13 +742,16 @@ class _Backward:
         return np.array(d_n if self.cache._packing is None else self.cache._packing.sort(d_n), order="C")
 
     def jobs(self):
+        cache, packing, dtype = self.cache, self.cache._packing, self.cache._dtype
+        T, N, D, H = cache._shape
         adds = self.dweights is not None
         if not adds:
             self.dweights = self.fresh()
+        if self.needs_dx:
+            shape = (T, N, D) if packing is None else packing.shape(T, N, D)
+            self.dx = (_empty if packing is None and not self.empty else _zeros)(shape, dtype)
         if self.empty:
             return
-        cache, packing, dtype = self.cache, self.cache._packing, self.cache._dtype
-        D, H = cache._shape[2:]
         for index in reversed(range(len(cache._segments))):
             begin, end = cache._segments[index]
             tokens = cache._tokens(begin, end)
@@ -807,7 +822,7 @@ def side_by_side(function, arguments, into=None, needs_dx=True):
     """
     calls = [function.__wrapped__(**keywords) for keywords in arguments]
     for call in calls if not needs_dx else ():
-        call.dx = None
+        call.needs_dx = False
     added = [call.add_into(arrays) for call, arrays in zip(calls, into or (), strict=False)]
     if len(calls) == 2 and calls[0].kind == calls[1].kind:
         for jobs in zip_longest(*(call.jobs() for call in calls)):

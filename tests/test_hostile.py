@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import rnncore as rc
+from rnncore import functional
 
 
 def test_ids_in_the_cache_of_an_embedding():
@@ -218,3 +219,73 @@ def test_optimisers_with_overlapping_and_tiny_values():
     rc.clip_by_global_norm([clipped], 1e-7)
     rc.SGD({"p": twice}, learning_rate=1e30).step({"p": clipped})
     np.testing.assert_allclose(once, twice, rtol=1e-6)
+
+
+@pytest.mark.parametrize("options", [{"lengths": [4, 3]}, {"resets": np.eye(4, 2, dtype=bool)}, {}], ids=str)
+def test_input_of_another_shape_between_the_passes_of_a_checkpoint(options):
+    rng = np.random.default_rng(0)
+    x, weights = rng.normal(size=(4, 2, 200)), [rng.normal(size=shape) for shape in [(200, 3), (3, 3), (3,)]]
+    if options:
+        given = x
+    else:
+        x = x.reshape(8, 200)[:5].copy()
+        given = functional.PackedTokens(x, np.array([3, 2]))
+    h, _, cache = rc.rnn_forward(given, *weights, checkpoint=2, **options)
+    wanted = rc.rnn_backward(h, cache)
+    x.shape = (x.size, 1, 1)
+    for got, expected in zip(rc.rnn_backward(h, cache), wanted, strict=True):
+        np.testing.assert_array_equal(got, expected)
+
+
+def test_peephole_and_bhn_of_another_shape_between_the_passes():
+    rng = np.random.default_rng(0)
+    x, Wx, Wh, b, peephole = (rng.normal(size=s) for s in [(6, 2, 3), (3, 20), (5, 20), (20,), (3, 5)])
+    h, _, cache = rc.lstm_forward(x, Wx, Wh, b, peephole=peephole)
+    wanted = rc.lstm_backward(h, cache).dpeephole
+    peephole.shape = (15,)
+    np.testing.assert_array_equal(rc.lstm_backward(h, cache).dpeephole, wanted)
+
+
+def test_other_weights_in_a_cache_of_ids():
+    rng = np.random.default_rng(0)
+    ids, Wx, Wh, b = rng.integers(5, size=(6, 2)), *(rng.normal(size=s) for s in [(5, 12), (3, 12), (12,)])
+    for checkpoint in (None, 2):
+        h, _, cache = rc.lstm_forward(ids, Wx, Wh, b, checkpoint=checkpoint)
+        wanted = rc.lstm_backward(h, cache)
+        other = cache.with_weights(np.asfortranarray(Wx), np.asfortranarray(Wh), b)
+        for got, expected in zip(rc.lstm_backward(h, other), wanted, strict=True):
+            np.testing.assert_array_equal(got, expected)
+        with pytest.raises(ValueError, match=r"Wh must be as in the forward pass = \(3, 12\); got \(3, 9\)"):
+            cache.with_weights(Wx, Wh[:, :9], b)
+
+
+def test_caches_put_together_by_hand():
+    rng = np.random.default_rng(0)
+    x, Wx, Wh, b = (rng.normal(size=s) for s in [(6, 2, 3), (3, 20), (5, 20), (20,)])
+    h0 = c0 = np.zeros((2, 5))
+    h, _, whole = rc.lstm_forward(x, Wx, Wh, b, h0, c0)
+    parts = {"x": x, "h": h, "h0": h0, "gates": whole.gates, "c": whole.c, "c0": c0}
+    cell = functional.lstm_cell(False, "current", "tanh")
+    made = functional.Cache.of("lstm", cell, (Wx, Wh, b), **parts)
+    for got, expected in zip(rc.lstm_backward(h, made), rc.lstm_backward(h, whole), strict=True):
+        np.testing.assert_array_equal(got, expected)
+    for name in ("h", "h0", "gates", "c", "c0"):
+        with pytest.raises(ValueError, match=f"^{name} must be there for the cache of lstm_forward; got None"):
+            functional.Cache.of("lstm", cell, (Wx, Wh, b), **parts | {name: None})
+        with pytest.raises(ValueError, match=f"^{name} must be "):
+            functional.Cache.of("lstm", cell, (Wx, Wh, b), **parts | {name: parts[name][..., :-1]})
+    made.let_go()
+    with pytest.raises(ValueError, match="cache is empty"):
+        rc.lstm_backward(h, made)
+
+
+def test_gradients_added_to_some_arrays_only():
+    rng = np.random.default_rng(0)
+    x, Wx, Wh, b = (rng.normal(size=s) for s in [(6, 2, 3), (3, 5), (5, 5), (5,)])
+    h, _, cache = rc.rnn_forward(x, Wx, Wh, b)
+    dWx = np.ones((3, 5))
+    (g,) = functional.side_by_side(rc.rnn_backward, [{"dh": h, "cache": cache}], [{"dWx": dWx}])
+    np.testing.assert_array_equal(dWx, 1 + rc.rnn_backward(h, cache).dWx)
+    assert g.dWh.shape == (5, 5)
+    with pytest.raises(ValueError, match="dbhn must be None as the cache says"):
+        functional.side_by_side(rc.rnn_backward, [{"dh": h, "cache": cache}], [{"dbhn": np.zeros(5)}])

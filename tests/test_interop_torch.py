@@ -1,5 +1,6 @@
 """The modules on the engine against torch.nn's: outputs, states, every gradient, and what a module does besides."""
 
+import concurrent.futures
 import copy
 import inspect
 import io
@@ -11,6 +12,7 @@ from problems import TOLERANCE
 import rnncore as rc
 
 torch = pytest.importorskip("torch")
+make_fx = pytest.importorskip("torch.fx.experimental.proxy_tensor").make_fx
 pytestmark = pytest.mark.filterwarnings("ignore:dropout option adds dropout:UserWarning")
 
 from rnncore.interop import torch as interop  # noqa: E402 - needs torch
@@ -298,10 +300,17 @@ def test_saved_tensors_may_go_elsewhere_but_not_change(kind):
         y.sum().backward()
         gradients.append(module.weight_hh_l0.grad)
     close(gradients[1], gradients[0], "gradient", TOLERANCE["float64"])
-    for change in (lambda t: t.float(), lambda t: t[:-1], lambda t: t.flip(0).T if t.dim() == 2 else t[..., :1]):
+    # The same values may come back in another layout.
+    with torch.autograd.graph.saved_tensors_hooks(
+        lambda t: t.transpose(0, -1).contiguous(), lambda t: t.transpose(0, -1)
+    ):
+        y, _ = ours(x)
+    (gradient,) = torch.autograd.grad(y.sum(), ours.weight_hh_l0)
+    close(gradient, gradients[0], "gradient", TOLERANCE["float64"])
+    for change in (lambda t: t.float(), lambda t: t[:-1], lambda t: t[..., :1]):
         with torch.autograd.graph.saved_tensors_hooks(lambda t: t, change):
             y, _ = ours(x)
-        with pytest.raises(ValueError, match="what the cache kept must be"):
+        with pytest.raises(ValueError, match="what was kept must be"):
             y.sum().backward()
 
 
@@ -381,29 +390,126 @@ def test_replace(kind):
 def test_errors_name_the_argument_and_both_shapes():
     _, gru = pair("GRU", num_layers=2)
     _, lstm = pair("LSTM", batch_first=True)
-    x = torch.randn(T, N, D).double()
-    for module, arguments, message in [
+    x, h = torch.randn(T, N, D).double(), torch.zeros(1, N, H).double()
+    first = x.transpose(0, 1)
+    axes = r"input must be \(T, N, D\) or \(T, D\) with D = input_size = 3; got "
+    axes_first = r"input must be \(N, T, D\) or \(T, D\) with D = input_size = 3; got "
+    lstm_states = r"hx must be a tuple \(h_0, c_0\) of tensors; got "
+    for module, arguments, error, message in [
+        (gru, (torch.randn(T, N, D + 1).double(),), ValueError, axes + r"\(6, 5, 4\)"),
+        (lstm, (torch.randn(N, T, 1).double(),), ValueError, axes_first + r"\(5, 6, 1\)"),
+        (gru, (torch.randn(5, D + 1).double(),), ValueError, axes + r"\(5, 4\)"),
+        (lstm, (torch.randn(D).double(),), ValueError, axes_first + r"\(3,\)"),
+        (gru, (torch.randn(()).double(),), ValueError, axes + r"\(\)"),
+        (gru, (x, h), ValueError, r"h_0 must be \(num_layers \* directions, N, H\) = \(2, 5, 4\); got \(1, 5, 4\)"),
+        (gru, (x[:, 0], h), ValueError, r"h_0 must be \(num_layers \* directions, H\) = \(2, 4\); got \(1, 5, 4\)"),
+        (lstm, (first, (h, h[..., :1])), ValueError, r"c_0 must be .* = \(1, 5, 4\); got \(1, 5, 1\)"),
+        (lstm, (first, (h, h, h)), TypeError, lstm_states + "Tensor, Tensor, Tensor"),
+        (lstm, (first, torch.zeros(2, 1, N, H)), TypeError, lstm_states + "Tensor"),
+        (lstm, (first, (h, None)), TypeError, lstm_states + "Tensor, NoneType"),
+        (lstm, (first, ()), TypeError, lstm_states),
+        (gru, (x, (h,)), TypeError, "hx must be a tensor; got tuple"),
+        (gru, (x, np.zeros((2, N, H))), TypeError, "hx must be a tensor; got ndarray"),
         (
             gru,
-            (torch.randn(T, N, D + 1).double(),),
-            r"input must be \(T, N, D\) with D = input_size = 3; got \(6, 5, 4\)",
+            (x.float(),),
+            ValueError,
+            "input must be torch.float64 on cpu, as weight_ih_l0; got torch.float32 on cpu",
         ),
-        (lstm, (torch.randn(N, T, 1).double(),), r"input must be \(N, T, D\) with D = input_size = 3; got \(5, 6, 1\)"),
-        (gru, (torch.randn(D).double(),), r"input must be \(T, N, D\) .* got \(3,\)"),
-        (gru, (x, torch.zeros(1, N, H).double()), r"h_0 must be .* = \(2, 5, 4\); got \(1, 5, 4\)"),
-        (lstm, (x.transpose(0, 1), (torch.zeros(1, N, H).double(),) * 3), "hx of an LSTM must be .* got 3 tensors"),
         (
-            lstm,
-            (x.transpose(0, 1), (torch.zeros(1, N, H).double(), torch.zeros(1, N, 1).double())),
-            r"c_0 must be .* = \(1, 5, 4\); got \(1, 5, 1\)",
+            gru,
+            (x, torch.zeros(2, N, H)),
+            ValueError,
+            "h_0 must be torch.float64 on cpu, as the input; got torch.float32",
         ),
-        (gru, (x.float(),), "input must be torch.float64 on cpu, as the parameters; got torch.float32 on cpu"),
-        (gru, (x, torch.zeros(2, N, H)), "h_0 must be torch.float64 on cpu, as the parameters; got torch.float32"),
     ]:
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises(error, match=message):
             module(*arguments)
     with pytest.raises(ValueError, match="proj_size must be 0: the engine has no projections; got 2"):
         interop.LSTM(D, H, proj_size=2)
+    with pytest.raises(TypeError, match="model must be a torch.nn.Module; got int"):
+        interop.replace(3)
+
+
+@pytest.mark.parametrize("name", ["weight_ih_l0_reverse", "weight_hh_l0", "bias_hh_l1", "weight_ih_l1"])
+@every_kind
+def test_every_parameter_is_checked(kind, name):
+    """A dtype or a shape of its own must not reach native code."""
+    for change, message in [
+        (lambda p: p.float(), f"input must be torch.float32 on cpu, as {name}; got torch.float64 on cpu"),
+        (lambda p: p[:-1], rf"{name} must be \(.*\); got \("),
+        (lambda p: p.to("meta"), f"input must be torch.float64 on meta, as {name}; got torch.float64 on cpu"),
+    ]:
+        _, module = pair(kind, num_layers=2, bidirectional=True)
+        setattr(module, name, torch.nn.Parameter(change(getattr(module, name).detach())))
+        with pytest.raises(ValueError, match=message):
+            module(torch.randn(T, N, D).double())
+
+
+@pytest.mark.filterwarnings(
+    "ignore:.*torch.jit.script:DeprecationWarning"
+)  # PyTorch's own, of forward-mode derivatives
+@every_kind
+def test_what_follows_every_operation_goes_to_torch(kind):
+    theirs, ours = (module.requires_grad_(False) for module in pair(kind))
+    x, other = torch.randn(2, T, N, D).double()
+    with torch.no_grad():
+        traced = make_fx(ours)(x)
+    close(traced(other)[0], theirs(other)[0], "traced", TOLERANCE["float64"])
+    with torch.autograd.forward_ad.dual_level():
+        tangents = [
+            torch.autograd.forward_ad.unpack_dual(module(torch.autograd.forward_ad.make_dual(x, other))[0]).tangent
+            for module in (theirs, ours)
+        ]
+    close(tangents[1], tangents[0], "tangent", TOLERANCE["float64"])
+
+
+@every_kind
+def test_negative_views(kind):
+    theirs, ours = pair(kind)
+    x = torch.view_as_complex(torch.randn(T, N, D, 2).double()).conj().imag
+    assert x.is_neg()
+    gradients = []
+    for module in (theirs, ours):
+        y, _ = module(x)
+        gradients.append(torch.autograd.grad(y, module.weight_hh_l0, torch.ones(T, N, H).double() * y.detach())[0])
+    close(gradients[1], gradients[0], "gradient", TOLERANCE["float64"])
+
+
+@every_kind
+def test_threads_may_share_a_graph(kind):
+    _, module = pair(kind)
+    x = leaf(T, N, D)
+    loss = module(x)[0].square().sum()
+    wanted = torch.autograd.grad(loss, [x, *module.parameters()], retain_graph=True)
+
+    def differentiate(_):
+        return torch.autograd.grad(loss, [x, *module.parameters()], retain_graph=True)
+
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        for gradients in pool.map(differentiate, range(100)):
+            assert all(torch.equal(a, b) for a, b in zip(gradients, wanted, strict=True))
+
+
+@every_kind
+def test_what_was_kept_is_freed_by_backward(kind):
+    _, module = pair(kind, "float32")
+    y, _ = module(torch.randn(64, 32, D))
+    loss = y.sum()
+    node = y.grad_fn
+    assert all(cache._kept is None and cache._weights[0] is None for cache in node.caches)
+    assert node.saved_tensors
+    loss.backward()
+    with pytest.raises(RuntimeError, match="freed"):
+        node.saved_tensors  # noqa: B018 - the access raises
+
+
+def test_to_torch_leaves_the_generator_alone():
+    torch.manual_seed(3)
+    wanted = torch.rand(2)
+    torch.manual_seed(3)
+    interop.to_torch(rc.LSTM(D, H))
+    assert torch.equal(torch.rand(2), wanted)
 
 
 # ---- weights ------------------------------------------------------------------------------------------------
@@ -443,7 +549,7 @@ def test_what_is_refused():
         interop.from_torch(torch.nn.Linear(2, 2))
     with pytest.raises(TypeError, match="a module tells its own options; got batch_first"):
         interop.from_torch(torch.nn.GRU(D, H), batch_first=True)
-    with pytest.raises(TypeError, match="weight_ih_l0 must be of float32 or float64; got torch.bfloat16"):
+    with pytest.raises(TypeError, match="weight_ih_l0 must be of float16, float32 or float64; got torch.bfloat16"):
         interop.from_torch(torch.nn.GRU(D, H, dtype=torch.bfloat16))
     weights = torch.nn.GRU(D, H).state_dict()
     weights["bias_hh_l0"] = torch.zeros(5)

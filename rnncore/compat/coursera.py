@@ -23,7 +23,7 @@ from itertools import repeat
 import numpy as np
 
 from .. import functional
-from .layout import row, rows, stack, transposed, unstack
+from .layout import row, rows, sized, sized_values, stack, transposed, unstack
 
 __all__ = [
     "lstm_backward",
@@ -38,6 +38,12 @@ __all__ = [
 
 #: The gates in the order of the engine, i f g o: their letters in the keys, and their places in a step's tuple.
 _GATES, _PLACES = "ifco", (5, 4, 6, 7)
+
+#: What the values in ``parameters`` are.
+_RNN_AXES = {"Wax": ("n_a", "n_x"), "Waa": ("n_a", "n_a"), "ba": ("n_a", "1")}
+_RNN_OUTPUT_AXES = {"Wya": ("n_y", "n_a"), "by": ("n_y", "1")}
+_LSTM_AXES = {f"W{gate}": ("n_a", "n_a + n_x") for gate in _GATES} | {f"b{gate}": ("n_a", "1") for gate in _GATES}
+_LSTM_OUTPUT_AXES = {"Wy": ("n_y", "n_a"), "by": ("n_y", "1")}
 
 
 # ---- RNN ------------------------------------------------------------------------------------------------------------
@@ -59,9 +65,15 @@ def rnn_cell_forward(xt, a_prev, parameters):
     yt_pred : ndarray (n_y, m)
     cache : tuple (a_next, a_prev, xt, parameters)
     """
-    h, _, _ = functional.rnn_forward(rows(xt)[None], *_rnn_weights(parameters), rows(a_prev), training=False)
+    sizes = {"1": 1}
+    x = rows(sized("xt", xt, ("n_x", "m"), sizes))
+    weights = _rnn_weights(parameters, sizes)
+    output = sized_values(parameters, _RNN_OUTPUT_AXES, sizes)
+    h, _, _ = functional.rnn_forward(
+        x[None], *weights, rows(sized("a_prev", a_prev, ("n_a", "m"), sizes)), training=False
+    )
     a_next = h[0].T
-    return a_next, _predict(parameters["Wya"], parameters["by"], h)[:, :, 0], (a_next, a_prev, xt, parameters)
+    return a_next, _predict(*output, h)[:, :, 0], (a_next, a_prev, xt, parameters)
 
 
 def rnn_forward(x, a0, parameters):
@@ -91,11 +103,15 @@ def rnn_forward(x, a0, parameters):
     >>> sorted(gradients), gradients["dx"].shape
     (['dWaa', 'dWax', 'da0', 'dba', 'dx'], (3, 10, 4))
     """
-    h, _, cache = functional.rnn_forward(_time_first(x), *_rnn_weights(parameters), rows(a0))
+    sizes = {"1": 1}
+    given = sized("x", x, ("n_x", "m", "T_x"), sizes)
+    weights = _rnn_weights(parameters, sizes)
+    output = sized_values(parameters, _RNN_OUTPUT_AXES, sizes)
+    h, _, cache = functional.rnn_forward(_time_first(given), *weights, rows(sized("a0", a0, ("n_a", "m"), sizes)))
     kept = cache.give()["h"]
     a = list(kept.transpose(0, 2, 1))
-    steps = zip(a, [a0, *a[:-1]], _inputs(x), repeat(parameters))
-    return _as_given(h), _predict(parameters["Wya"], parameters["by"], h), (_Steps(steps, x, a0, h=kept), x)
+    steps = zip(a, [a0, *a[:-1]], _inputs(given), repeat(parameters))
+    return _as_given(h), _predict(*output, h), (_Steps(steps, given, a0, h=kept), x)
 
 
 def rnn_cell_backward(da_next, cache):
@@ -103,7 +119,7 @@ def rnn_cell_backward(da_next, cache):
 
     da_next (n_a, m), cache of the step -> dict dxt (n_x, m), da_prev (n_a, m), dWax, dWaa, dba.
     """
-    gradients = _rnn_gradients(rows(da_next)[None], _Run([cache], _RNN))
+    gradients = _rnn_gradients(rows(_of_a_step("da_next", da_next, cache))[None], _Run([cache], _RNN))
     dx, da_prev = gradients.pop("dx"), gradients.pop("da0")
     return {"dxt": dx[:, :, 0], "da_prev": da_prev, **gradients}
 
@@ -122,19 +138,21 @@ def rnn_backward(da, caches):
     dict
         dx (n_x, m, T), da0 (n_a, m), dWax, dWaa, dba like the parameters.
     """
-    dh = _time_first(da)
+    dh = _time_first(_of_steps(da, caches[0]))
     run = _Run.of(caches[0], len(dh), _RNN)
     if run is not None:
         return _rnn_gradients(dh, run)
     return _step_by_step(dh, caches[0], lambda da, _, step: rnn_cell_backward(da, step), True)
 
 
-def _rnn_weights(parameters):
-    return transposed(parameters["Wax"]), transposed(parameters["Waa"]), row(parameters["ba"])
+def _rnn_weights(parameters, sizes):
+    """-> Wx, Wh, b of the engine"""
+    Wax, Waa, ba = sized_values(parameters, _RNN_AXES, sizes)
+    return transposed(Wax), transposed(Waa), row(ba)
 
 
 def _rnn_gradients(dh, run):
-    weights = _rnn_weights(run.parameters)
+    weights = _rnn_weights(run.parameters, {"1": 1})
     g = functional.rnn_backward(dh, run.cache("rnn", functional.rnn_cell("tanh"), weights))
     dWax, dWaa, dba = g.dWx.T, g.dWh.T, g.db[:, None]
     return {"dx": _as_given(g.dx), "da0": g.dh0.T, "dWax": dWax, "dWaa": dWaa, "dba": dba}
@@ -159,12 +177,16 @@ def lstm_cell_forward(xt, a_prev, c_prev, parameters):
     yt_pred : ndarray (n_y, m)
     cache : tuple (a_next, c_next, a_prev, c_prev, ft, it, cct, ot, xt, parameters)
     """
-    weights = _lstm_weights(parameters)
-    h, _, cache = functional.lstm_forward(rows(xt)[None], *weights, rows(a_prev), rows(c_prev))
+    sizes = {"1": 1}
+    x = rows(sized("xt", xt, ("n_x", "m"), sizes))
+    weights = _lstm_weights(parameters, sizes)
+    output = sized_values(parameters, _LSTM_OUTPUT_AXES, sizes)
+    states = (rows(sized(n, s, ("n_a", "m"), sizes)) for n, s in (("a_prev", a_prev), ("c_prev", c_prev)))
+    h, _, cache = functional.lstm_forward(x[None], *weights, *states)
     kept = cache.give()
     a_next, c_next = h[0].T, kept["c"][0].T
     it, ft, cct, ot = _gates(kept["gates"])
-    y = _predict(parameters["Wy"], parameters["by"], h)[:, :, 0]
+    y = _predict(*output, h)[:, :, 0]
     return a_next, c_next, y, (a_next, c_next, a_prev, c_prev, ft[0], it[0], cct[0], ot[0], xt, parameters)
 
 
@@ -196,14 +218,18 @@ def lstm_forward(x, a0, parameters):
     >>> lstm_backward(np.ones((5, 10, 4)), caches)["dx"].shape
     (3, 10, 4)
     """
-    h, _, cache = functional.lstm_forward(_time_first(x), *_lstm_weights(parameters), rows(a0))
+    sizes = {"1": 1}
+    given = sized("x", x, ("n_x", "m", "T_x"), sizes)
+    weights = _lstm_weights(parameters, sizes)
+    output = sized_values(parameters, _LSTM_OUTPUT_AXES, sizes)
+    h, _, cache = functional.lstm_forward(_time_first(given), *weights, rows(sized("a0", a0, ("n_a", "m"), sizes)))
     kept = cache.give()
     c0 = np.zeros(h.shape[1:]).T
     a, c = (list(kept[name].transpose(0, 2, 1)) for name in ("h", "c"))
     it, ft, cct, ot = _gates(kept["gates"])
-    steps = zip(a, c, [a0, *a[:-1]], [c0, *c[:-1]], ft, it, cct, ot, _inputs(x), repeat(parameters))
-    y = _predict(parameters["Wy"], parameters["by"], h)
-    return _as_given(h), y, _as_given(kept["c"].copy()), (_Steps(steps, x, a0, c0, **kept), x)
+    steps = zip(a, c, [a0, *a[:-1]], [c0, *c[:-1]], ft, it, cct, ot, _inputs(given), repeat(parameters))
+    y = _predict(*output, h)
+    return _as_given(h), y, _as_given(kept["c"].copy()), (_Steps(steps, given, a0, c0, **kept), x)
 
 
 def lstm_cell_backward(da_next, dc_next, cache):
@@ -212,7 +238,10 @@ def lstm_cell_backward(da_next, dc_next, cache):
     da_next, dc_next (n_a, m), cache of the step -> dict dxt (n_x, m), da_prev, dc_prev (n_a, m), and dWf, dbf, dWi,
     dbi, dWc, dbc, dWo, dbo.
     """
-    gradients = _lstm_gradients(rows(da_next)[None], _Run([cache], _LSTM), rows(dc_next))
+    da_next, dc_next = (
+        rows(_of_a_step(name, value, cache)) for name, value in (("da_next", da_next), ("dc_next", dc_next))
+    )
+    gradients = _lstm_gradients(da_next[None], _Run([cache], _LSTM), dc_next)
     dx, da_prev = gradients.pop("dx"), gradients.pop("da0")
     return {"dxt": dx[:, :, 0], "da_prev": da_prev, "dc_prev": gradients.pop("dc0"), **gradients}
 
@@ -234,7 +263,7 @@ def lstm_backward(da, caches, *, carry=True):
     dict
         dx (n_x, m, T), da0 (n_a, m), dWf, dbf, dWi, dbi, dWc, dbc, dWo, dbo like the parameters.
     """
-    dh = _time_first(da)
+    dh = _time_first(_of_steps(da, caches[0]))
     run = _Run.of(caches[0], len(dh), _LSTM)
     if run is None:
         return _step_by_step(dh, caches[0], lstm_cell_backward, carry)
@@ -250,10 +279,14 @@ def lstm_backward(da, caches, *, carry=True):
     return gradients
 
 
-def _lstm_weights(parameters):
-    n_a = np.shape(parameters["Wy"])[1]
-    W = stack([parameters[f"W{gate}"] for gate in _GATES])
-    return W[n_a:], W[:n_a], row(*(parameters[f"b{gate}"] for gate in _GATES))
+def _lstm_weights(parameters, sizes):
+    """-> Wx, Wh, b of the engine"""
+    arrays = sized_values(parameters, _LSTM_AXES, sizes)
+    n_a, columns = sizes["n_a"], sizes["n_a + n_x"]
+    if sizes.setdefault("n_x", columns - n_a) != columns - n_a:
+        raise ValueError(f"W{_GATES[0]} must be (n_a, n_a + n_x) = {(n_a, n_a + sizes['n_x'])}; got {(n_a, columns)}")
+    W = stack(arrays[:4])
+    return W[n_a:], W[:n_a], row(*arrays[4:])
 
 
 def _gates(gates):
@@ -263,7 +296,8 @@ def _gates(gates):
 
 
 def _lstm_gradients(dh, run, dc_n=None):
-    cache = run.cache("lstm", functional.lstm_cell(False, "current", "tanh"), _lstm_weights(run.parameters))
+    weights = _lstm_weights(run.parameters, {"1": 1})
+    cache = run.cache("lstm", functional.lstm_cell(False, "current", "tanh"), weights)
     g = functional.lstm_backward(dh, cache, dc_n=dc_n)
     gradients = {"dx": _as_given(g.dx), "da0": g.dh0.T, "dc0": g.dc0.T}
     dW = dict(zip(_GATES, unstack(np.concatenate([g.dWh, g.dWx]), 4), strict=True))
@@ -308,10 +342,8 @@ class _Run:
         self.h0, self.c0 = rows(first[a_prev]), None if c is None else rows(first[c_prev])
         self.gates = self.c = None
         if whole is not None:
-            self.x = _time_first(whole.x)[:T]
-            self.h, self.gates, self.c = (
-                None if array is None else array[:T] for array in map(whole.arrays.get, ("h", "gates", "c"))
-            )
+            self.x = _time_first(whole.x[:, :, :T])
+            self.h, self.gates, self.c = map(whole.arrays.get, ("h", "gates", "c"))
             return
         self.x, self.h = (np.stack([rows(step[place]) for step in steps]) for place in (xt, a))
         if c is not None:
@@ -371,6 +403,18 @@ def _step_by_step(dh, steps, cell_backward, carry):
 
 
 # ---- layout ---------------------------------------------------------------------------------------------------------
+
+
+def _of_a_step(name, value, step):
+    """-> a gradient (n_a, m) of what the step gave; a number stands for an array of it."""
+    n_a, m = np.shape(step[0])
+    return np.full((n_a, m), value) if np.ndim(value) == 0 else sized(name, value, ("n_a", "m"), {"n_a": n_a, "m": m})
+
+
+def _of_steps(da, steps):
+    """-> da (n_a, m, T)"""
+    sizes = dict(zip(("n_a", "m"), np.shape(steps[0][0]), strict=True)) if len(steps) else {}
+    return sized("da", da, ("n_a", "m", "T"), sizes)
 
 
 def _time_first(array):

@@ -63,7 +63,7 @@ def rnn_step_forward(x, prev_h, Wx, Wh, b):
     """
     x = layout.real("x", x, "ND")
     with layout.named(h0="prev_h"):
-        _, next_h, cache = functional.rnn_forward(x[None], Wx, Wh, b, prev_h)
+        _, next_h, cache = functional.rnn_forward(x[None], *layout.floats(Wx, Wh, b, prev_h))
     return next_h, (cache, next_h.shape)
 
 
@@ -88,7 +88,7 @@ def rnn_forward(x, h0, Wx, Wh, b):
     ((2, 5, 4), (2, 5, 3), (3, 4))
     """
     x = layout.swap(layout.real("x", x, "NTD"))
-    h, _, cache = functional.rnn_forward(x, Wx, Wh, b, h0)
+    h, _, cache = functional.rnn_forward(x, *layout.floats(Wx, Wh, b, h0))
     h = layout.swap(h)
     return h, (cache, h.shape)
 
@@ -115,7 +115,7 @@ def lstm_step_forward(x, prev_h, prev_c, Wx, Wh, b):
     """
     x = layout.real("x", x, "ND")
     with layout.named(h0="prev_h", c0="prev_c"):
-        _, (next_h, next_c), cache = _lstm_forward(x[None], Wx, Wh, b, prev_h, prev_c)
+        _, (next_h, next_c), cache = _lstm_forward(x[None], *layout.floats(Wx, Wh, b, prev_h, prev_c))
     return next_h, next_c, (cache, next_h.shape)
 
 
@@ -142,7 +142,7 @@ def lstm_forward(x, h0, Wx, Wh, b):
     ((2, 5, 4), (2, 5, 3), (3, 16))
     """
     x = layout.swap(layout.real("x", x, "NTD"))
-    h, _, cache = _lstm_forward(x, Wx, Wh, b, h0)
+    h, _, cache = _lstm_forward(x, *layout.floats(Wx, Wh, b, h0))
     h = layout.swap(h)
     return h, (cache, h.shape)
 

@@ -14,7 +14,7 @@ Where the functions differ from some copies of the originals:
 import numpy as np
 
 from .. import functional
-from .layout import clean_ids, row, transposed
+from .layout import clean_ids, row, sized, sized_values, transposed
 from .min_char_rnn import rnn_step
 
 __all__ = [
@@ -36,6 +36,7 @@ __all__ = [
 ]
 
 _KEYS = "dWax", "dWaa", "dWya", "db", "dby"
+_AXES = {"Wax": ("n_a", "n_x"), "Waa": ("n_a", "n_a"), "Wya": ("n_y", "n_a"), "b": ("n_a", "1"), "by": ("n_y", "1")}
 
 
 # ---- utils.py -------------------------------------------------------------------------------------------------------
@@ -132,13 +133,14 @@ def rnn_forward(X, Y, a0, parameters, vocab_size=27):
     cache : tuple of dicts (y_hat, a, x)
         Columns by step; a[-1] is a copy of a0.
     """
-    ids, n_x = _ids(X, parameters), np.shape(parameters["Wax"])[1]
+    Wax, Waa, Wya, b, by, a = _sized(parameters, "a0", a0)
+    n_x = Wax.shape[1]
     if vocab_size != n_x:
         raise ValueError(f"vocab_size must be the number of columns of Wax, {n_x}; got {vocab_size}")
-    targets, T = clean_ids("Y", Y, np.shape(parameters["Wya"])[0]), len(ids)
-    weights = _table(parameters), transposed(parameters["Waa"]), row(parameters["b"])
-    h, _, _ = functional.rnn_forward(ids[:, None], *weights, row(a0)[None], training=False)
-    y_hat = softmax(parameters["Wya"] @ h.reshape(T, -1).T + parameters["by"])
+    ids = _ids(X, n_x)
+    targets, T = clean_ids("Y", Y, len(by)), len(ids)
+    h, _, _ = functional.rnn_forward(ids[:, None], _table(Wax), transposed(Waa), row(b), row(a)[None], training=False)
+    y_hat = softmax(Wya @ h.reshape(T, -1).T + by)
     x = np.zeros((T, vocab_size + 1, 1))
     x[np.arange(T), ids] = 1
     a = {-1: np.copy(a0)} | dict(enumerate(h.transpose(0, 2, 1)))
@@ -226,9 +228,8 @@ def optimize(X, Y, a_prev, parameters, learning_rate=0.01):
     >>> round(float(loss), 3), gradients["dWax"].shape
     (9.888, (5, 27))
     """
-    ids = _ids(X, parameters)
-    weights = (parameters[key] for key in ("Waa", "Wya", "b", "by"))
-    loss, (dtable, dWaa, dWya, db, dby), a = rnn_step(ids, Y, a_prev, _table(parameters), *weights)
+    Wax, *weights, a_prev = _sized(parameters, "a_prev", a_prev)
+    loss, (dtable, dWaa, dWya, db, dby), a = rnn_step(_ids(X, Wax.shape[1]), Y, a_prev, _table(Wax), *weights)
     gradients = {"dWax": dtable[:-1].T, "dWaa": dWaa, "dWya": dWya, "db": db, "dby": dby}
     update_parameters(parameters, gradients, learning_rate)
     return loss, gradients, a
@@ -277,9 +278,14 @@ def model(data, ix_to_char, char_to_ix, num_iterations=35000, n_a=50, dino_names
     return parameters if old else (parameters, last_dino_name)
 
 
-def _ids(X, parameters):
+def _sized(parameters, name, state):
+    """-> Wax, Waa, Wya, b, by and the state (n_a, 1), their shapes checked"""
+    sizes = {"1": 1}
+    return *sized_values(parameters, _AXES, sizes), sized(name, state, ("n_a", "1"), sizes)
+
+
+def _ids(X, n_x):
     """-> int64 (T,): the rows of :func:`_table`."""
-    n_x = np.shape(parameters["Wax"])[1]
     known = [0 if ix is None else ix for ix in X]
     ids = clean_ids("X", known, n_x) if known else np.zeros(0, np.int64)
     for t, ix in enumerate(X):
@@ -288,9 +294,8 @@ def _ids(X, parameters):
     return ids
 
 
-def _table(parameters):
+def _table(Wax):
     """Wax (n_a, n_x) -> (n_x + 1, n_a): its columns, and zeros for None."""
-    Wax = np.asarray(parameters["Wax"])
     table = np.zeros((Wax.shape[1] + 1, len(Wax)))
     table[:-1] = Wax.T
     return table

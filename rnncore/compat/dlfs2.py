@@ -66,7 +66,7 @@ class _Layer:
 
     def __init__(self, *params):
         self.params = list(params)
-        self.grads = [np.zeros_like(p, order="C") for p in params]
+        self.grads = [np.zeros_like(p, order="C") for p in layout.floats(*params)]
 
     @property
     def _dtype(self):
@@ -387,7 +387,8 @@ class TimeEmbedding(_Layer):
             raise RuntimeError("backward needs a forward pass before it")
         (T, N), (grad,) = self._ids.shape, self.grads
         dout = layout.swap(layout.cotangent("dout", dout, "NTD", (N, T, grad.shape[1])))
-        table = grad if grad.flags.c_contiguous and grad.dtype.itemsize > 2 else np.zeros(grad.shape, np.float64)
+        is_native = grad.dtype in (np.float32, np.float64) and grad.dtype.isnative and grad.flags.c_contiguous
+        table = grad if is_native else np.zeros(grad.shape, np.float64)
         table[...] = 0
         functional.scatter_add(self._ids.reshape(-1), dout.reshape(N * T, grad.shape[1]), table)
         if table is not grad:
@@ -412,7 +413,7 @@ class TimeAffine(_Layer):
 
     def forward(self, x):
         """x (N, T, D) -> (N, T, M)"""
-        W, b = self.params
+        W, b = layout.floats(*self.params)
         x = layout.swap(layout.real("x", x, "NTD")).astype(self._dtype, copy=False)
         out = functional.affine_forward(x.reshape(x.shape[0] * x.shape[1], x.shape[2]), W, b)
         self.x = layout.swap(x)
@@ -422,7 +423,7 @@ class TimeAffine(_Layer):
         """dout (N, T, M) -> dx (N, T, D)"""
         if self.x is None:
             raise RuntimeError("backward needs a forward pass before it")
-        W, b = self.params
+        W, b = layout.floats(*self.params)
         x = layout.swap(self.x)
         T, N, D = x.shape
         dout = layout.swap(layout.cotangent("dout", dout, "NTM", (N, T, len(b))))

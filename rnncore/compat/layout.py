@@ -25,12 +25,63 @@ def real(name, value, letters, shape=None):
     ...
     ValueError: dh must be (N, T, H) = (2, 3, 5); got (2, 5)
     """
-    array = np.asarray(value)
-    array = functional.as_real(name, array.astype(np.float64) if array.dtype.kind in "biu" else array)
+    (array,) = floats(value)
+    array = functional.as_real(name, array)
     if array.ndim != len(letters) or (shape is not None and array.shape != shape):
         wanted = f"({', '.join(letters)}{',' * (len(letters) == 1)})" + (f" = {shape}" if shape is not None else "")
         raise ValueError(f"{name} must be {wanted}; got {array.shape}")
     return array
+
+
+def floats(*arrays):
+    """Arrays, where integers become float64; what is wrong with them is for the engine to say."""
+    arrays = [np.asarray(array) for array in arrays]
+    return [array.astype(np.float64) if array.dtype.kind in "biu" else array for array in arrays]
+
+
+def sized(name, value, axes, sizes):
+    """An array whose axes have names, each of one length wherever it comes: a view of the caller's.
+
+    ``sizes``, lengths by the names of axes, gains those that are new.
+
+    Examples
+    --------
+    >>> sizes = {}
+    >>> sized("Wax", np.zeros((5, 3)), ("n_a", "n_x"), sizes).shape, sizes
+    ((5, 3), {'n_a': 5, 'n_x': 3})
+    >>> sized("a0", np.zeros((4, 10)), ("n_a", "m"), sizes)
+    Traceback (most recent call last):
+    ...
+    ValueError: a0 must be (n_a, m) = (5, m); got (4, 10)
+    """
+    array = np.asarray(value)
+    if array.dtype.kind not in "biuf":
+        raise TypeError(f"{name} must hold real numbers; got dtype {array.dtype}")
+    fits = array.ndim == len(axes)
+    for axis, length in zip(axes, array.shape, strict=False):
+        fits = fits and sizes.get(axis, length) == length
+    if not fits:
+        wanted = ", ".join(str(sizes.get(axis, axis)) for axis in axes)
+        raise ValueError(f"{name} must be ({', '.join(axes)}) = ({wanted}); got {array.shape}")
+    sizes.update(zip(axes, array.shape, strict=True))
+    return array.view()
+
+
+def sized_values(values, axes, sizes, name="parameters"):
+    """:func:`sized` of the values of a dict: ``axes`` are those of each key. -> list of arrays
+
+    Examples
+    --------
+    >>> sized_values({"Wax": np.zeros((5, 3))}, {"Wax": ("n_a", "n_x"), "ba": ("n_a", "1")}, {"1": 1})
+    Traceback (most recent call last):
+    ...
+    KeyError: "parameters must have 'ba' (n_a, 1); its keys are Wax"
+    """
+    for key, letters in axes.items():
+        if key not in values:
+            keys = ", ".join(map(str, values))
+            raise KeyError(f"{name} must have {key!r} ({', '.join(letters)}); its keys are {keys}")
+    return [sized(key, values[key], letters, sizes) for key, letters in axes.items()]
 
 
 def cotangent(name, value, letters, shape):

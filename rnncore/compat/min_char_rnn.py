@@ -11,7 +11,8 @@ Where the functions differ from the originals:
 
 * Every softmax subtracts the maximum: logits above 709 give probabilities, not NaN.
 * An id outside of the vocabulary is a ValueError; a negative one counted from the end.
-* All results are fresh arrays. The batched ``forward`` returned its final states as views of its cache.
+* All results are fresh arrays; ``dWxh`` is in Fortran order. The batched ``forward`` returned its final states as views
+  of its cache.
 * The batched classes as published are Python 2. What only the LSTM's cache kept for itself is computed on demand.
 
 The arguments are never written and the weights are read anew on every call.
@@ -20,12 +21,22 @@ The arguments are never written and the weights are read anew on every call.
 import numpy as np
 
 from .. import functional
-from .layout import clean_ids, named, row, stack, transposed, unstack
+from .layout import clean_ids, named, row, sized, sized_values, stack, transposed, unstack
 
 __all__ = ["GRU", "LSTM", "char_gru_loss", "char_lstm_loss", "char_rnn_loss"]
 
 #: The originals clip every entry of every gradient to +-CLIP.
 CLIP = 5
+
+#: Shapes of the arguments, in the order of the functions'.
+_MATRIX, _STATE, _OUTPUT = ("H", "V"), ("H", "1"), {"Wy": ("V", "H"), "by": ("V", "1")}
+_RNN_AXES = {"hprev": _STATE, "Wxh": _MATRIX, "Whh": ("H", "H"), "Why": ("V", "H"), "bh": _STATE, "by": ("V", "1")}
+_LSTM_AXES = {
+    f"{kind}{gate}": axes for gate in ("f", "i", "cc", "o") for kind, axes in (("W", ("H", "V + H")), ("b", _STATE))
+}
+_LSTM_AXES = {"hprev": _STATE, "cprev": _STATE} | _LSTM_AXES | _OUTPUT
+_GRU_AXES = {"hprev": _STATE, "Wy": ("V", "H")} | {f"W{gate}": _MATRIX for gate in "hrz"}
+_GRU_AXES |= {f"U{gate}": ("H", "H") for gate in "hrz"} | {"by": ("V", "1")} | {f"b{gate}": _STATE for gate in "hrz"}
 
 
 # ---- one text at a time, by characters ------------------------------------------------------------------------------
@@ -56,7 +67,9 @@ def char_rnn_loss(inputs, targets, hprev, Wxh, Whh, Why, bh, by):
     >>> round(float(loss), 4), gradients[4].ravel().tolist()
     (2.7726, [0.5, -0.5, -0.5, 0.5])
     """
-    ids = clean_ids("inputs", inputs, np.shape(Wxh)[1])
+    arguments = dict(zip(_RNN_AXES, (hprev, Wxh, Whh, Why, bh, by), strict=True))
+    hprev, Wxh, Whh, Why, bh, by = sized_values(arguments, _RNN_AXES, {"1": 1})
+    ids = clean_ids("inputs", inputs, Wxh.shape[1])
     loss, (dtable, *gradients), h = rnn_step(ids, targets, hprev, stack([Wxh]), Whh, Why, bh, by)
     return loss, dtable.T, *gradients, h
 
@@ -81,8 +94,12 @@ def char_lstm_loss(inputs, targets, hprev, cprev, Wf, bf, Wi, bi, Wcc, bcc, Wo, 
     h, c : ndarrays (H, 1)
         The last states.
     """
-    V = np.shape(Wy)[0]
-    W, b = stack([Wi, Wf, Wcc, Wo]), row(bi, bf, bcc, bo)
+    arguments = dict(zip(_LSTM_AXES, (hprev, cprev, Wf, bf, Wi, bi, Wcc, bcc, Wo, bo, Wy, by), strict=True))
+    sizes = {"1": 1}
+    sized("hprev", hprev, _STATE, sizes), sized("by", by, ("V", "1"), sizes)
+    sizes["V + H"] = sizes["V"] + sizes["H"]
+    hprev, cprev, Wf, bf, Wi, bi, Wcc, bcc, Wo, bo, Wy, by = sized_values(arguments, _LSTM_AXES, sizes)
+    V, W, b = sizes["V"], stack([Wi, Wf, Wcc, Wo]), row(bi, bf, bcc, bo)
     ids = clean_ids("inputs", inputs, V)
     h, (h_n, c_n), cache = functional.lstm_forward(ids[:, None], W[:V], W[V:], b, row(hprev)[None], row(cprev)[None])
     loss, dh, dWy, dby = _head(h, Wy, by, targets)
@@ -117,6 +134,8 @@ def char_gru_loss(inputs, targets, hprev, Wy, Wh, Wr, Wz, Uh, Ur, Uz, by, bh, br
     h : ndarray (H, 1)
         The last state.
     """
+    arguments = dict(zip(_GRU_AXES, (hprev, Wy, Wh, Wr, Wz, Uh, Ur, Uz, by, bh, br, bz), strict=True))
+    hprev, Wy, Wh, Wr, Wz, Uh, Ur, Uz, by, bh, br, bz = sized_values(arguments, _GRU_AXES, {"1": 1})
     weights = stack([Wr, Wz, Wh]), stack([Ur, Uz, Uh]), row(br, bz, bh)
     ids = clean_ids("inputs", inputs, len(weights[0]))
     h, h_n, cache = functional.gru_forward(ids[:, None], *weights, row(hprev)[None], update="old")
@@ -215,7 +234,7 @@ class LSTM:
 
         cache is a dict with the keys of the original: WLSTM, Hout, IFOGf, IFOG, C, Ct, Hin, c0, h0.
         """
-        X = np.asarray(X, np.float64)
+        X = np.array(X, np.float64)
         Wx, Wh, b = _weights(WLSTM, X, 4)
         c0, h0 = (_state(state, X.shape[1], len(Wh)) for state in (c0, h0))
         Hout, (Hn, Cn), cache = functional.lstm_forward(X, Wx, Wh, b, h0, c0, gate_order="ifog")
@@ -252,7 +271,7 @@ class GRU:
     @staticmethod
     def forward(X, WGRU, h0=None):
         """X (n, b, I), WGRU (1 + I + d, 3d), h0 (b, d) or None -> Hout (n, b, d), Hn (b, d), cache (a dict)."""
-        X = np.asarray(X, np.float64)
+        X = np.array(X, np.float64)
         Wx, Wh, b = _weights(WGRU, X, 3)
         h0 = _state(h0, X.shape[1], len(Wh))
         Hout, Hn, cache = functional.gru_forward(X, Wx, Wh, b, h0, gate_order="zrn")
@@ -292,5 +311,6 @@ def _backward(backward, dH, cache, name, G, **carried):
     dW = np.zeros((end + len(weights[1]), len(weights[2])))
     into = {"dWx": dW[1:end], "dWh": dW[end:], "db": dW[0]}
     arguments = {"dh": _cotangent(dH), "cache": kept} | {key: _cotangent(value) for key, value in carried.items()}
-    (g,) = functional.side_by_side(backward, [arguments], [into])
+    with named(dh="dHout_in" if name == "WLSTM" else "dH", dh_n="dhn", dc_n="dcn"):
+        (g,) = functional.side_by_side(backward, [arguments], [into])
     return g.dx, dW, *((g.dc0,) if hasattr(g, "dc0") else ()), g.dh0

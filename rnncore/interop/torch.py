@@ -6,18 +6,25 @@ changes over a model that exists. Tensors and parameters are read and gradients 
 copy of the weights. ``PackedSequence`` comes and goes, in batches of float32 or float64; dropout between layers draws
 from PyTorch's generator.
 
-What the engine does not compute goes to torch.nn's own forward pass: tensors on other devices or of other dtypes, under
-autocast and in ``torch.compile``; and what takes longer to set up than to compute, a single step of an RNN or, with
-gradients, of a GRU. What differs:
+What the engine does not compute goes to torch.nn's own forward pass: tensors on other devices, of other dtypes or of
+subclasses; under autocast, in ``torch.compile``, in tracers and modes that follow every operation, with forward-mode
+derivatives; and what takes longer to set up than to compute, a single step of an RNN or, with gradients, of a GRU.
+What differs:
 
-* ``proj_size`` of an LSTM is a ValueError.
-* Gradients of gradients (``create_graph``) are an error, as are forward-mode derivatives and ``torch.func`` transforms.
+* ``proj_size`` of an LSTM is a ValueError; so is a wrong shape or dtype, of a parameter too.
+* Gradients of gradients (``create_graph``) are an error, as are the transforms of ``torch.func``.
+* The input and the weights may not be changed in place between forward and backward, whichever gradients are wanted;
+  biases may.
+* A sequence of no steps gives a result, that of no steps.
+* Tensors that were an input or a parameter cannot be resized in place any more (``resize_``): NumPy has seen them.
 * The number of threads is rnncore's (:func:`rnncore.set_num_threads`), not ``torch.set_num_threads``.
 """
 
 import numpy as np
 import torch
+from torch.autograd import forward_ad
 from torch.nn.utils.rnn import PackedSequence
+from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from .. import functional
 from . import state_dict
@@ -78,7 +85,7 @@ def from_torch(source, *, prefix="", dtype=None, **options):
         source = source.state_dict()
     elif isinstance(source, torch.nn.Module) or not hasattr(source, "items"):
         raise TypeError(f"source must be a torch.nn.RNN, GRU or LSTM, or its state dict; got {type(source).__name__}")
-    arrays = {name: _array_of(name, tensor) for name, tensor in source.items() if name.startswith(prefix)}
+    arrays = {name: _array_of(name, value) for name, value in source.items() if str(name).startswith(prefix)}
     return state_dict.to_layer(arrays, prefix=prefix, dtype=dtype, **options)
 
 
@@ -92,7 +99,8 @@ def to_torch(layer):
     Returns
     -------
     torch.nn.RNN, GRU or LSTM
-        With the layer's dtype, ``batch_first`` and ``dropout``; the second biases are zero, but for a GRU's candidate.
+        With the layer's dtype, ``batch_first`` and ``dropout``, but not ``recurrent_dropout``. The second biases are 0,
+        but for a GRU's candidate.
 
     Raises
     ------
@@ -109,17 +117,20 @@ def to_torch(layer):
     True
     """
     arrays = state_dict.from_layer(layer)
-    options = {"nonlinearity": layer.activation} if type(layer).__name__ == "RNN" else {}
-    module = getattr(torch.nn, type(layer).__name__)(
-        layer.input_size,
-        layer.hidden_size,
-        layer.num_layers,
-        batch_first=layer.batch_first,
-        dropout=layer.dropout if layer.num_layers > 1 else 0.0,
-        bidirectional=layer.bidirectional,
-        dtype=getattr(torch, layer.dtype.name),
-        **options,
-    )
+    options = {"nonlinearity": layer.activation} if layer.cell_name == "rnn" else {}
+    with torch.random.fork_rng(
+        devices=[]
+    ):  # the initial values are not kept: PyTorch's generator need not know of them
+        module = getattr(torch.nn, layer.cell_name.upper())(
+            layer.input_size,
+            layer.hidden_size,
+            layer.num_layers,
+            batch_first=layer.batch_first,
+            dropout=layer.dropout if layer.num_layers > 1 else 0.0,
+            bidirectional=layer.bidirectional,
+            dtype=getattr(torch, layer.dtype.name),
+            **options,
+        )
     module.load_state_dict({name: torch.from_numpy(array) for name, array in arrays.items()})
     return module
 
@@ -129,7 +140,7 @@ def _array_of(name, tensor):
     if not isinstance(tensor, torch.Tensor):
         return np.asarray(tensor)
     if tensor.dtype not in (torch.float16, torch.float32, torch.float64):
-        raise TypeError(f"{name} must be of float32 or float64; got {tensor.dtype}")
+        raise TypeError(f"{name} must be of float16, float32 or float64; got {tensor.dtype}")
     return tensor.detach().cpu().numpy()
 
 
@@ -161,6 +172,8 @@ def _arguments(cell, options, x, states, weights, training):
 def _forward(cell, options, x, states, weights, training):
     """Arrays -> y (T, N, H * directions) or (L, H * directions), final states, caches of the directions"""
     function = getattr(functional, f"{cell}_forward")
+    if len(weights) == 2 and isinstance(x, np.ndarray):
+        x = np.ascontiguousarray(x)  # once, not for each direction
     arguments = _arguments(cell, options, x, states, weights, training)
     if len(weights) == 1:
         y, final, cache = function(**next(arguments))
@@ -200,14 +213,13 @@ def _tensor(array):
 
 
 def _array(tensor):
-    return None if tensor is None else tensor.numpy()
+    return None if tensor is None else tensor.resolve_neg().detach().numpy()
 
 
 def _arrays(rows, directions, x, states, weights):
     """Tensors, weights of all directions one after the other -> x, states, weights as above"""
     count = len(weights) // directions
-    x, states = x.detach().numpy(), [state.detach().numpy() for state in states]
-    weights = [tensor.detach().numpy() for tensor in weights]
+    x, states, weights = _array(x), list(map(_array, states)), list(map(_array, weights))
     if rows is not None:
         x = functional.PackedTokens(x, rows)
     return x, states, [weights[k : k + count] for k in range(0, len(weights), count)]
@@ -224,32 +236,29 @@ class _Recurrence(torch.autograd.Function):
         kept = [cache.let_go() for cache in ctx.caches]
         # The weights, and x where the engine has no copy of it: PyTorch notices if they are changed before backward.
         x = x if x.is_contiguous() else torch.from_numpy(kept[0][0])
-        ctx.number_of_weights = len(weights)
-        ctx.save_for_backward(x, *weights, *(_tensor(array) for arrays in kept for array in arrays[1:]))
+        matrices = [tensor for tensor in weights if tensor.dim() == 2]
+        ctx.save_for_backward(x, *matrices, *(_tensor(array) for arrays in kept for array in arrays[1:]))
         ctx.set_materialize_grads(False)
-        return (torch.from_numpy(y), *map(torch.from_numpy, finals))
+        return tuple(map(_tensor, (y, *finals)))
 
     @staticmethod
     def backward(ctx, dy, *dfinals):
         if torch.is_grad_enabled():
             raise RuntimeError("the engine has no gradients of gradients: create_graph must be False; got True")
-        x, *saved = ctx.saved_tensors
-        x, kept = x.detach().numpy(), [_array(tensor) for tensor in saved[ctx.number_of_weights :]]
+        x, *saved = map(_array, ctx.saved_tensors)
+        matrices, kept = saved[: 2 * len(ctx.caches)], saved[2 * len(ctx.caches) :]
         count = len(kept) // len(ctx.caches)
-        dy, *dfinals = map(_array, (dy, *dfinals))
-        try:
-            for k, cache in enumerate(ctx.caches):
-                cache.hold((x, *kept[k * count : (k + 1) * count]))
-            dx, results = _backward(ctx.cell, ctx.caches, dy, dfinals, ctx.needs_input_grad[4])
-        finally:
-            for cache in ctx.caches:
-                cache.hold(None)
+        caches = [
+            cache.held(matrices[2 * k].T, matrices[2 * k + 1].T, (x, *kept[k * count : (k + 1) * count]))
+            for k, cache in enumerate(ctx.caches)
+        ]
+        dx, results = _backward(ctx.cell, caches, _array(dy), list(map(_array, dfinals)), ctx.needs_input_grad[4])
         dstates = [
             np.stack([getattr(g, name) for g in results]) if needed else None
             for name, needed in zip(("dh0", "dc0"), ctx.needs_input_grad[5:7], strict=True)
         ]
         gradients = [gradient for g in results for gradient in _gradients_of_weights(g, ctx.biases)]
-        return None, None, None, None, _tensor(dx), *map(_tensor, dstates), *map(torch.from_numpy, gradients)
+        return None, None, None, None, *map(_tensor, (dx, *dstates, *gradients))
 
 
 def _run(cell, options, rows, directions, x, states, weights):
@@ -259,10 +268,17 @@ def _run(cell, options, rows, directions, x, states, weights):
         y, *finals = _Recurrence.apply(cell, options, rows, directions, x, h0, c0, *weights)
         return y, finals
     y, finals, _ = _forward(cell, options, *_arrays(rows, directions, x, states, weights), False)
-    return torch.from_numpy(y), [torch.from_numpy(state) for state in finals]
+    return _tensor(y), list(map(_tensor, finals))
 
 
 # ---- modules --------------------------------------------------------------------------------------------------------
+
+_PLAIN = torch.Tensor, torch.nn.Parameter
+
+
+def _is_observed():
+    """Whether somebody follows what is computed operation by operation: a tracer, a mode, a forward-mode derivative."""
+    return torch.jit.is_tracing() or is_in_torch_dispatch_mode() or forward_ad._current_level >= 0
 
 
 class _Recurrent:
@@ -278,13 +294,14 @@ class _Recurrent:
         x, batch_sizes, order, back = input if isinstance(input, PackedSequence) else (input, None, None, None)
         if (batch_sizes is None and self._is_small_step(x)) or not self._is_for_the_engine(x):
             return super().forward(input, hx)
-        states = () if hx is None else tuple(hx) if self.mode == "LSTM" else (hx,)
+        states = self._states(hx)
+        weights = [[self._weight(name) for name in names] for names in self._all_weights]
+        self._check(x, states, weights, batch_sizes)
         is_single = batch_sizes is None and x.dim() == 2
         if is_single:
-            x, states = x.unsqueeze(1), tuple(state.unsqueeze(1) for state in states)
+            x, states = x.unsqueeze(1), [state.unsqueeze(1) for state in states]
         elif batch_sizes is None and self.batch_first:
             x = x.transpose(0, 1)
-        self._check(x, states, batch_sizes)
         if order is not None:
             states = [state.index_select(1, order) for state in states]
 
@@ -296,9 +313,8 @@ class _Recurrent:
             if layer and self.dropout and self.training:
                 x = torch.nn.functional.dropout(x, self.dropout)
             cells = slice(layer * directions, (layer + 1) * directions)
-            weights = [self._weight(name) for names in self._all_weights[cells] for name in names]
             own = states if self.num_layers == 1 else [state[cells] for state in states]
-            x, final = _run(cell, options, rows, directions, x, own, weights)
+            x, final = _run(cell, options, rows, directions, x, own, [w for of_cell in weights[cells] for w in of_cell])
             finals.append(final)
         finals = finals[0] if self.num_layers == 1 else [torch.cat(parts) for parts in zip(*finals, strict=True)]
 
@@ -319,9 +335,11 @@ class _Recurrent:
 
     def _is_for_the_engine(self, x):
         return (
-            (x.dtype is torch.float32 or x.dtype is torch.float64)
+            type(x) in _PLAIN
+            and (x.dtype is torch.float32 or x.dtype is torch.float64)
             and x.is_cpu
-            and not (torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling())
+            and x.layout is torch.strided
+            and not (torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling() or _is_observed())
         )
 
     def _is_small_step(self, x):
@@ -330,25 +348,53 @@ class _Recurrent:
             return False
         return self.mode != "GRU" or torch.is_grad_enabled()
 
-    def _check(self, x, states, batch_sizes):
-        """ValueError if x (T, N, D) or the states are not what the parameters are for."""
-        if x.dim() != (3 if batch_sizes is None else 2) or x.shape[-1] != self.input_size:
-            axes = "(L, D)" if batch_sizes is not None else "(N, T, D)" if self.batch_first else "(T, N, D)"
-            got = x.transpose(0, 1) if self.batch_first and x.dim() == 3 else x
-            raise ValueError(f"input must be {axes} with D = input_size = {self.input_size}; got {tuple(got.shape)}")
-        weight = self._weight(self._all_weights[0][0])
-        N = int(batch_sizes[0]) if batch_sizes is not None else x.shape[1]
-        wanted = (self.num_layers * (2 if self.bidirectional else 1), N, self.hidden_size)
-        if len(states) not in (0, 2 if self.mode == "LSTM" else 1):
-            raise ValueError(f"hx of an LSTM must be (h_0, c_0); got {len(states)} tensors")
+    def _states(self, hx):
+        """-> list of the tensors in hx"""
+        if hx is None:
+            return []
+        is_lstm = self.mode == "LSTM"
+        states = list(hx) if is_lstm and isinstance(hx, (tuple, list)) else [hx]
+        if len(states) != (2 if is_lstm else 1) or not all(isinstance(state, torch.Tensor) for state in states):
+            kinds = ", ".join(type(state).__name__ for state in states)
+            raise TypeError(f"hx must be {'a tuple (h_0, c_0) of tensors' if is_lstm else 'a tensor'}; got {kinds}")
+        return states
+
+    def _check(self, x, states, weights, batch_sizes):
+        """ValueError if a shape, dtype or device is not what the module's settings and its input say."""
+        D, H, directions = self.input_size, self.hidden_size, 2 if self.bidirectional else 1
+        axes = (
+            "(L, D)"
+            if batch_sizes is not None
+            else "(N, T, D) or (T, D)"
+            if self.batch_first
+            else "(T, N, D) or (T, D)"
+        )
+        if x.dim() not in ((2, 3) if batch_sizes is None else (2,)) or x.shape[-1] != D:
+            raise ValueError(f"input must be {axes} with D = input_size = {D}; got {tuple(x.shape)}")
+        letters, wanted = "(num_layers * directions, N, H)", (self.num_layers * directions, H)
+        if batch_sizes is not None:
+            wanted = wanted[0], int(batch_sizes[0]), H
+        elif x.dim() == 3:
+            wanted = wanted[0], x.shape[0 if self.batch_first else 1], H
+        else:
+            letters = "(num_layers * directions, H)"
         for name, state in zip(("h_0", "c_0"), states, strict=False):
-            if tuple(state.shape) != wanted:
-                letters = "(num_layers * directions, N, H)"
+            if state.shape != wanted:
                 raise ValueError(f"{name} must be {letters} = {wanted}; got {tuple(state.shape)}")
-        for name, tensor in (("input", x), *zip(("h_0", "c_0"), states, strict=False)):
-            if tensor.dtype is not weight.dtype or tensor.device != weight.device:
-                wanted, got = (f"{t.dtype} on {t.device}" for t in (weight, tensor))
-                raise ValueError(f"{name} must be {wanted}, as the parameters; got {got}")
+            if state.dtype is not x.dtype or state.device != x.device or state.layout is not torch.strided:
+                raise ValueError(f"{name} must be {_kind_of(x)}, as the input; got {_kind_of(state)}")
+        GH = {"LSTM": 4, "GRU": 3}.get(self.mode, 1) * H
+        for k, (names, tensors) in enumerate(zip(self._all_weights, weights, strict=True)):
+            columns = D if k < directions else H * directions
+            for name, tensor, shape in zip(names, tensors, ((GH, columns), (GH, H), (GH,), (GH,)), strict=False):
+                if not isinstance(tensor, torch.Tensor) or tensor.shape != shape:
+                    raise ValueError(f"{name} must be {shape}; got {tuple(getattr(tensor, 'shape', ('None',)))}")
+                if tensor.dtype is not x.dtype or tensor.device != x.device or tensor.layout is not torch.strided:
+                    raise ValueError(f"input must be {_kind_of(tensor)}, as {name}; got {_kind_of(x)}")
+
+
+def _kind_of(tensor):
+    return f"{tensor.dtype} on {tensor.device}" + ("" if tensor.layout is torch.strided else f", {tensor.layout}")
 
 
 class RNN(_Recurrent, torch.nn.RNN):
@@ -402,12 +448,19 @@ def replace(model):
     list of str
         The names of what was changed over, as in ``model.named_modules()``.
 
+    Raises
+    ------
+    TypeError
+        ``model`` is no module.
+
     Examples
     --------
     >>> model = torch.nn.ModuleDict({"encoder": torch.nn.GRU(3, 5), "output": torch.nn.Linear(5, 2)})
     >>> replace(model)
     ['encoder']
     """
+    if not isinstance(model, torch.nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module; got {type(model).__name__}")
     classes = {torch.nn.RNN: RNN, torch.nn.GRU: GRU, torch.nn.LSTM: LSTM}
     changed = {name: m for name, m in model.named_modules() if type(m) in classes and not m.proj_size}
     for module in changed.values():
