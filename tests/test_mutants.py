@@ -104,7 +104,11 @@ MUTANTS = {
 }
 
 
-@pytest.mark.parametrize("name", MUTANTS)
+# RNNCORE_TEST_SHARE=0/2 and 1/2: every second mutant, for two processes at once.
+SHARE, SHARES = map(int, os.environ.get("RNNCORE_TEST_SHARE", "0/1").split("/"))
+
+
+@pytest.mark.parametrize("name", list(MUTANTS)[SHARE::SHARES])
 def test_mutant_is_noticed(name, tmp_path):
     file, correct, broken, *test = MUTANTS[name]
     for item in FILES:
