@@ -39,11 +39,16 @@ __all__ = [
 #: The gates in the order of the engine, i f g o: their letters in the keys, and their places in a step's tuple.
 _GATES, _PLACES = "ifco", (5, 4, 6, 7)
 
-#: What the values in ``parameters`` are.
+#: What the values in ``parameters`` are, and the arguments of the forward functions beside them.
 _RNN_AXES = {"Wax": ("n_a", "n_x"), "Waa": ("n_a", "n_a"), "ba": ("n_a", "1")}
-_RNN_OUTPUT_AXES = {"Wya": ("n_y", "n_a"), "by": ("n_y", "1")}
 _LSTM_AXES = {f"W{gate}": ("n_a", "n_a + n_x") for gate in _GATES} | {f"b{gate}": ("n_a", "1") for gate in _GATES}
-_LSTM_OUTPUT_AXES = {"Wy": ("n_y", "n_a"), "by": ("n_y", "1")}
+_CELL_AXES, _SEQUENCE_AXES = {"xt": ("n_x", "m")}, {"x": ("n_x", "m", "T_x")}
+_RNN_OUTPUT_AXES, _LSTM_OUTPUT_AXES = ({key: ("n_y", "n_a"), "by": ("n_y", "1")} for key in ("Wya", "Wy"))
+_STATE = "n_a", "m"
+_RNN_CELL_AXES = _CELL_AXES | _RNN_AXES | _RNN_OUTPUT_AXES | {"a_prev": _STATE}
+_RNN_FORWARD_AXES = _SEQUENCE_AXES | _RNN_AXES | _RNN_OUTPUT_AXES | {"a0": _STATE}
+_LSTM_CELL_AXES = _CELL_AXES | _LSTM_AXES | _LSTM_OUTPUT_AXES | {"a_prev": _STATE, "c_prev": _STATE}
+_LSTM_FORWARD_AXES = _SEQUENCE_AXES | _LSTM_AXES | _LSTM_OUTPUT_AXES | {"a0": _STATE}
 
 
 # ---- RNN ------------------------------------------------------------------------------------------------------------
@@ -65,15 +70,10 @@ def rnn_cell_forward(xt, a_prev, parameters):
     yt_pred : ndarray (n_y, m)
     cache : tuple (a_next, a_prev, xt, parameters)
     """
-    sizes = {"1": 1}
-    x = rows(sized("xt", xt, ("n_x", "m"), sizes))
-    weights = _rnn_weights(parameters, sizes)
-    output = sized_values(parameters, _RNN_OUTPUT_AXES, sizes)
-    h, _, _ = functional.rnn_forward(
-        x[None], *weights, rows(sized("a_prev", a_prev, ("n_a", "m"), sizes)), training=False
-    )
+    x, *weights, Wya, by, a = sized_values(parameters, _RNN_CELL_AXES, {"1": 1}, xt=xt, a_prev=a_prev)
+    h, _, _ = functional.rnn_forward(rows(x)[None], *_rnn_weights(*weights), rows(a), training=False)
     a_next = h[0].T
-    return a_next, _predict(*output, h)[:, :, 0], (a_next, a_prev, xt, parameters)
+    return a_next, _predict(Wya, by, h)[:, :, 0], (a_next, a_prev, xt, parameters)
 
 
 def rnn_forward(x, a0, parameters):
@@ -103,15 +103,13 @@ def rnn_forward(x, a0, parameters):
     >>> sorted(gradients), gradients["dx"].shape
     (['dWaa', 'dWax', 'da0', 'dba', 'dx'], (3, 10, 4))
     """
-    sizes = {"1": 1}
-    given = sized("x", x, ("n_x", "m", "T_x"), sizes)
-    weights = _rnn_weights(parameters, sizes)
-    output = sized_values(parameters, _RNN_OUTPUT_AXES, sizes)
-    h, _, cache = functional.rnn_forward(_time_first(given), *weights, rows(sized("a0", a0, ("n_a", "m"), sizes)))
+    given, *weights, Wya, by, h0 = sized_values(parameters, _RNN_FORWARD_AXES, {"1": 1}, x=x, a0=a0)
+    given = given.view()  # the caller may give its own array another shape
+    h, _, cache = functional.rnn_forward(_time_first(given), *_rnn_weights(*weights), rows(h0))
     kept = cache.give()["h"]
     a = list(kept.transpose(0, 2, 1))
     steps = zip(a, [a0, *a[:-1]], _inputs(given), repeat(parameters))
-    return _as_given(h), _predict(*output, h), (_Steps(steps, given, a0, h=kept), x)
+    return _as_given(h), _predict(Wya, by, h), (_Steps(steps, given, a0, h=kept), x)
 
 
 def rnn_cell_backward(da_next, cache):
@@ -145,14 +143,13 @@ def rnn_backward(da, caches):
     return _step_by_step(dh, caches[0], lambda da, _, step: rnn_cell_backward(da, step), True)
 
 
-def _rnn_weights(parameters, sizes):
+def _rnn_weights(Wax, Waa, ba):
     """-> Wx, Wh, b of the engine"""
-    Wax, Waa, ba = sized_values(parameters, _RNN_AXES, sizes)
     return transposed(Wax), transposed(Waa), row(ba)
 
 
 def _rnn_gradients(dh, run):
-    weights = _rnn_weights(run.parameters, {"1": 1})
+    weights = _rnn_weights(*(run.parameters[key] for key in _RNN_AXES))
     g = functional.rnn_backward(dh, run.cache("rnn", functional.rnn_cell("tanh"), weights))
     dWax, dWaa, dba = g.dWx.T, g.dWh.T, g.db[:, None]
     return {"dx": _as_given(g.dx), "da0": g.dh0.T, "dWax": dWax, "dWaa": dWaa, "dba": dba}
@@ -178,15 +175,13 @@ def lstm_cell_forward(xt, a_prev, c_prev, parameters):
     cache : tuple (a_next, c_next, a_prev, c_prev, ft, it, cct, ot, xt, parameters)
     """
     sizes = {"1": 1}
-    x = rows(sized("xt", xt, ("n_x", "m"), sizes))
-    weights = _lstm_weights(parameters, sizes)
-    output = sized_values(parameters, _LSTM_OUTPUT_AXES, sizes)
-    states = (rows(sized(n, s, ("n_a", "m"), sizes)) for n, s in (("a_prev", a_prev), ("c_prev", c_prev)))
-    h, _, cache = functional.lstm_forward(x[None], *weights, *states)
+    arrays = sized_values(parameters, _LSTM_CELL_AXES, sizes, xt=xt, a_prev=a_prev, c_prev=c_prev)
+    x, *weights, Wy, by, h0, c0 = arrays
+    h, _, cache = functional.lstm_forward(rows(x)[None], *_lstm_weights(weights, sizes), rows(h0), rows(c0))
     kept = cache.give()
     a_next, c_next = h[0].T, kept["c"][0].T
     it, ft, cct, ot = _gates(kept["gates"])
-    y = _predict(*output, h)[:, :, 0]
+    y = _predict(Wy, by, h)[:, :, 0]
     return a_next, c_next, y, (a_next, c_next, a_prev, c_prev, ft[0], it[0], cct[0], ot[0], xt, parameters)
 
 
@@ -219,16 +214,15 @@ def lstm_forward(x, a0, parameters):
     (3, 10, 4)
     """
     sizes = {"1": 1}
-    given = sized("x", x, ("n_x", "m", "T_x"), sizes)
-    weights = _lstm_weights(parameters, sizes)
-    output = sized_values(parameters, _LSTM_OUTPUT_AXES, sizes)
-    h, _, cache = functional.lstm_forward(_time_first(given), *weights, rows(sized("a0", a0, ("n_a", "m"), sizes)))
+    given, *weights, Wy, by, h0 = sized_values(parameters, _LSTM_FORWARD_AXES, sizes, x=x, a0=a0)
+    given = given.view()  # the caller may give its own array another shape
+    h, _, cache = functional.lstm_forward(_time_first(given), *_lstm_weights(weights, sizes), rows(h0))
     kept = cache.give()
     c0 = np.zeros(h.shape[1:]).T
     a, c = (list(kept[name].transpose(0, 2, 1)) for name in ("h", "c"))
     it, ft, cct, ot = _gates(kept["gates"])
     steps = zip(a, c, [a0, *a[:-1]], [c0, *c[:-1]], ft, it, cct, ot, _inputs(given), repeat(parameters))
-    y = _predict(*output, h)
+    y = _predict(Wy, by, h)
     return _as_given(h), y, _as_given(kept["c"].copy()), (_Steps(steps, given, a0, c0, **kept), x)
 
 
@@ -279,9 +273,8 @@ def lstm_backward(da, caches, *, carry=True):
     return gradients
 
 
-def _lstm_weights(parameters, sizes):
-    """-> Wx, Wh, b of the engine"""
-    arrays = sized_values(parameters, _LSTM_AXES, sizes)
+def _lstm_weights(arrays, sizes):
+    """W and b of all gates -> Wx, Wh, b of the engine"""
     n_a, columns = sizes["n_a"], sizes["n_a + n_x"]
     if sizes.setdefault("n_x", columns - n_a) != columns - n_a:
         raise ValueError(f"W{_GATES[0]} must be (n_a, n_a + n_x) = {(n_a, n_a + sizes['n_x'])}; got {(n_a, columns)}")
@@ -296,7 +289,8 @@ def _gates(gates):
 
 
 def _lstm_gradients(dh, run, dc_n=None):
-    weights = _lstm_weights(run.parameters, {"1": 1})
+    sizes = {"1": 1}
+    weights = _lstm_weights(sized_values(run.parameters, _LSTM_AXES, sizes), sizes)
     cache = run.cache("lstm", functional.lstm_cell(False, "current", "tanh"), weights)
     g = functional.lstm_backward(dh, cache, dc_n=dc_n)
     gradients = {"dx": _as_given(g.dx), "da0": g.dh0.T, "dc0": g.dc0.T}
@@ -413,8 +407,10 @@ def _of_a_step(name, value, step):
 
 def _of_steps(da, steps):
     """-> da (n_a, m, T)"""
-    sizes = dict(zip(("n_a", "m"), np.shape(steps[0][0]), strict=True)) if len(steps) else {}
-    return sized("da", da, ("n_a", "m", "T"), sizes)
+    if not len(steps):
+        return np.asarray(da)
+    n_a, m = np.shape(steps[0][0])
+    return sized("da", da, ("n_a", "m", "T"), {"n_a": n_a, "m": m})
 
 
 def _time_first(array):

@@ -4,6 +4,7 @@ Weights are read on every call; what is laid out anew lives as long as the call 
 """
 
 from contextlib import contextmanager
+from functools import lru_cache
 
 import numpy as np
 
@@ -33,6 +34,10 @@ def real(name, value, letters, shape=None):
     return array
 
 
+#: Kinds of dtypes.
+_REAL = frozenset("biuf")
+
+
 def floats(*arrays):
     """Arrays, where integers become float64; what is wrong with them is for the engine to say."""
     arrays = [np.asarray(array) for array in arrays]
@@ -40,7 +45,7 @@ def floats(*arrays):
 
 
 def sized(name, value, axes, sizes):
-    """An array whose axes have names, each of one length wherever it comes: a view of the caller's.
+    """An array whose axes have names, each of one length wherever it comes.
 
     ``sizes``, lengths by the names of axes, gains those that are new.
 
@@ -55,20 +60,30 @@ def sized(name, value, axes, sizes):
     ValueError: a0 must be (n_a, m) = (5, m); got (4, 10)
     """
     array = np.asarray(value)
-    if array.dtype.kind not in "biuf":
+    if array.dtype.kind not in _REAL:
         raise TypeError(f"{name} must hold real numbers; got dtype {array.dtype}")
-    fits = array.ndim == len(axes)
-    for axis, length in zip(axes, array.shape, strict=False):
-        fits = fits and sizes.get(axis, length) == length
-    if not fits:
+    lengths = _lengths((axes,), (array.shape,), tuple(sizes.items()))
+    if lengths is None:
         wanted = ", ".join(str(sizes.get(axis, axis)) for axis in axes)
         raise ValueError(f"{name} must be ({', '.join(axes)}) = ({wanted}); got {array.shape}")
-    sizes.update(zip(axes, array.shape, strict=True))
-    return array.view()
+    sizes.update(lengths)
+    return array
 
 
-def sized_values(values, axes, sizes, name="parameters"):
-    """:func:`sized` of the values of a dict: ``axes`` are those of each key. -> list of arrays
+@lru_cache(maxsize=1024)  # the checks would take longer than a step of a small model
+def _lengths(axes, shapes, sizes):
+    """Lengths of the named axes of several shapes, and what is known, pairs of name and length; None for a misfit."""
+    lengths = dict(sizes)
+    for names, shape in zip(axes, shapes, strict=True):
+        if len(names) != len(shape) or any(
+            lengths.setdefault(*pair) != pair[1] for pair in zip(names, shape, strict=True)
+        ):
+            return None
+    return lengths
+
+
+def sized_values(parameters, axes, sizes, **others):
+    """:func:`sized` of the values of a dict, and others: ``axes`` are those of each key. -> list of arrays
 
     Examples
     --------
@@ -77,11 +92,17 @@ def sized_values(values, axes, sizes, name="parameters"):
     ...
     KeyError: "parameters must have 'ba' (n_a, 1); its keys are Wax"
     """
-    for key, letters in axes.items():
-        if key not in values:
-            keys = ", ".join(map(str, values))
-            raise KeyError(f"{name} must have {key!r} ({', '.join(letters)}); its keys are {keys}")
-    return [sized(key, values[key], letters, sizes) for key, letters in axes.items()]
+    try:
+        arrays = [np.asarray(others[key] if key in others else parameters[key]) for key in axes]
+    except KeyError as error:
+        (key,), keys = error.args, ", ".join(map(str, parameters))
+        raise KeyError(f"parameters must have {key!r} ({', '.join(axes[key])}); its keys are {keys}") from None
+    lengths = _lengths(tuple(axes.values()), tuple(array.shape for array in arrays), tuple(sizes.items()))
+    if lengths is None or not {array.dtype.kind for array in arrays} <= _REAL:
+        for key, array in zip(axes, arrays, strict=True):
+            sized(key, array, axes[key], sizes)  # says what is wrong
+    sizes.update(lengths)
+    return arrays
 
 
 def cotangent(name, value, letters, shape):

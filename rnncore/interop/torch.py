@@ -8,7 +8,7 @@ from PyTorch's generator.
 
 What the engine does not compute goes to torch.nn's own forward pass: tensors on other devices, of other dtypes or of
 subclasses; under autocast, in ``torch.compile``, in tracers and modes that follow every operation, with forward-mode
-derivatives; and what takes longer to set up than to compute, a single step of an RNN or, with gradients, of a GRU.
+derivatives; and what takes longer to set up than to compute: up to 8 tokens of an RNN, 3 of a GRU, as in single steps.
 What differs:
 
 * ``proj_size`` of an LSTM is a ValueError; so is a wrong shape or dtype, of a parameter too.
@@ -275,6 +275,9 @@ def _run(cell, options, rows, directions, x, states, weights):
 
 _PLAIN = torch.Tensor, torch.nn.Parameter
 
+#: So many take the engine longer to set up than torch.nn to compute (H = 128 .. 1024).
+_FEW_TOKENS = {"RNN_TANH": 8, "RNN_RELU": 8, "GRU": 3, "LSTM": 0}
+
 
 def _is_observed():
     """Whether somebody follows what is computed operation by operation: a tracer, a mode, a forward-mode derivative."""
@@ -292,7 +295,7 @@ class _Recurrent:
     def forward(self, input, hx=None):
         """input (T, N, D), with ``batch_first`` (N, T, D), (T, D), or a PackedSequence -> output, states, as there."""
         x, batch_sizes, order, back = input if isinstance(input, PackedSequence) else (input, None, None, None)
-        if (batch_sizes is None and self._is_small_step(x)) or not self._is_for_the_engine(x):
+        if (batch_sizes is None and self._has_few_tokens(x)) or not self._is_for_the_engine(x):
             return super().forward(input, hx)
         states = self._states(hx)
         weights = [[self._weight(name) for name in names] for names in self._all_weights]
@@ -342,11 +345,9 @@ class _Recurrent:
             and not (torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling() or _is_observed())
         )
 
-    def _is_small_step(self, x):
-        """Whether PyTorch has less to set up than to gain: a step of an RNN, one of a GRU in training."""
-        if self.mode == "LSTM" or x.dim() != 3 or x.size(1 if self.batch_first else 0) != 1:
-            return False
-        return self.mode != "GRU" or torch.is_grad_enabled()
+    def _has_few_tokens(self, x):
+        """Whether torch.nn, which sets up less, is done sooner."""
+        return x.dim() == 3 and x.size(0) * x.size(1) <= _FEW_TOKENS[self.mode]
 
     def _states(self, hx):
         """-> list of the tensors in hx"""
@@ -381,15 +382,18 @@ class _Recurrent:
         for name, state in zip(("h_0", "c_0"), states, strict=False):
             if state.shape != wanted:
                 raise ValueError(f"{name} must be {letters} = {wanted}; got {tuple(state.shape)}")
-            if state.dtype is not x.dtype or state.device != x.device or state.layout is not torch.strided:
+            if state.dtype is not x.dtype or not state.is_cpu or state.layout is not torch.strided:
                 raise ValueError(f"{name} must be {_kind_of(x)}, as the input; got {_kind_of(state)}")
         GH = {"LSTM": 4, "GRU": 3}.get(self.mode, 1) * H
-        for k, (names, tensors) in enumerate(zip(self._all_weights, weights, strict=True)):
-            columns = D if k < directions else H * directions
-            for name, tensor, shape in zip(names, tensors, ((GH, columns), (GH, H), (GH,), (GH,)), strict=False):
-                if not isinstance(tensor, torch.Tensor) or tensor.shape != shape:
-                    raise ValueError(f"{name} must be {shape}; got {tuple(getattr(tensor, 'shape', ('None',)))}")
-                if tensor.dtype is not x.dtype or tensor.device != x.device or tensor.layout is not torch.strided:
+        dtype, strided = x.dtype, torch.strided
+        for k, tensors in enumerate(weights):
+            shapes = (GH, D if k < directions else H * directions), (GH, H), (GH,), (GH,)
+            for position, (tensor, shape) in enumerate(zip(tensors, shapes, strict=False)):
+                if tensor is None or tensor.shape != shape:
+                    got = None if tensor is None else tuple(tensor.shape)
+                    raise ValueError(f"{self._all_weights[k][position]} must be {shape}; got {got}")
+                if tensor.dtype is not dtype or not tensor.is_cpu or tensor.layout is not strided:
+                    name = self._all_weights[k][position]
                     raise ValueError(f"input must be {_kind_of(tensor)}, as {name}; got {_kind_of(x)}")
 
 
