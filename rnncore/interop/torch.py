@@ -8,8 +8,8 @@ from PyTorch's generator.
 
 What the engine does not compute goes to torch.nn's own forward pass: tensors on other devices, of other dtypes or of
 subclasses; under autocast, in ``torch.compile``, in tracers and modes that follow every operation, with forward-mode
-derivatives; and what takes longer to set up than to compute: up to 8 tokens of an RNN, 3 of a GRU, as in single steps.
-What differs:
+derivatives; and what takes longer to set up than to compute: up to 8 tokens of an RNN, 3 of a GRU, and 1 of an LSTM in
+float64, as in single steps. What differs:
 
 * ``proj_size`` of an LSTM is a ValueError; so is a wrong shape or dtype, of a parameter too.
 * Gradients of gradients (``create_graph``) are an error, as are the transforms of ``torch.func``.
@@ -17,7 +17,9 @@ What differs:
   biases may.
 * A sequence of no steps gives a result, that of no steps.
 * Tensors that were an input or a parameter cannot be resized in place any more (``resize_``): NumPy has seen them.
-* The number of threads is rnncore's (:func:`rnncore.set_num_threads`), not ``torch.set_num_threads``.
+* The number of threads is rnncore's (:func:`rnncore.set_num_threads`), not ``torch.set_num_threads``. After its parallel
+  operations PyTorch's threads go on spinning for a while; where there are no cores to spare, ``OMP_WAIT_POLICY=passive``
+  in the environment leaves them to the engine.
 """
 
 import numpy as np
@@ -275,9 +277,6 @@ def _run(cell, options, rows, directions, x, states, weights):
 
 _PLAIN = torch.Tensor, torch.nn.Parameter
 
-#: So many take the engine longer to set up than torch.nn to compute (H = 128 .. 1024).
-_FEW_TOKENS = {"RNN_TANH": 8, "RNN_RELU": 8, "GRU": 3, "LSTM": 0}
-
 
 def _is_observed():
     """Whether somebody follows what is computed operation by operation: a tracer, a mode, a forward-mode derivative."""
@@ -287,6 +286,9 @@ def _is_observed():
 class _Recurrent:
     """What the three modules share: a forward pass on the engine, before torch.nn's in the order of bases."""
 
+    #: So many take the engine longer to set up than torch.nn to compute (H = 128 .. 1024), by dtype.
+    _few_tokens: dict
+
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         if self.proj_size:
@@ -294,8 +296,11 @@ class _Recurrent:
 
     def forward(self, input, hx=None):
         """input (T, N, D), with ``batch_first`` (N, T, D), (T, D), or a PackedSequence -> output, states, as there."""
+        is_batch = type(input) is torch.Tensor and input.dim() == 3
+        if is_batch and input.size(0) * input.size(1) <= self._few_tokens.get(input.dtype, 0):
+            return super().forward(input, hx)
         x, batch_sizes, order, back = input if isinstance(input, PackedSequence) else (input, None, None, None)
-        if (batch_sizes is None and self._has_few_tokens(x)) or not self._is_for_the_engine(x):
+        if not self._is_for_the_engine(x):
             return super().forward(input, hx)
         states = self._states(hx)
         weights = [[self._weight(name) for name in names] for names in self._all_weights]
@@ -344,10 +349,6 @@ class _Recurrent:
             and x.layout is torch.strided
             and not (torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling() or _is_observed())
         )
-
-    def _has_few_tokens(self, x):
-        """Whether torch.nn, which sets up less, is done sooner."""
-        return x.dim() == 3 and x.size(0) * x.size(1) <= _FEW_TOKENS[self.mode]
 
     def _states(self, hx):
         """-> list of the tensors in hx"""
@@ -413,6 +414,8 @@ class RNN(_Recurrent, torch.nn.RNN):
     (torch.Size([7, 2, 5]), torch.Size([5, 5]))
     """
 
+    _few_tokens = {torch.float32: 8, torch.float64: 8}
+
 
 class GRU(_Recurrent, torch.nn.GRU):
     """:class:`torch.nn.GRU`, on rnncore's engine.
@@ -424,6 +427,8 @@ class GRU(_Recurrent, torch.nn.GRU):
     >>> y.shape, h_n.shape
     (torch.Size([2, 7, 10]), torch.Size([4, 2, 5]))
     """
+
+    _few_tokens = {torch.float32: 3, torch.float64: 3}
 
 
 class LSTM(_Recurrent, torch.nn.LSTM):
@@ -437,6 +442,8 @@ class LSTM(_Recurrent, torch.nn.LSTM):
     >>> y.data.shape, c_n.shape
     (torch.Size([11, 5]), torch.Size([1, 2, 5]))
     """
+
+    _few_tokens = {torch.float64: 1}
 
 
 def replace(model):
