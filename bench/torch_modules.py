@@ -10,6 +10,7 @@ they are timed.
 
 import argparse
 import datetime
+import statistics
 
 import numpy as np
 import torch
@@ -95,9 +96,22 @@ def packed_row(kind, shape, seconds):
 
 
 def table(head, rows):
+    """-> the rows, printed as they come"""
     print(f"| {' | '.join(head)} |\n{'|---' * len(head)}|", flush=True)
+    done = []
     for columns in rows:
         print(f"| {' | '.join(columns)} |", flush=True)
+        done.append(columns)
+    print()
+    return done
+
+
+def summary(rows):
+    """Geometric mean and worst of the ratios of each kind, in inference and in training."""
+    for kind in dict.fromkeys(row[0] for row in rows):
+        ratios = [[float(row[column]) for row in rows if row[0] == kind] for column in (4, 7)]
+        figures = (f"{statistics.geometric_mean(of_one):.2f}, {min(of_one):.2f}" for of_one in ratios)
+        print(f"{kind}: geometric mean and worst of inference {', of training '.join(figures)}")
     print()
 
 
@@ -113,7 +127,7 @@ def main():
     kinds = ("LSTM", "GRU", "RNN")
     for dtype in arguments.dtype:
         timed = ("inference: torch.nn", "rnncore", "ratio", "training: torch.nn", "rnncore", "ratio")
-        table(
+        rows = table(
             (dtype, "T N D H", *timed),
             (
                 (kind, " ".join(map(str, shape)), *row(kind, shape, dtype, arguments.seconds))
@@ -121,6 +135,7 @@ def main():
                 for shape in SHAPES
             ),
         )
+        summary(rows)
     table(
         (
             "PackedSequence",

@@ -17,9 +17,9 @@ float64, as in single steps. What differs:
   biases may.
 * A sequence of no steps gives a result, that of no steps.
 * Tensors that were an input or a parameter cannot be resized in place any more (``resize_``): NumPy has seen them.
-* The number of threads is rnncore's (:func:`rnncore.set_num_threads`), not ``torch.set_num_threads``. After its parallel
-  operations PyTorch's threads go on spinning for a while; where there are no cores to spare, ``OMP_WAIT_POLICY=passive``
-  in the environment leaves them to the engine.
+* The number of threads is rnncore's (:func:`rnncore.set_num_threads`), not ``torch.set_num_threads``. PyTorch's threads
+  go on spinning for a while after its parallel operations; where there are no cores to spare, the environment variable
+  ``OMP_WAIT_POLICY=passive`` leaves them to the engine.
 """
 
 import numpy as np
