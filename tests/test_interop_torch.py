@@ -392,8 +392,8 @@ def test_errors_name_the_argument_and_both_shapes():
     _, lstm = pair("LSTM", batch_first=True)
     x, h = torch.randn(T, N, D).double(), torch.zeros(1, N, H).double()
     first = x.transpose(0, 1)
-    axes = r"input must be \(T, N, D\) or \(T, D\) with D = input_size = 3; got "
-    axes_first = r"input must be \(N, T, D\) or \(T, D\) with D = input_size = 3; got "
+    axes = r"input must be \(T, N, D\) or \(T, D\), T > 0, with D = input_size = 3; got "
+    axes_first = r"input must be \(N, T, D\) or \(T, D\), T > 0, with D = input_size = 3; got "
     lstm_states = r"hx must be a tuple \(h_0, c_0\) of tensors; got "
     for module, arguments, error, message in [
         (gru, (torch.randn(T, N, D + 1).double(),), ValueError, axes + r"\(6, 5, 4\)"),
@@ -401,6 +401,8 @@ def test_errors_name_the_argument_and_both_shapes():
         (gru, (torch.randn(5, D + 1).double(),), ValueError, axes + r"\(5, 4\)"),
         (lstm, (torch.randn(D).double(),), ValueError, axes_first + r"\(3,\)"),
         (gru, (torch.randn(()).double(),), ValueError, axes + r"\(\)"),
+        (gru, (x[:0, 0],), ValueError, axes + r"\(0, 3\)"),
+        (pair("LSTM", "float32")[1], (torch.zeros(0, N, D),), ValueError, axes + r"\(0, 5, 3\)"),
         (gru, (x, h), ValueError, r"h_0 must be \(num_layers \* directions, N, H\) = \(2, 5, 4\); got \(1, 5, 4\)"),
         (gru, (x[:, 0], h), ValueError, r"h_0 must be \(num_layers \* directions, H\) = \(2, 4\); got \(1, 5, 4\)"),
         (lstm, (first, (h, h[..., :1])), ValueError, r"c_0 must be .* = \(1, 5, 4\); got \(1, 5, 1\)"),

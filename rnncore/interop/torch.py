@@ -15,7 +15,6 @@ float64, as in single steps. What differs:
 * Gradients of gradients (``create_graph``) are an error, as are the transforms of ``torch.func``.
 * The input and the weights may not be changed in place between forward and backward, whichever gradients are wanted;
   biases may.
-* A sequence of no steps gives a result, that of no steps.
 * Tensors that were an input or a parameter cannot be resized in place any more (``resize_``): NumPy has seen them.
 * The number of threads is rnncore's (:func:`rnncore.set_num_threads`), not ``torch.set_num_threads``. PyTorch's threads
   go on spinning for a while after its parallel operations; where there are no cores to spare, the environment variable
@@ -364,20 +363,16 @@ class _Recurrent:
     def _check(self, x, states, weights, batch_sizes):
         """ValueError if a shape, dtype or device is not what the module's settings and its input say."""
         D, H, directions = self.input_size, self.hidden_size, 2 if self.bidirectional else 1
-        axes = (
-            "(L, D)"
-            if batch_sizes is not None
-            else "(N, T, D) or (T, D)"
-            if self.batch_first
-            else "(T, N, D) or (T, D)"
-        )
-        if x.dim() not in ((2, 3) if batch_sizes is None else (2,)) or x.shape[-1] != D:
+        is_packed, time = batch_sizes is not None, int(self.batch_first and x.dim() == 3)
+        if x.dim() not in ((2,) if is_packed else (2, 3)) or x.shape[-1] != D or x.shape[time] == 0:
+            axes = "(N, T, D) or (T, D)" if self.batch_first else "(T, N, D) or (T, D)"
+            axes = "(L, D)" if is_packed else f"{axes}, T > 0,"
             raise ValueError(f"input must be {axes} with D = input_size = {D}; got {tuple(x.shape)}")
         letters, wanted = "(num_layers * directions, N, H)", (self.num_layers * directions, H)
-        if batch_sizes is not None:
+        if is_packed:
             wanted = wanted[0], int(batch_sizes[0]), H
         elif x.dim() == 3:
-            wanted = wanted[0], x.shape[0 if self.batch_first else 1], H
+            wanted = wanted[0], x.shape[1 - time], H
         else:
             letters = "(num_layers * directions, H)"
         for name, state in zip(("h_0", "c_0"), states, strict=False):
