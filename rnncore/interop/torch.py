@@ -296,7 +296,7 @@ class _Recurrent:
     def forward(self, input, hx=None):
         """input (T, N, D), with ``batch_first`` (N, T, D), (T, D), or a PackedSequence -> output, states, as there."""
         is_batch = type(input) is torch.Tensor and input.dim() == 3
-        if is_batch and input.size(0) * input.size(1) <= self._few_tokens.get(input.dtype, 0):
+        if is_batch and 0 < input.size(0) * input.size(1) <= self._few_tokens.get(input.dtype, 0):
             return super().forward(input, hx)
         x, batch_sizes, order, back = input if isinstance(input, PackedSequence) else (input, None, None, None)
         if not self._is_for_the_engine(x):
