@@ -918,7 +918,7 @@ def time_first(array):
     dtype = array.dtype.newbyteorder("=")
     if not _is_dense(array, dtype):
         return np.array(array.transpose(2, 1, 0), dtype, order="C")
-    result = np.empty(array.shape[::-1], dtype)
+    result = _empty(array.shape[::-1], dtype)
     _engine.time_first(array, result)
     return result
 
