@@ -786,7 +786,7 @@ def test_layer_in_onnx_runtime(name, num_layers, bidirectional, batch_first):
 
 def test_lengths_of_time_and_batch_are_dynamic():
     layer = make_layer("lstm", num_layers=2, bidirectional=True)
-    model = to_onnx(layer, with_state=False)
+    model = to_onnx(layer)
     for shape in ((1, 1, D), (9, 4, D)):
         x = np.random.default_rng(0).normal(size=shape).astype("float32")
         assert_near(runtime(model, {"X": x}), flat(*layer(x)), "float32")

@@ -193,7 +193,7 @@ _LISTS = {
 }
 
 
-def to_onnx(layer, *, opset=17, name="rnncore", with_state=True, with_lengths=False):
+def to_onnx(layer, *, opset=17, name="rnncore", with_state=False, with_lengths=False):
     """A model that computes what a layer, or an operator, does in inference.
 
     Inputs and outputs, with dynamic T and N:
@@ -221,7 +221,7 @@ def to_onnx(layer, *, opset=17, name="rnncore", with_state=True, with_lengths=Fa
         Version of the operator set, 14 or later; the version of the format is the oldest that has it.
     name : str, default "rnncore"
         Of the graph.
-    with_state : bool, default True
+    with_state : bool, default False
         Whether initial states are inputs; otherwise they are zeros.
     with_lengths : bool, default False
         Whether ``sequence_lens`` is an input; otherwise all steps are valid.
@@ -241,7 +241,7 @@ def to_onnx(layer, *, opset=17, name="rnncore", with_state=True, with_lengths=Fa
 
     Examples
     --------
-    >>> model = to_onnx(layers.LSTM(3, 5, num_layers=2, batch_first=True, seed=0), with_state=False)
+    >>> model = to_onnx(layers.LSTM(3, 5, num_layers=2, batch_first=True, seed=0))
     >>> [node.op_type for node in model.graph.node]  # doctest: +NORMALIZE_WHITESPACE
     ['Transpose', 'LSTM', 'Transpose', 'Reshape', 'LSTM', 'Transpose', 'Reshape', 'Concat', 'Concat']
     >>> [output.name for output in model.graph.output]
