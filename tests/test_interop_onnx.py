@@ -796,7 +796,7 @@ def test_lengths_of_time_and_batch_are_dynamic():
 def test_opsets(opset):
     layer = make_layer("gru-reset_after-old", num_layers=2, batch_first=True)
     x, state, feeds = feed_layer(layer)
-    model = to_onnx(layer, opset=opset, name="voice")
+    model = to_onnx(layer, with_state=True, opset=opset, name="voice")
     onnx.checker.check_model(model, full_check=True)
     assert model.opset_import[0].version == opset
     assert (model.graph.name, model.producer_name) == ("voice", "rnncore")

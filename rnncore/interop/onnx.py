@@ -93,7 +93,10 @@ def from_onnx(source, name=None, *, weights=None):
     if len(chosen) != 1:
         names = ", ".join(repr(_label(node)) for node in graph.recurrent)
         if name is None:
-            raise ValueError(f"the graph has {len(chosen)} recurrent nodes, name must say which: {names}")
+            count = len(chosen)
+            raise ValueError(
+                f"the graph has {count} recurrent nodes, name must say which (operators gives all): {names}"
+            )
         raise ValueError(f"name must be that of one recurrent node of {names}; got {name!r}, which {len(chosen)} have")
     return graph.operator(chosen[0])
 
