@@ -340,3 +340,9 @@ def test_a_language_model_learns(kind, tied):
         for layer in layers:
             xs = layer.forward(xs)
     assert xs.shape == (1, 1, V)
+
+
+def test_models_of_the_book_find_numpy_in_the_import():
+    names = {}
+    exec("from rnncore.compat.dlfs2 import *", names)
+    assert names["np"] is np

@@ -42,6 +42,7 @@ __all__ = [
     "TimeLSTM",
     "TimeRNN",
     "TimeSoftmaxWithLoss",
+    "np",  # the book's models have it from this import
 ]
 
 
