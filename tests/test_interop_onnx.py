@@ -595,7 +595,9 @@ def test_one_of_several_nodes(tmp_path):
     assert [(op.op_type, op.name) for op in operators(model)] == [("GRU", "lower"), ("RNN", "r")]
     assert from_onnx(model, "lower").op_type == "GRU"
     assert from_onnx(model, name="r").op_type == "RNN"
-    with pytest.raises(ValueError, match="the graph has 2 recurrent nodes, name must say which .operators gives all.: 'lower', 'r'"):
+    with pytest.raises(
+        ValueError, match="the graph has 2 recurrent nodes, name must say which .operators gives all.: 'lower', 'r'"
+    ):
         from_onnx(model)
     with pytest.raises(
         ValueError, match="name must be that of one recurrent node of 'lower', 'r'; got 'g', which 0 have"
