@@ -315,20 +315,21 @@ class Cache:
         x (T, N, D), h, c (T, N, H), gates (T, N, G*H), h0, c0 (N, H), those that the cell has. ValueError if one is
         missing or shapes do not go together.
         """
-        needed = {"h": h, "h0": h0} | ({} if kind == "rnn" else {"gates": gates})
-        needed |= {"c": c, "c0": c0} if kind == "lstm" else {}
-        for name, array in needed.items():
-            if array is None:
-                raise ValueError(f"{name} must be there for the cache of {kind}_forward; got None")
+        needed = {"rnn": (h, h0), "gru": (h, h0, gates), "lstm": (h, h0, gates, c, c0)}[kind]
+        if any(array is None for array in needed):
+            name = next(
+                name for name, array in zip(("h", "h0", "gates", "c", "c0"), needed, strict=False) if array is None
+            )
+            raise ValueError(f"{name} must be there for the cache of {kind}_forward; got None")
         G, (T, N, D), (Wx, Wh, b), dtype = cell[1], x.shape, weights, x.dtype
         if not _engine.fits(G, x, Wx, Wh, b, h0, c0, None, None):
             arrays, dtype, _ = _clean(G, N, x, Wx, Wh, b, h0, c0, None, None)
             Wx, Wh, b = _dense_weights(*(arrays[name] for name in ("Wx", "Wh", "b")), None, dtype)
             x, h0, c0 = (None if a is None else _dense(a, dtype) for a in (x, h0, c0))
         H = len(Wh)
-        for name, array, letters, columns in (("h", h, "H", H), ("gates", gates, f"{G}H", G * H), ("c", c, "H", H)):
-            if array is not None:
-                _check_shape(name, array, f"(T, N, {letters})", (T, N, columns))
+        for name, array, blocks in (("h", h, 1), ("gates", gates, G), ("c", c, 1)):
+            if array is not None and array.shape != (T, N, blocks * H):
+                _check_shape(name, array, f"(T, N, {blocks}H)" if blocks > 1 else "(T, N, H)", (T, N, blocks * H))
         gates, c, h = (None if a is None else _dense(a, dtype).reshape(T * N, a.shape[2]) for a in (gates, c, h))
         weights, kept = (Wx, Wh, b, None, None), (x, h0, c0, gates, c, None, h)
         return cls(kind, cell, (T, N, D, H), dtype, None, None, False, None, None, weights, [(0, T)], kept)
@@ -915,10 +916,9 @@ def _add(dW, db, gradients):
 
 def time_first(array):
     """(n, m, T) -> (T, m, n), C-contiguous, in the array's dtype, float32 or float64."""
-    dtype = array.dtype.newbyteorder("=")
-    if not _is_dense(array, dtype):
-        return np.array(array.transpose(2, 1, 0), dtype, order="C")
-    result = _empty(array.shape[::-1], dtype)
+    if not _is_dense(array, array.dtype) or not array.dtype.isnative:
+        return np.array(array.transpose(2, 1, 0), array.dtype.newbyteorder("="), order="C")
+    result = _empty(array.shape[::-1], array.dtype)
     _engine.time_first(array, result)
     return result
 

@@ -433,7 +433,7 @@ def _predict(W, b, h):
     T, m, n_a = h.shape
     y = np.asarray(W, np.float64) @ h.reshape(T * m, n_a).T
     y += np.asarray(b)
-    y -= y.max(axis=0)
+    y -= np.maximum.reduce(y)
     np.exp(y, out=y)
-    y /= y.sum(axis=0)
+    y /= np.add.reduce(y)
     return y.reshape(len(y), T, m).transpose(0, 2, 1)
