@@ -1266,8 +1266,8 @@ cdef int run_pair(Pair *pair) except -1:
 def forward(*calls):
     """One call, or two side by side: tuples (cell, batch, weights, x, ids, h0, c0, gates, c, m, h, h_n, c_n).
 
-    cell is (kind, G, activation, variant, update, places), batch (T, N, rows, offset, resets, reverse), weights (Wx, Wh, b,
-    bhn, peephole); the rest as in Call. All arrays are dense and of one dtype, Wx, Wh, dWx and dWh in C or in Fortran
+    cell is (kind, G, activation, variant, update, places), batch (T, N, rows, offset, resets, reverse), weights (Wx, Wh,
+    b, bhn, peephole); the rest as in Call. All arrays are dense and of one dtype, Wx, Wh, dWx and dWh in C or in Fortran
     order, Wx in C order if there are ids; T, N, H > 0 and there is a token.
     """
     cdef Pair pair

@@ -1,9 +1,9 @@
 /* One time step of each cell, forward above backward. Shapes and aliasing: kernels.h.
  *
  * The pointers stand at the first of the `units` hidden units to do; H stays the distance between gate blocks, and gate
- * k of the order in which the equations name them is block places[k]. Every loop over the units is a function of its own whose pointers are `restrict` parameters: compilers drop
- * restrict on local pointers, and the loop with it its vectors. Options are constant arguments of an always-inlined
- * body, so that no option puts a branch into a loop. */
+ * k of the order in which the equations name them is block places[k]. Every loop over the units is a function of its
+ * own whose pointers are `restrict` parameters: compilers drop restrict on local pointers, and the loop with it its
+ * vectors. Options are constant arguments of an always-inlined body, so that no option puts a branch into a loop. */
 
 /* ---- RNN: h = act(a) ------------------------------------------------------------------------------------------ */
 

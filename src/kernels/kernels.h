@@ -3,7 +3,7 @@
  * One table per element type and instruction set; a `void *` points to that element type ("real"). Matrices are
  * row-major; ld* are the distances between rows, negative to go from the last to the first. n is the number of rows
  * (sequences) of one time step, H the hidden size, G the number of gate blocks; a gates array is (n, G H), blocks side
- * by side. Of LSTM i f g o, GRU r z n, simplified GRU z n, gate k is block places[k]; the candidate n is the last block.
+ * by side. Of LSTM i f g o, GRU r z n, simplified GRU z n, gate k is block places[k]; the candidate n is the last one.
  * No two pointers overlap unless it says so. Nothing is checked here and nothing is allocated.
  */
 #ifndef RNNCORE_KERNELS_H
@@ -45,7 +45,7 @@ typedef struct kernel_table {
     /* C (m, M) = from + A (m, K) B (K, M), B as packed by `pack`: for factors used at many steps */
     void (*multiply_packed)(ptrdiff_t m, ptrdiff_t K, ptrdiff_t M, const void *A, ptrdiff_t lda, const void *packed,
                             const void *from, ptrdiff_t ldfrom, void *C, ptrdiff_t ldc);
-    /* C (m, M) = from + A (m, K) B (K, M), B as it lies, with strides as for `pack`: for calls too small to pay for that */
+    /* C (m, M) = from + A (m, K) B (K, M), B as it lies, with strides as for `pack`: where packing does not pay */
     void (*multiply)(ptrdiff_t m, ptrdiff_t K, ptrdiff_t M, const void *A, ptrdiff_t lda, const void *B,
                      ptrdiff_t row_stride, ptrdiff_t column_stride, const void *from, ptrdiff_t ldfrom, void *C,
                      ptrdiff_t ldc);
