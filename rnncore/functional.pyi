@@ -1,5 +1,5 @@
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -9,8 +9,30 @@ from .reference import GRUGradients, LSTMGradients, RNNGradients
 Array = NDArray[Any]
 Cell = tuple[int, int, int, int, int, tuple[int, ...]]
 
+class PackedTokens(NamedTuple):
+    tokens: Array
+    rows: Array
+
 class Cache:
     kind: str
+    hidden_size: int
+    @classmethod
+    def of(
+        cls,
+        kind: str,
+        cell: Cell,
+        weights: tuple[Array, Array, Array],
+        x: Array,
+        h: Array,
+        h0: Array,
+        gates: Array | None = None,
+        c: Array | None = None,
+        c0: Array | None = None,
+    ) -> Cache: ...
+    def with_weights(self, Wx: Array, Wh: Array, b: Array) -> Cache: ...
+    def give(self) -> dict[str, Array]: ...
+    def let_go(self) -> tuple[Array | None, ...]: ...
+    def held(self, Wx: Array, Wh: Array, kept: tuple[Array | None, ...]) -> Cache: ...
     @property
     def h(self) -> Array | None: ...
     @property
@@ -93,6 +115,7 @@ def side_by_side(
     into: list[dict[str, Array]] | None = None,
     needs_dx: bool = True,
 ) -> list[Any]: ...
+def time_first(array: Array) -> Array: ...
 def checkpoint_segments(checkpoint: Literal[True] | int, steps: int) -> int: ...
 def scatter_add(ids: Array, rows: Array, table: Array) -> None: ...
 def softmax_cross_entropy_rows(logits: Array, targets: Array, weights: Array) -> Array: ...

@@ -103,6 +103,23 @@ def test_both_shapes_are_told(rng):
         min_char_rnn.LSTM.backward(np.swapaxes(Hout, 0, 1), cache)
 
 
+@pytest.mark.parametrize(("shapes", "wrong"), [(RNN, "Waa"), (LSTM, "Wf")])
+def test_parameters_that_change_before_the_backward_pass(rng, shapes, wrong):
+    forward, backward = (
+        (coursera.rnn_forward, coursera.rnn_backward)
+        if shapes is RNN
+        else (coursera.lstm_forward, coursera.lstm_backward)
+    )
+    parameters = draw(rng, shapes)
+    a, *_, caches = forward(rng.normal(size=(3, 4, 7)), np.zeros((5, 4)), parameters)
+    parameters[wrong] = parameters[wrong][:, :-1]
+    with pytest.raises(ValueError, match=rf"^{wrong} must be \(n_a, .*\) = \(5, \d\); got \(5, \d\)"):
+        backward(a, caches)
+    del parameters[wrong]
+    with pytest.raises(KeyError, match=f"parameters must have '{wrong}'"):
+        backward(a, caches)
+
+
 def test_numbers_for_gradients(rng):
     *_, cache = coursera.lstm_cell_forward(rng.normal(size=(3, 4)), *np.zeros((2, 5, 4)), draw(rng, LSTM))
     da = rng.normal(size=(5, 4))

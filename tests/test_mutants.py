@@ -31,7 +31,7 @@ MUTANTS = {
         "GATES(dgates));",
         "dgates, dgates + H, dgates + 2 * H, dgates + 3 * H);",
     ),
-    "weights by columns: the first units of a part": (
+    "weights by columns: the last column of a gradient forgotten": (
         "src/_engine.pyx",
         "swapped.adds, swapped.m, swapped.M = p.adds, p.M, p.m",
         "swapped.adds, swapped.m, swapped.M = p.adds, p.M - 1, p.m",

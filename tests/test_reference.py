@@ -649,6 +649,12 @@ def test_unknown_option(rng, cell, argument, choices, wrong):
         assert word in str(caught.value)
 
 
+@pytest.mark.parametrize("wrong", ["ifg", "iifgo", "IFGO", "", None, ["i", "f", "g", "o"]])
+def test_unknown_gate_order_of_an_lstm(rng, wrong):
+    with pytest.raises(ValueError, match="gate_order must be the letters i f g o in some order; got "):
+        forward("lstm", **make_arguments(rng, "lstm", {}), gate_order=wrong)
+
+
 @pytest.mark.parametrize("form", ["reset_before", "simplified"])
 def test_bhn_needs_reset_after(rng, form):
     arguments = make_arguments(rng, "gru", {"form": form})

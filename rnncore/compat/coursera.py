@@ -70,7 +70,7 @@ def rnn_cell_forward(xt, a_prev, parameters):
     yt_pred : ndarray (n_y, m)
     cache : tuple (a_next, a_prev, xt, parameters)
     """
-    x, *weights, Wya, by, a = sized_values(parameters, _RNN_CELL_AXES, {"1": 1}, xt=xt, a_prev=a_prev)
+    x, *weights, Wya, by, a = sized_values(parameters, _RNN_CELL_AXES, xt=xt, a_prev=a_prev)
     h, _, _ = functional.rnn_forward(rows(x)[None], *_rnn_weights(*weights), rows(a), training=False)
     a_next = h[0].T
     return a_next, _predict(Wya, by, h)[:, :, 0], (a_next, a_prev, xt, parameters)
@@ -103,7 +103,7 @@ def rnn_forward(x, a0, parameters):
     >>> sorted(gradients), gradients["dx"].shape
     (['dWaa', 'dWax', 'da0', 'dba', 'dx'], (3, 10, 4))
     """
-    given, *weights, Wya, by, h0 = sized_values(parameters, _RNN_FORWARD_AXES, {"1": 1}, x=x, a0=a0)
+    given, *weights, Wya, by, h0 = sized_values(parameters, _RNN_FORWARD_AXES, x=x, a0=a0)
     given = given.view()  # the caller may give its own array another shape
     h, _, cache = functional.rnn_forward(_time_first(given), *_rnn_weights(*weights), rows(h0))
     kept = cache.give()["h"]
@@ -149,7 +149,7 @@ def _rnn_weights(Wax, Waa, ba):
 
 
 def _rnn_gradients(dh, run):
-    weights = _rnn_weights(*(run.parameters[key] for key in _RNN_AXES))
+    weights = _rnn_weights(*sized_values(run.parameters, _RNN_AXES))
     g = functional.rnn_backward(dh, run.cache("rnn", functional.rnn_cell("tanh"), weights))
     dWax, dWaa, dba = g.dWx.T, g.dWh.T, g.db[:, None]
     return {"dx": _as_given(g.dx), "da0": g.dh0.T, "dWax": dWax, "dWaa": dWaa, "dba": dba}
@@ -174,7 +174,7 @@ def lstm_cell_forward(xt, a_prev, c_prev, parameters):
     yt_pred : ndarray (n_y, m)
     cache : tuple (a_next, c_next, a_prev, c_prev, ft, it, cct, ot, xt, parameters)
     """
-    sizes = {"1": 1}
+    sizes = {}
     arrays = sized_values(parameters, _LSTM_CELL_AXES, sizes, xt=xt, a_prev=a_prev, c_prev=c_prev)
     x, *weights, Wy, by, h0, c0 = arrays
     h, _, cache = functional.lstm_forward(rows(x)[None], *_lstm_weights(weights, sizes), rows(h0), rows(c0))
@@ -213,7 +213,7 @@ def lstm_forward(x, a0, parameters):
     >>> lstm_backward(np.ones((5, 10, 4)), caches)["dx"].shape
     (3, 10, 4)
     """
-    sizes = {"1": 1}
+    sizes = {}
     given, *weights, Wy, by, h0 = sized_values(parameters, _LSTM_FORWARD_AXES, sizes, x=x, a0=a0)
     given = given.view()  # the caller may give its own array another shape
     h, _, cache = functional.lstm_forward(_time_first(given), *_lstm_weights(weights, sizes), rows(h0))
@@ -289,7 +289,7 @@ def _gates(gates):
 
 
 def _lstm_gradients(dh, run, dc_n=None):
-    sizes = {"1": 1}
+    sizes = {}
     weights = _lstm_weights(sized_values(run.parameters, _LSTM_AXES, sizes), sizes)
     cache = run.cache("lstm", functional.lstm_cell(False, "current", "tanh"), weights)
     g = functional.lstm_backward(dh, cache, dc_n=dc_n)

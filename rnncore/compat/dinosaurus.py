@@ -280,7 +280,7 @@ def model(data, ix_to_char, char_to_ix, num_iterations=35000, n_a=50, dino_names
 
 def _sized(parameters, name, state):
     """-> Wax, Waa, Wya, b, by and the state (n_a, 1), their shapes checked"""
-    sizes = {"1": 1}
+    sizes = {}
     return *sized_values(parameters, _AXES, sizes), sized(name, state, ("n_a", "1"), sizes)
 
 

@@ -52,8 +52,8 @@ def sized(name, value, axes, sizes):
     Examples
     --------
     >>> sizes = {}
-    >>> sized("Wax", np.zeros((5, 3)), ("n_a", "n_x"), sizes).shape, sizes
-    ((5, 3), {'n_a': 5, 'n_x': 3})
+    >>> sized("Wax", np.zeros((5, 3)), ("n_a", "n_x"), sizes).shape, sizes["n_a"], sizes["n_x"]
+    ((5, 3), 5, 3)
     >>> sized("a0", np.zeros((4, 10)), ("n_a", "m"), sizes)
     Traceback (most recent call last):
     ...
@@ -73,7 +73,7 @@ def sized(name, value, axes, sizes):
 @lru_cache(maxsize=1024)  # the checks would take longer than a step of a small model
 def _lengths(axes, shapes, sizes):
     """Lengths of the named axes of several shapes, and what is known, pairs of name and length; None for a misfit."""
-    lengths = dict(sizes)
+    lengths = {"1": 1, **dict(sizes)}
     for names, shape in zip(axes, shapes, strict=True):
         if len(names) != len(shape) or any(
             lengths.setdefault(*pair) != pair[1] for pair in zip(names, shape, strict=True)
@@ -82,16 +82,19 @@ def _lengths(axes, shapes, sizes):
     return lengths
 
 
-def sized_values(parameters, axes, sizes, **others):
+def sized_values(parameters, axes, sizes=None, **others):
     """:func:`sized` of the values of a dict, and others: ``axes`` are those of each key. -> list of arrays
+
+    The axis "1" has the length 1.
 
     Examples
     --------
-    >>> sized_values({"Wax": np.zeros((5, 3))}, {"Wax": ("n_a", "n_x"), "ba": ("n_a", "1")}, {"1": 1})
+    >>> sized_values({"Wax": np.zeros((5, 3))}, {"Wax": ("n_a", "n_x"), "ba": ("n_a", "1")})
     Traceback (most recent call last):
     ...
     KeyError: "parameters must have 'ba' (n_a, 1); its keys are Wax"
     """
+    sizes = {} if sizes is None else sizes
     try:
         arrays = [np.asarray(others[key] if key in others else parameters[key]) for key in axes]
     except KeyError as error:

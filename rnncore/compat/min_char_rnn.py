@@ -68,7 +68,7 @@ def char_rnn_loss(inputs, targets, hprev, Wxh, Whh, Why, bh, by):
     (2.7726, [0.5, -0.5, -0.5, 0.5])
     """
     arguments = dict(zip(_RNN_AXES, (hprev, Wxh, Whh, Why, bh, by), strict=True))
-    hprev, Wxh, Whh, Why, bh, by = sized_values(arguments, _RNN_AXES, {"1": 1})
+    hprev, Wxh, Whh, Why, bh, by = sized_values(arguments, _RNN_AXES)
     ids = clean_ids("inputs", inputs, Wxh.shape[1])
     loss, (dtable, *gradients), h = rnn_step(ids, targets, hprev, stack([Wxh]), Whh, Why, bh, by)
     return loss, dtable.T, *gradients, h
@@ -95,7 +95,7 @@ def char_lstm_loss(inputs, targets, hprev, cprev, Wf, bf, Wi, bi, Wcc, bcc, Wo, 
         The last states.
     """
     arguments = dict(zip(_LSTM_AXES, (hprev, cprev, Wf, bf, Wi, bi, Wcc, bcc, Wo, bo, Wy, by), strict=True))
-    sizes = {"1": 1}
+    sizes = {}
     sized("hprev", hprev, _STATE, sizes), sized("by", by, ("V", "1"), sizes)
     sizes["V + H"] = sizes["V"] + sizes["H"]
     hprev, cprev, Wf, bf, Wi, bi, Wcc, bcc, Wo, bo, Wy, by = sized_values(arguments, _LSTM_AXES, sizes)
@@ -135,7 +135,7 @@ def char_gru_loss(inputs, targets, hprev, Wy, Wh, Wr, Wz, Uh, Ur, Uz, by, bh, br
         The last state.
     """
     arguments = dict(zip(_GRU_AXES, (hprev, Wy, Wh, Wr, Wz, Uh, Ur, Uz, by, bh, br, bz), strict=True))
-    hprev, Wy, Wh, Wr, Wz, Uh, Ur, Uz, by, bh, br, bz = sized_values(arguments, _GRU_AXES, {"1": 1})
+    hprev, Wy, Wh, Wr, Wz, Uh, Ur, Uz, by, bh, br, bz = sized_values(arguments, _GRU_AXES)
     weights = stack([Wr, Wz, Wh]), stack([Ur, Uz, Uh]), row(br, bz, bh)
     ids = clean_ids("inputs", inputs, len(weights[0]))
     h, h_n, cache = functional.gru_forward(ids[:, None], *weights, row(hprev)[None], update="old")

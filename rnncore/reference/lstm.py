@@ -165,7 +165,7 @@ def lstm_forward(
     """
     check_option("peephole_output", peephole_output, PEEPHOLE_OUTPUTS)
     check_option("output_activation", output_activation, OUTPUT_ACTIVATIONS)
-    if sorted(gate_order) != sorted(GATES):
+    if not isinstance(gate_order, str) or sorted(gate_order) != sorted(GATES):
         raise ValueError(f"gate_order must be the letters i f g o in some order; got {gate_order!r}")
     x, Wx, Wh, b, h0, c0, peephole = clean(x, Wx, Wh, b, h0, c0, peephole)
     T, N, H = *x.shape[:2], Wh.shape[0]
