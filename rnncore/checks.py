@@ -55,6 +55,11 @@ def flag(name, value):
     return bool(value)
 
 
+def one_of(choices):
+    """The check :func:`choice` with these choices."""
+    return partial(choice, choices=choices)
+
+
 def optional(rule, **bounds):
     """The check ``rule`` with some bounds, where None is right too."""
     rule = partial(rule, **bounds)

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from . import _engine, checks
+from .engine.cells import GRU, LSTM, RNN
 from .reference import GRUGradients, LSTMGradients, RNNGradients
 
 __all__ = ["gru_backward", "gru_forward", "lstm_backward", "lstm_forward", "rnn_backward", "rnn_forward"]
@@ -22,48 +23,16 @@ _FLOAT32, _FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 # ---- what native code needs to know of a cell: (kind, G, activation, variant, update, places) ------------------------
 
 
-def _choice(name, value, choices):
-    if not isinstance(value, str) or value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}; got {value!r}")
-    return choices[value]
-
-
-def _once(describe):
-    """Remember the descriptions: checking the words takes longer than a small step. Unhashable words are wrong ones."""
-    known = {}
-
-    @wraps(describe)
-    def function(*words):
-        try:
-            return known[words]
-        except (KeyError, TypeError):
-            description = describe(*words)
-        return known.setdefault(words, description)
-
-    return function
-
-
-@_once
 def rnn_cell(activation):
-    return _engine.KINDS["rnn"], 1, _choice("activation", activation, _engine.ACTIVATIONS), 0, 0, (0,)
+    return RNN.variant(activation).native
 
 
-@_once
 def gru_cell(form, update, gate_order="rzn"):
-    variant, weighs = _choice("form", form, _engine.FORMS), _choice("update", update, _engine.UPDATES)
-    places = _choice("gate_order", gate_order, {"rzn": (0, 1, 2), "zrn": (1, 0, 2)})
-    if form == "simplified":
-        return _engine.KINDS["gru"], 2, 0, variant, weighs, (0, 1)
-    return _engine.KINDS["gru"], 3, 0, variant, weighs, places
+    return GRU.variant(form, update, gate_order).native
 
 
-@_once
 def lstm_cell(has_peephole, peephole_output, output_activation, gate_order="ifgo"):
-    variant = _choice("peephole_output", peephole_output, _engine.PEEPHOLES)
-    activation = _choice("output_activation", output_activation, _engine.OUTPUT_ACTIVATIONS)
-    if not isinstance(gate_order, str) or sorted(gate_order) != sorted("ifgo"):
-        raise ValueError(f"gate_order must be the letters i f g o in some order; got {gate_order!r}")
-    return _engine.KINDS["lstm"], 4, activation, variant if has_peephole else 0, 0, tuple(map(gate_order.index, "ifgo"))
+    return LSTM.variant(has_peephole, peephole_output, output_activation, gate_order).native
 
 
 # ---- cleaning ---------------------------------------------------------------------------------------------------

@@ -1,0 +1,1 @@
+"""Between the public functions and native code: the table of cells, cleaning of arguments, packing, caches, calls."""
