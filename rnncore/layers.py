@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from . import checks, functional
+from .engine import cells
 
 __all__ = ["GRU", "LSTM", "RNN", "Dense", "Embedding", "Stream", "dropout_mask"]
 
@@ -223,6 +224,7 @@ class _Recurrent(_Layer):
     gate_names = ("h",)
     state_names = ("h",)
     cell_name = "rnn"
+    cell = cells.RNN
 
     #: Where the cell's functions come from; :mod:`rnncore.reference` serves as well.
     backend = functional
@@ -744,6 +746,7 @@ class GRU(_Recurrent):
     """
 
     cell_name = "gru"
+    cell = cells.GRU
 
     def __init__(
         self,
@@ -819,6 +822,7 @@ class LSTM(_Recurrent):
     """
 
     cell_name = "lstm"
+    cell = cells.LSTM
     gate_names = ("i", "f", "g", "o")
     state_names = ("h", "c")
 
@@ -871,3 +875,7 @@ class LSTM(_Recurrent):
 
     def options(self):
         return {"peephole_output": self.peephole_output, "output_activation": self.output_activation}
+
+
+Recurrent = _Recurrent
+RECURRENT = {layer.cell.name: layer for layer in (RNN, GRU, LSTM)}

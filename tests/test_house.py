@@ -18,6 +18,7 @@ PACKAGE = Path(rc.__file__).parent
 # What each module may import of the package; reference nothing, and nothing imports it but for its result types.
 MAY_IMPORT = {
     "reference": set(),
+    "_types": set(),
     "checks": set(),
     "files": set(),
     "text": {"checks"},
@@ -26,7 +27,7 @@ MAY_IMPORT = {
     "plots": set(),
     "engine": {"_engine", "checks", "reference"},
     "functional": {"_engine", "checks", "engine", "reference"},
-    "layers": {"checks", "functional"},
+    "layers": {"checks", "engine", "functional"},
     "inspection": {"functional", "layers"},
     "losses": {"functional"},
     "models": {"checks", "files", "functional", "layers", "losses", "optim", "text"},
