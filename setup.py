@@ -23,7 +23,7 @@ CFLAGS = [
 
 engine = Extension(
     "rnncore._engine",
-    ["src/_engine.pyx", "src/threads.c", *sorted(glob("src/kernels/*.c"))],
+    ["src/_engine.pyx", "src/memory.c", "src/threads.c", *sorted(glob("src/kernels/*.c"))],
     include_dirs=["src", "src/kernels", numpy.get_include()],
     define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")],
     extra_compile_args=CFLAGS + os.environ.get("RNNCORE_CFLAGS", "").split(),

@@ -1,13 +1,11 @@
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-KINDS: dict[str, int]
-ACTIVATIONS: dict[str, int]
-OUTPUT_ACTIVATIONS: dict[str, int]
-FORMS: dict[str, int]
-UPDATES: dict[str, int]
-PEEPHOLES: dict[str, int]
+Array = NDArray[Any]
+
+#: Words of the optimisers' rules.
 RULES: dict[str, int]
 
 # Specialised by element type: sample["float"], sample["double"]; see src/_engine.pyx for the arguments.
@@ -16,11 +14,111 @@ square_sum: Any
 
 class Block:
     def __init__(self, size: int) -> None: ...
+    def __buffer__(self, flags: int) -> memoryview: ...
+
+class Cell:
+    def __init__(self, name: str, places: tuple[int, ...], options: dict[str, Any]) -> None: ...
+
+class Weights:
+    Wx: Array | None
+    Wh: Array | None
+    b: Array | None
+    bhn: Array | None
+    peephole: Array | None
+    def __init__(
+        self,
+        Wx: Array | None = None,
+        Wh: Array | None = None,
+        b: Array | None = None,
+        bhn: Array | None = None,
+        peephole: Array | None = None,
+    ) -> None: ...
+    def by_name(self) -> dict[str, Array]: ...
+
+class Batch:
+    T: int
+    N: int
+    rows: Array | None
+    offset: Array | None
+    resets: Array | None
+    reverse: bool
+    def __init__(
+        self,
+        T: int,
+        N: int,
+        rows: Array | None = None,
+        offset: Array | None = None,
+        resets: Array | None = None,
+        reverse: bool = False,
+    ) -> None: ...
+
+class ForwardCall:
+    cell: Cell
+    weights: Weights
+    batch: Batch
+    x: Array | None
+    ids: Array | None
+    h0: Array | None
+    c0: Array | None
+    gates: Array | None
+    c: Array | None
+    m: Array | None
+    h: Array | None
+    h_n: Array | None
+    c_n: Array | None
+    def __init__(
+        self,
+        cell: Cell,
+        weights: Weights,
+        batch: Batch,
+        *,
+        x: Array | None = None,
+        ids: Array | None = None,
+        h0: Array | None = None,
+        c0: Array | None = None,
+        gates: Array | None = None,
+        c: Array | None = None,
+        m: Array | None = None,
+        h: Array | None = None,
+        h_n: Array | None = None,
+        c_n: Array | None = None,
+    ) -> None: ...
+    def saved(self) -> dict[str, Array | None]: ...
+
+class BackwardCall:
+    forward: ForwardCall
+    dweights: Weights
+    adds: bool
+    dh: Array | None
+    dgates: Array | None
+    dm: Array | None
+    rh: Array | None
+    h_before: Array | None
+    c_before: Array | None
+    dx: Array | None
+    dh0: Array | None
+    dc0: Array | None
+    def __init__(
+        self,
+        forward: ForwardCall,
+        dweights: Weights,
+        adds: bool,
+        *,
+        dh: Array | None = None,
+        dgates: Array | None = None,
+        dm: Array | None = None,
+        rh: Array | None = None,
+        h_before: Array | None = None,
+        c_before: Array | None = None,
+        dx: Array | None = None,
+        dh0: Array | None = None,
+        dc0: Array | None = None,
+    ) -> None: ...
 
 class Stream:
-    def __init__(self, cells: list[tuple], N: int, h: np.ndarray, c: np.ndarray | None) -> None: ...
+    def __init__(self, cells: list[tuple[Cell, Weights]], N: int, h: Array, c: Array | None = None) -> None: ...
     def try_step(self, x: object, out: object) -> bool: ...
-    def step(self, x: np.ndarray | None, ids: np.ndarray | None, out: np.ndarray) -> None: ...
+    def step(self, x: Array | None, ids: Array | None, out: Array) -> None: ...
 
 def available_isas() -> list[str]: ...
 def use_isa(name: str) -> None: ...
@@ -29,7 +127,7 @@ def set_num_threads(n: int) -> None: ...
 def get_num_threads() -> int: ...
 def set_cost_rule(flops: float = 12e6, rows: int = 4, products: int = 50_000, units: int = 32) -> None: ...
 def fits(
-    G: int,
+    cell: Cell,
     x: object,
     Wx: object,
     Wh: object,
@@ -39,30 +137,27 @@ def fits(
     bhn: object,
     peephole: object,
 ) -> bool: ...
-def forward(*calls: tuple) -> None: ...
-def backward(*calls: tuple) -> None: ...
+def forward(first: ForwardCall, second: ForwardCall | None = None) -> None: ...
+def backward(first: BackwardCall, second: BackwardCall | None = None) -> None: ...
 def affine(
-    x: np.ndarray,
-    W: np.ndarray,
-    b: np.ndarray | None,
-    y: np.ndarray | None,
-    targets: np.ndarray | None,
-    weights: np.ndarray | None,
-    losses: np.ndarray | None,
-    dx: np.ndarray | None,
-    dW: np.ndarray | None,
-    db: np.ndarray | None,
+    x: Array,
+    W: Array,
+    b: Array | None,
+    y: Array | None,
+    targets: NDArray[np.int64] | None,
+    weights: NDArray[np.float64] | None,
+    losses: NDArray[np.float64] | None,
+    dx: Array | None,
+    dW: Array | None,
+    db: Array | None,
 ) -> None: ...
 def optimizer_step(
-    rule: int,
-    constants: tuple[float, ...],
-    g: np.ndarray,
-    p: np.ndarray,
-    m: np.ndarray | None,
-    v: np.ndarray | None,
+    rule: int, constants: tuple[float, ...], g: Array, p: Array, m: Array | None, v: Array | None
 ) -> None: ...
-def read(a: np.ndarray) -> float: ...
-def softmax_cross_entropy(logits: np.ndarray, targets: np.ndarray, weights: np.ndarray, losses: np.ndarray) -> None: ...
-def time_first(source: np.ndarray, target: np.ndarray) -> None: ...
-def are_ids(ids: np.ndarray, size: int) -> bool: ...
-def scatter_add(ids: np.ndarray, rows: np.ndarray, table: np.ndarray) -> None: ...
+def read(a: Array) -> float: ...
+def softmax_cross_entropy(
+    logits: Array, targets: NDArray[np.int64], weights: NDArray[np.float64], losses: NDArray[np.float64]
+) -> None: ...
+def time_first(source: Array, target: Array) -> None: ...
+def are_ids(ids: NDArray[np.int64], size: int) -> bool: ...
+def scatter_add(ids: NDArray[np.int64], rows: Array, table: Array) -> None: ...

@@ -5,6 +5,7 @@ import copy
 import numpy as np
 
 from . import functional
+from .engine import arrays
 from .layers import GRU, LSTM, RNN
 
 __all__ = ["gate_activations", "gradient_flow"]
@@ -54,7 +55,7 @@ def gradient_flow(layer, x, dy=None, state=None, lengths=None):
     T, N = x.shape[:2]
     directions = layer.directions
     states = layer.split_state(state, N)
-    lengths = np.full(N, T) if lengths is None else functional.clean_lengths(lengths, T, N)
+    lengths = np.full(N, T) if lengths is None else arrays.as_lengths(lengths, T, N)
     dy = _sum_of_final_outputs(layer, T, lengths) if dy is None else layer.time_major_gradient(dy, T, N)
 
     y, caches = x, []

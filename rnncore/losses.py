@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from . import functional
+from .engine import arrays, native
 
 __all__ = ["fused_softmax_cross_entropy", "sigmoid_cross_entropy", "softmax_cross_entropy"]
 
@@ -60,7 +60,7 @@ def softmax_cross_entropy(logits, targets, lengths=None, *, weights=None, reduct
     >>> dlogits[1, 0].tolist()
     [0.1875, -0.5625, 0.1875, 0.1875]
     """
-    logits = functional.as_real("logits", logits)
+    logits = arrays.as_floating("logits", logits)
     V = logits.shape[-1] if logits.ndim else 0
     targets, weights, scale = _clean_targets("logits", logits, targets, V, lengths, weights, reduction)
     if out is None:
@@ -69,7 +69,7 @@ def softmax_cross_entropy(logits, targets, lengths=None, *, weights=None, reduct
         _check_out(out, logits.shape)
     if out is not logits:
         out[...] = logits
-    losses = functional.softmax_cross_entropy_rows(out, targets, weights * scale)
+    losses = native.softmax_cross_entropy_rows(out, targets, weights * scale)
     return _reduce(losses, weights, scale, reduction), out
 
 
@@ -108,14 +108,14 @@ def fused_softmax_cross_entropy(dense, x, targets, lengths=None, *, weights=None
     >>> round(loss, 4), dx.shape, dense.grads["b"].tolist()
     (1.3863, (2, 1, 3), [0.25, -0.25, -0.25, 0.25])
     """
-    x = functional.as_real("x", x).astype(dense.dtype, copy=False)
+    x = arrays.as_floating("x", x).astype(dense.dtype, copy=False)
     if x.ndim < 1 or x.shape[-1] != dense.input_size:
         raise ValueError(f"x must be (..., input_size) = (..., {dense.input_size}); got {x.shape}")
     targets, weights, scale = _clean_targets("x", x, targets, dense.output_size, lengths, weights, reduction)
     if not weights.all():
         # What stands at steps that do not count may be NaN, which a weight of 0 does not take out of a sum.
         x = np.where((weights != 0)[..., None], x, dense.dtype.type(0))
-    losses, dx = functional.softmax_head(
+    losses, dx = native.softmax_head(
         x.reshape(targets.size, dense.input_size),
         *dense.weights(),
         targets.reshape(-1),
@@ -158,7 +158,7 @@ def sigmoid_cross_entropy(logits, targets, lengths=None, *, weights=None, reduct
     >>> round(loss, 4), dlogits.tolist()
     (0.6931, [[[-0.5]]])
     """
-    logits = functional.as_real("logits", logits)
+    logits = arrays.as_floating("logits", logits)
     targets = np.asarray(targets)
     if targets.dtype.kind not in "biuf":
         raise TypeError(f"targets must be numbers in [0, 1]; got dtype {targets.dtype}")
@@ -210,7 +210,7 @@ def _weights(shape, lengths, weights, reduction):
         if len(shape) != 2:
             raise ValueError(f"lengths need logits of shape (T, N, V); got {len(shape) + 1} axes")
         T, N = shape
-        valid[:] = np.arange(T)[:, None] < functional.clean_lengths(lengths, T, N)
+        valid[:] = np.arange(T)[:, None] < arrays.as_lengths(lengths, T, N)
     weights = valid if weights is None else np.asarray(weights)
     if weights.dtype.kind not in "biuf":
         raise TypeError(f"weights must be real numbers; got dtype {weights.dtype}")

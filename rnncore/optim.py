@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from . import functional
+from .engine import native
 
 __all__ = ["SGD", "Adagrad", "Adam", "Optimizer", "RMSProp", "clip_by_global_norm", "clip_by_value"]
 
@@ -172,11 +172,11 @@ class Optimizer:
         self.iterations += 1
         rule, constants = self._rule(scale)
         for name, param in self.params.items():
-            functional.optimizer_step(rule, constants, grads[name], param, *(self.state[k][name] for k in self._kinds))
+            native.optimizer_step(rule, constants, grads[name], param, *(self.state[k][name] for k in self._kinds))
         return norm
 
     def _rule(self, scale):
-        """The rule and its constants for a step with ``scale`` times the gradients: functional.optimizer_step."""
+        """The rule and its constants for a step with ``scale`` times the gradients: native.optimizer_step."""
         raise NotImplementedError
 
     def _check(self, grads):
@@ -347,8 +347,8 @@ def _norm(arrays):
 
 def _square_sum(array):
     if array.dtype in (np.float32, np.float64):
-        return functional.square_sum(array)
-    return functional.square_sum(array.astype(np.float64))
+        return native.square_sum(array)
+    return native.square_sum(array.astype(np.float64))
 
 
 def _arrays(grads):

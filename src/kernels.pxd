@@ -1,22 +1,19 @@
-"""Cython's view of kernels/kernels.h, where the contract stands."""
+"""Cython's view of kernels/kernels.h, which has the contract."""
 
 from libc.stdint cimport int64_t
+
+from cells cimport cell_kernels
 
 
 cdef extern from "kernels.h" nogil:
     enum:
-        CELL_RNN, CELL_GRU, CELL_LSTM
-        ACTIVATION_TANH, ACTIVATION_RELU, ACTIVATION_IDENTITY
-        FORM_RESET_BEFORE, FORM_RESET_AFTER, FORM_SIMPLIFIED
-        UPDATE_NEW, UPDATE_OLD
         RULE_SGD, RULE_MOMENTUM, RULE_SQUARES, RULE_ADAM
         OPTIMIZER_CONSTANTS
-        PEEPHOLE_NONE, PEEPHOLE_CURRENT, PEEPHOLE_PREVIOUS
 
     const Py_ssize_t LARGEST_PANEL
 
     ctypedef struct weight_gradient:
-        bint adds
+        int adds
         Py_ssize_t m
         Py_ssize_t M
         const void *A
@@ -47,25 +44,7 @@ cdef extern from "kernels.h" nogil:
                              Py_ssize_t ldb, void *out) noexcept nogil
         void (*add)(Py_ssize_t rows, Py_ssize_t M, const void *a, Py_ssize_t lda, void *out,
                     Py_ssize_t ldout) noexcept nogil
-        void (*rnn_forward)(Py_ssize_t n, Py_ssize_t units, Py_ssize_t H, int activation, void *h) noexcept nogil
-        void (*rnn_backward)(Py_ssize_t n, Py_ssize_t units, Py_ssize_t H, int activation, const void *h,
-                             const void *dh, void *da) noexcept nogil
-        void (*lstm_forward)(Py_ssize_t n, Py_ssize_t units, Py_ssize_t H, int peephole_output, int output_activation,
-                             const int *places, void *gates, const void *c_prev, const void *peephole, void *c,
-                             void *h) noexcept nogil
-        void (*lstm_backward)(Py_ssize_t n, Py_ssize_t units, Py_ssize_t H, int peephole_output, int output_activation,
-                              const int *places, const void *gates, const void *c_prev, const void *c,
-                              const void *peephole, const void *dh, void *dc, void *dgates) noexcept nogil
-        void (*gru_gates)(Py_ssize_t n, Py_ssize_t units, Py_ssize_t H, int G, const int *places, void *gates,
-                          const void *h_prev, void *rh) noexcept nogil
-        void (*gru_update)(Py_ssize_t n, Py_ssize_t units, Py_ssize_t H, int G, int update, const int *places,
-                           void *gates, const void *m, const void *h_prev, void *h) noexcept nogil
-        void (*gru_update_backward)(Py_ssize_t n, Py_ssize_t units, Py_ssize_t H, int G, int update, const int *places,
-                                    const void *gates, const void *m, const void *h_prev, void *dh, void *dgates,
-                                    void *dm) noexcept nogil
-        void (*gru_reset_backward)(Py_ssize_t n, Py_ssize_t units, Py_ssize_t H, const int *places, const void *gates,
-                                   const void *h_prev, const void *drh, void *dh, void *dgates,
-                                   void *rh) noexcept nogil
+        const cell_kernels *cells
         void (*softmax_cross_entropy)(Py_ssize_t rows, Py_ssize_t V, void *logits, const int64_t *targets,
                                       const double *weights, double *losses) noexcept nogil
         void (*optimizer_step)(int rule, Py_ssize_t count, const double *constants, const void *g, void *p, void *m,

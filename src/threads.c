@@ -12,21 +12,21 @@
 #define PAUSE() ((void)0)
 #endif
 
-/* A wait in a healthy team is shorter than that, and so are most pauses between two calls of a loop; a sleeping thread
- * takes as long to wake. */
-enum { SPINS = 4000 }; /* some 50 to 100 us */
+/* Spin for 50 to 100 us before sleeping: a wait in a healthy team is shorter, and so are most pauses between two calls
+ * of a loop. Waking a sleeping thread takes as long. */
+enum { SPINS = 4000 };
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t job_posted = PTHREAD_COND_INITIALIZER, job_done = PTHREAD_COND_INITIALIZER;
 
-/* All guarded by `lock`, but for `running` while it is counted down. */
+/* Guarded by `lock`, except that `running` is counted down atomically. */
 static struct {
     int taken, workers;
-    unsigned long jobs; /* number of jobs posted; the last of them: */
+    unsigned long jobs; /* posted so far; what follows describes the last one */
     int size, running;
     void (*body)(void *, int);
     void *context;
-    unsigned long jobs_before[MOST_THREADS]; /* each worker: those posted before it was started */
+    unsigned long jobs_before[MAX_THREADS]; /* for each worker, the jobs posted before it started */
 } team;
 
 static void *work(void *argument) {
@@ -53,7 +53,7 @@ static int start_worker(void) {
     sigset_t all, before;
     pthread_t thread;
     team.jobs_before[team.workers + 1] = team.jobs;
-    sigfillset(&all); /* signals are for the caller's threads */
+    sigfillset(&all); /* leave signals to the caller's threads */
     pthread_sigmask(SIG_SETMASK, &all, &before);
     int failed = pthread_create(&thread, NULL, work, (void *)(size_t)(team.workers + 1));
     pthread_sigmask(SIG_SETMASK, &before, NULL);
@@ -68,7 +68,7 @@ static void before_fork(void) { pthread_mutex_lock(&lock); }
 static void after_fork_in_parent(void) { pthread_mutex_unlock(&lock); }
 
 static void after_fork_in_child(void) {
-    /* The workers are gone, and so is a call that had them. */
+    /* The workers do not exist here, nor does the call that had them. */
     team.taken = team.workers = 0;
     pthread_mutex_init(&lock, NULL);
     pthread_cond_init(&job_posted, NULL);
@@ -80,7 +80,7 @@ __attribute__((constructor)) static void watch_forks(void) {
 }
 
 int take_team(int wanted) {
-    if (wanted > MOST_THREADS) wanted = MOST_THREADS;
+    if (wanted > MAX_THREADS) wanted = MAX_THREADS;
     if (wanted <= 1) return 1;
     pthread_mutex_lock(&lock);
     int size = 1;

@@ -3,7 +3,7 @@
 
 cdef extern from "threads.h" nogil:
     enum:
-        MOST_THREADS
+        MAX_THREADS
 
     int take_team(int wanted)
 

@@ -23,6 +23,7 @@ from itertools import repeat
 import numpy as np
 
 from .. import functional
+from ..engine import native
 from .layout import row, rows, sized, sized_values, stack, transposed, unstack
 
 __all__ = [
@@ -106,7 +107,7 @@ def rnn_forward(x, a0, parameters):
     given, *weights, Wya, by, h0 = sized_values(parameters, _RNN_FORWARD_AXES, x=x, a0=a0)
     given = given.view()  # the caller may give its own array another shape
     h, _, cache = functional.rnn_forward(_time_first(given), *_rnn_weights(*weights), rows(h0))
-    kept = cache.give()["h"]
+    kept = cache.take()["h"]
     a = list(kept.transpose(0, 2, 1))
     steps = zip(a, [a0, *a[:-1]], _inputs(given), repeat(parameters))
     return _as_given(h), _predict(Wya, by, h), (_Steps(steps, given, a0, h=kept), x)
@@ -178,7 +179,7 @@ def lstm_cell_forward(xt, a_prev, c_prev, parameters):
     arrays = sized_values(parameters, _LSTM_CELL_AXES, sizes, xt=xt, a_prev=a_prev, c_prev=c_prev)
     x, *weights, Wy, by, h0, c0 = arrays
     h, _, cache = functional.lstm_forward(rows(x)[None], *_lstm_weights(weights, sizes), rows(h0), rows(c0))
-    kept = cache.give()
+    kept = cache.take()
     a_next, c_next = h[0].T, kept["c"][0].T
     it, ft, cct, ot = _gates(kept["gates"])
     y = _predict(Wy, by, h)[:, :, 0]
@@ -217,7 +218,7 @@ def lstm_forward(x, a0, parameters):
     given, *weights, Wy, by, h0 = sized_values(parameters, _LSTM_FORWARD_AXES, sizes, x=x, a0=a0)
     given = given.view()  # the caller may give its own array another shape
     h, _, cache = functional.lstm_forward(_time_first(given), *_lstm_weights(weights, sizes), rows(h0))
-    kept = cache.give()
+    kept = cache.take()
     c0 = np.zeros(h.shape[1:]).T
     a, c = (list(kept[name].transpose(0, 2, 1)) for name in ("h", "c"))
     it, ft, cct, ot = _gates(kept["gates"])
@@ -415,7 +416,7 @@ def _of_steps(da, steps):
 
 def _time_first(array):
     """(n, m, T) -> float64 (T, m, n), C-contiguous"""
-    return functional.time_first(np.asarray(array, np.float64))
+    return native.time_first(np.asarray(array, np.float64))
 
 
 def _as_given(array):

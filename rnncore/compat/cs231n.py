@@ -25,6 +25,7 @@ import math
 import numpy as np
 
 from .. import functional, losses
+from ..engine import arrays, native
 from . import layout
 
 __all__ = [
@@ -167,7 +168,7 @@ def word_embedding_forward(x, W):
     W, x = layout.real("W", W, "VD"), np.asarray(x)
     if x.dtype.kind not in "biu":
         raise TypeError(f"x must be integer ids; got dtype {x.dtype}")
-    ids = functional.clean_ids(x, len(W), "ids in x", "V")
+    ids = arrays.as_ids(x, len(W), "ids in x", "V")
     return np.take(W, ids, axis=0), (ids, W.shape, W.dtype)
 
 
@@ -179,7 +180,7 @@ def word_embedding_backward(dout, cache):
     if dout.shape != shape:
         raise ValueError(f"dout must be (N, T, D) = {shape}; got {dout.shape}")
     dW = np.zeros((V, D), np.result_type(dtype, np.float32))
-    functional.scatter_add(ids.reshape(-1), dout.reshape(ids.size, D), dW)
+    native.scatter_add(ids.reshape(-1), dout.reshape(ids.size, D), dW)
     return dW
 
 
@@ -255,13 +256,13 @@ def _as_it_lies(array, x):
 
 def _affine(rows, w, b):
     with layout.named(W="w"):
-        return functional.affine_forward(rows, layout.real("w", w, "DM"), layout.real("b", b, "M"))
+        return native.affine_forward(rows, layout.real("w", w, "DM"), layout.real("b", b, "M"))
 
 
 def _affine_gradients(rows, w, b, dout):
     dtype = np.result_type(rows, w, b, np.float32)
     dw, db = np.zeros(np.shape(w), dtype), np.zeros(np.shape(b), dtype)
-    return functional.affine_backward(rows, layout.real("w", w, "DM"), dout, dw, db), dw, db
+    return native.affine_backward(rows, layout.real("w", w, "DM"), dout, dw, db), dw, db
 
 
 def temporal_softmax_loss(x, y, mask, verbose=False):

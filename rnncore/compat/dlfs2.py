@@ -28,6 +28,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .. import functional, losses
+from ..engine import native
 from . import layout
 
 __all__ = [
@@ -379,7 +380,7 @@ class TimeEmbedding(_Layer):
             raise TypeError(f"xs must be integer ids; got dtype {xs.dtype}")
         if xs.ndim != 2:
             raise ValueError(f"xs must be (N, T); got {xs.shape}")
-        self._ids = functional.clean_ids(layout.swap(xs), len(W), "ids in xs", "V")
+        self._ids = arrays.as_ids(layout.swap(xs), len(W), "ids in xs", "V")
         return layout.swap(np.take(W, self._ids, axis=0))
 
     def backward(self, dout):
@@ -391,7 +392,7 @@ class TimeEmbedding(_Layer):
         is_native = grad.dtype in (np.float32, np.float64) and grad.dtype.isnative and grad.flags.c_contiguous
         table = grad if is_native else np.zeros(grad.shape, np.float64)
         table[...] = 0
-        functional.scatter_add(self._ids.reshape(-1), dout.reshape(N * T, grad.shape[1]), table)
+        native.scatter_add(self._ids.reshape(-1), dout.reshape(N * T, grad.shape[1]), table)
         if table is not grad:
             grad[...] = table
 
@@ -416,7 +417,7 @@ class TimeAffine(_Layer):
         """x (N, T, D) -> (N, T, M)"""
         W, b = layout.floats(*self.params)
         x = layout.swap(layout.real("x", x, "NTD")).astype(self._dtype, copy=False)
-        out = functional.affine_forward(x.reshape(x.shape[0] * x.shape[1], x.shape[2]), W, b)
+        out = native.affine_forward(x.reshape(x.shape[0] * x.shape[1], x.shape[2]), W, b)
         self.x = layout.swap(x)
         return layout.swap(out.reshape(*x.shape[:2], out.shape[1]))
 
@@ -430,7 +431,7 @@ class TimeAffine(_Layer):
         dout = layout.swap(layout.cotangent("dout", dout, "NTM", (N, T, len(b))))
         for grad in self.grads:
             grad[...] = 0
-        dx = functional.affine_backward(x.reshape(T * N, D), W, dout.reshape(T * N, len(b)), *self.grads)
+        dx = native.affine_backward(x.reshape(T * N, D), W, dout.reshape(T * N, len(b)), *self.grads)
         return layout.swap(dx.reshape(T, N, D))
 
 

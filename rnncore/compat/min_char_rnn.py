@@ -21,6 +21,7 @@ The arguments are never written and the weights are read anew on every call.
 import numpy as np
 
 from .. import functional
+from ..engine import native
 from .layout import clean_ids, named, row, sized, sized_values, stack, transposed, unstack
 
 __all__ = ["GRU", "LSTM", "char_gru_loss", "char_lstm_loss", "char_rnn_loss"]
@@ -182,7 +183,7 @@ def _head(h, Wy, by, targets, dWy=None, dby=None):
     if dWy is None:
         dWy, dby = np.zeros((V, H)), np.zeros((V, 1))
     gradients = dWy.T, dby.reshape(-1)
-    losses, dh = functional.softmax_head(h.reshape(T, H), transposed(Wy), row(by), targets, np.ones(T), *gradients)
+    losses, dh = native.softmax_head(h.reshape(T, H), transposed(Wy), row(by), targets, np.ones(T), *gradients)
     return losses.sum(), dh.reshape(T, 1, H), dWy, dby
 
 

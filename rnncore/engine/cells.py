@@ -26,7 +26,6 @@ class Array(NamedTuple):
     name: str
     axes: tuple[str | int, ...]  # D inputs, H hidden units, GH columns of all gates, L tokens, or a number
     when: tuple[str, Word] | None = None  # only with this word of this option
-    optional: bool = False  # callers may leave it out, which means zeros
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,6 +79,8 @@ class Variant:
         The same letters, in the order of the blocks in memory.
     weights, saved, scratch : tuple of Array
         Those of the cell that this variant has.
+    has_bhn : bool
+        Whether it has this weight, which callers may leave out.
     native : _engine.Cell
         The same for native code.
     """
@@ -98,22 +99,9 @@ class Variant:
         self.weights = tuple(array for array in cell.weights if self._has(array.when))
         self.saved = tuple(array for array in cell.saved if self._has(array.when))
         self.scratch = tuple(array for array in cell.scratch if self._has(array.when))
+        self.has_bhn = any(array.name == "bhn" for array in self.weights)
         places = tuple(map(self.gate_order.index, self.gates))
-        words = self.options
-        activation = words.get("activation", words.get("output_activation", "tanh"))
-        variant = 0
-        if "form" in words:
-            variant = _engine.FORMS[words["form"]]
-        elif words.get("peephole"):
-            variant = _engine.PEEPHOLES[words["peephole_output"]]
-        self.native = (
-            _engine.KINDS[cell.name],
-            len(self.gates),
-            _engine.ACTIVATIONS[activation],
-            variant,
-            _engine.UPDATES[words.get("update", "new")],
-            places,
-        )
+        self.native = _engine.Cell(cell.name, places, self.options)
 
     def _has(self, choice: tuple[str, Word] | None) -> bool:
         return choice is None or self.options[choice[0]] == choice[1]
@@ -173,7 +161,7 @@ GRU = Cell(
     gates="rzn",
     gate_orders=("rzn", "zrn"),
     states="h",
-    weights=(_WX, _WH, _B, Array("bhn", ("H",), when=("form", "reset_after"), optional=True)),
+    weights=(_WX, _WH, _B, Array("bhn", ("H",), when=("form", "reset_after"))),
     options={"form": ("reset_before", "reset_after", "simplified"), "update": ("new", "old")},
     saved=(_GATES, Array("m", ("L", "H"), when=("form", "reset_after"))),  # m = h' Whn + bhn
     scratch=(

@@ -15,7 +15,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .. import checks, functional
+from .. import checks
+from ..engine import arrays
 from .cells import (
     LAYERS,
     build,
@@ -195,7 +196,7 @@ def _open(where, source):
     directions = 2 if len(source) > 3 else 1
     kinds = ("kernel", "recurrent_kernel", "bias")[: len(source) // directions]
     names = [f"{turn}{kind} of {where}" for turn in ("", "backward ")[:directions] for kind in kinds]
-    arrays = [(name, functional.as_real(name, array)) for name, array in zip(names, source, strict=True)]
+    arrays = [(name, arrays.as_floating(name, array)) for name, array in zip(names, source, strict=True)]
     (name, recurrent), *bias = arrays[1 : len(kinds)]
     G, _ = gates_and_size(name, "(H, G*H)", recurrent.shape, 0)
     said += [("cell", LAYERS[G].cell_name), ("bidirectional", directions == 2)]

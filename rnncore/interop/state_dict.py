@@ -202,7 +202,7 @@ def _select(arrays, prefix):
             raise ValueError(f"{prefix}{name} is a projection (proj_size): rnncore has no such layer")
         if not is_name(name):
             raise ValueError(f"{prefix}{name} is no weight of an RNN, GRU or LSTM (prefix chooses one of many modules)")
-    return {name: functional.as_real(prefix + name, value) for name, value in selected.items()}
+    return {name: arrays.as_floating(prefix + name, value) for name, value in selected.items()}
 
 
 def _check_names(arrays, prefix, num_layers, directions):

@@ -234,7 +234,7 @@ class _Recurrence(torch.autograd.Function):
         states = [state for state in (h0, c0) if state is not None]
         y, finals, ctx.caches = _forward(cell, options, *_arrays(rows, directions, x, states, weights), True)
         ctx.cell, ctx.biases = cell, len(weights) > 2 * directions
-        kept = [cache.let_go() for cache in ctx.caches]
+        kept = [cache.detach() for cache in ctx.caches]
         # The weights, and x where the engine has no copy of it: PyTorch notices if they are changed before backward.
         x = x if x.is_contiguous() else torch.from_numpy(kept[0][0])
         matrices = [tensor for tensor in weights if tensor.dim() == 2]
@@ -250,7 +250,7 @@ class _Recurrence(torch.autograd.Function):
         matrices, kept = saved[: 2 * len(ctx.caches)], saved[2 * len(ctx.caches) :]
         count = len(kept) // len(ctx.caches)
         caches = [
-            cache.held(matrices[2 * k].T, matrices[2 * k + 1].T, (x, *kept[k * count : (k + 1) * count]))
+            cache.attach(matrices[2 * k].T, matrices[2 * k + 1].T, (x, *kept[k * count : (k + 1) * count]))
             for k, cache in enumerate(ctx.caches)
         ]
         dx, results = _backward(ctx.cell, caches, _array(dy), list(map(_array, dfinals)), ctx.needs_input_grad[4])

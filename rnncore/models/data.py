@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .. import checks
-from ..functional import clean_lengths
+from ..engine.arrays import as_lengths
 from ..text import Vocabulary, pad
 
 KINDS = ("text", "tokens", "ids", "features")
@@ -41,7 +41,7 @@ def as_sequences(name, values, lengths=None):
         if values.ndim < 2 and not (values.ndim == 1 and values.dtype.kind in "UT"):
             raise ValueError(f"{name} must be a list of sequences or an array (N, T) or (N, T, D); got {values.shape}")
         if lengths is not None:
-            lengths = clean_lengths(lengths, values.shape[1] if values.ndim > 1 else 0, len(values))
+            lengths = as_lengths(lengths, values.shape[1] if values.ndim > 1 else 0, len(values))
             return [row[:length] for row, length in zip(values, lengths, strict=True)]
         # Strings of an array are str, as those of a list.
         return list(values) if values.ndim > 1 else values.tolist()

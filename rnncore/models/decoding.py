@@ -4,7 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .. import checks, functional
+from .. import checks
+from ..engine import native
 from .network import log_softmax, repeat_rows, take_rows
 
 _PIECE = 4096  # draws a native call, so that an interrupt is heard
@@ -35,7 +36,7 @@ def sample_tokens(trunk, dense, state, first, n, rng, *, temperature, top_k, top
     W, b = dense.weights()
     drawn, token = [np.empty(0, np.int64)], first
     while n > 0 and not (len(drawn) > 1 and token == stop):
-        ids = functional.sample_ids(
+        ids = native.sample_ids(
             recurrent.cells(),
             trunk.embedding.params["W"] if trunk.embedding else None,
             W,

@@ -1,0 +1,198 @@
+"""Arrays on their way to native code: checks, conversions and allocation.
+
+All checks of array arguments are here; native code trusts what it gets.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from .. import _engine
+from .._types import Array
+from .cells import Variant
+
+FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
+
+
+# ---- checks -----------------------------------------------------------------------------------------------------
+
+
+def check_shape(name: str, array: Array, letters: str, wanted: tuple[int, ...]) -> None:
+    """Raise ValueError unless the array has this shape; ``letters`` are its axes, for the message."""
+    if array.shape != wanted:
+        raise ValueError(f"{name} must be {letters} = {wanted}; got {array.shape}")
+
+
+def as_floating(name: str, value: ArrayLike) -> Array:
+    """Return an array of float16, float32 or float64, in any byte order and layout; TypeError for another dtype."""
+    array = np.asarray(value)
+    if array.dtype.kind != "f" or array.dtype.itemsize > 8:
+        raise TypeError(f"{name} must be an array of float32 or float64; got dtype {array.dtype}")
+    return array
+
+
+def as_shaped(name: str, value: ArrayLike, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """Return a floating array of this shape, converted to this dtype."""
+    array = as_floating(name, value)
+    if array.shape != shape:
+        raise ValueError(f"{name} must be {shape}; got {array.shape}")
+    return array.astype(dtype, copy=False)
+
+
+def as_input(x: ArrayLike) -> tuple[Array | None, Array | None]:
+    """Return features (T, N, D) and None, or None and ids (T, N)."""
+    array = np.asarray(x)
+    if array.dtype.kind in "iu":
+        if array.ndim != 2:
+            raise ValueError(f"x of integers holds ids and must be (T, N); got shape {array.shape}")
+        return None, array
+    array = as_floating("x", array).view()
+    if array.ndim != 3:
+        raise ValueError(f"x must be (T, N, D), or (T, N) of integer ids; got shape {array.shape}")
+    return array, None
+
+
+def as_ids(ids: ArrayLike, size: int, name: str = "ids in x", letter: str = "D") -> NDArray[np.int64]:
+    """Return int64 ids, all in [0, size): a copy made before the check, which nobody else can change after it."""
+    copy = np.array(ids, order="C")
+    if copy.dtype == np.int64 and _engine.are_ids(copy.reshape(-1), size):
+        return copy
+    _check_range(name, copy, f"[0, {letter}) = [0, {size})", 0, size - 1)
+    return copy.astype(np.int64, copy=False)
+
+
+def as_lengths(lengths: ArrayLike, T: int, N: int) -> NDArray[np.int64]:
+    """Return int64 lengths (N,), all in 0..T."""
+    array = np.asarray(lengths)
+    if array.dtype.kind not in "iu" and array.size:
+        raise TypeError(f"lengths must be integers; got dtype {array.dtype}")
+    check_shape("lengths", array, "(N,)", (N,))
+    array = array.copy()
+    _check_range("lengths", array, f"[0, T] = [0, {T}]", 0, T)
+    return array.astype(np.int64, copy=False)
+
+
+def as_resets(resets: ArrayLike, T: int, N: int) -> NDArray[np.bool_] | None:
+    """Return a copy of the flags (T, N), or None if none is set."""
+    array = np.asarray(resets)
+    if array.dtype != np.bool_:
+        raise TypeError(f"resets must be bool; got dtype {array.dtype}")
+    check_shape("resets", array, "(T, N)", (T, N))
+    return array.copy() if array.any() else None
+
+
+def as_cotangent(
+    name: str, value: ArrayLike | None, letters: str, wanted: tuple[int, ...], dtype: np.dtype[Any]
+) -> Array | None:
+    """Return a gradient with respect to an output, converted to this dtype; None for None."""
+    if value is None:
+        return None
+    array = as_floating(name, value)
+    check_shape(name, array, letters, wanted)
+    return array.astype(dtype, copy=False)
+
+
+def _check_range(name: str, array: Array, letters: str, low: int, high: int) -> None:
+    """Raise ValueError unless all integers are in low..high, inclusive."""
+    if array.size:
+        smallest, largest = int(array.min()), int(array.max())
+        if smallest < low or largest > high:
+            raise ValueError(f"{name} must lie in {letters}; got {smallest if smallest < low else largest}")
+
+
+def clean_arguments(
+    variant: Variant,
+    N: int,
+    x: Array | None,
+    weights: dict[str, Any],
+    states: dict[str, Any],
+) -> tuple[dict[str, Array], np.dtype[Any], tuple[int, int]]:
+    """Check the weights and states that are not None against x (..., D); x is None if there are ids.
+
+    Returns
+    -------
+    arrays : dict of name to array
+    dtype : dtype to compute in
+    (D, H)
+    """
+    given = {name: value for name, value in (weights | states).items() if value is not None}
+    arrays = {name: as_floating(name, value) for name, value in given.items()}
+    G, Wx = len(variant.gates), arrays["Wx"]
+    if Wx.ndim != 2 or Wx.shape[1] % G or (x is not None and Wx.shape[0] != x.shape[-1]):
+        of_x = "" if x is None else f" with D = {x.shape[-1]} as in x"
+        raise ValueError(f"Wx must be (D, {f'{G}H' if G > 1 else 'H'}){of_x}; got {Wx.shape}")
+    D, H = Wx.shape[0], Wx.shape[1] // G
+    for array in variant.weights:
+        if array.name in arrays:
+            check_shape(array.name, arrays[array.name], variant.letters(array), variant.shape(array, D=D, H=H))
+    for name in states:
+        if name in arrays:
+            check_shape(name, arrays[name], "(N, H)", (N, H))
+    return arrays, working_dtype(*arrays.values(), *(() if x is None else (x,))), (D, H)
+
+
+# ---- layout and dtype -------------------------------------------------------------------------------------------
+
+
+def working_dtype(*arrays: Array) -> np.dtype[Any]:
+    """Return the dtype to compute in: float64 if any array is, else float32."""
+    return FLOAT64 if any(array.dtype.itemsize == 8 for array in arrays) else FLOAT32
+
+
+def is_dense(array: Array, dtype: np.dtype[Any]) -> bool:
+    """Tell whether native code can read the array in place: this dtype, C order, aligned, native byte order."""
+    return bool(array.dtype == dtype and array.flags.c_contiguous and array.flags.aligned)
+
+
+def is_dense_matrix(array: Array, dtype: np.dtype[Any]) -> bool:
+    """The same for a matrix of weights, which may be in Fortran order too."""
+    return is_dense(array, dtype) or is_dense(array.T, dtype)
+
+
+def is_writable(
+    array: object,
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+    dense: Callable[[Array, np.dtype[Any]], bool] = is_dense,
+) -> bool:
+    """Tell whether native code can write into ``array`` in place, as an array of this shape and dtype."""
+    return type(array) is np.ndarray and array.shape == shape and dense(array, dtype) and bool(array.flags.writeable)
+
+
+def as_dense(array: Array, dtype: np.dtype[Any]) -> Array:
+    """Return a view if native code can read the array in place, otherwise a copy.
+
+    A view, because the caller may give its own array another shape.
+    """
+    return array.view() if is_dense(array, dtype) else np.array(array, dtype, order="C")
+
+
+def as_dense_matrix(array: Array, dtype: np.dtype[Any]) -> Array:
+    return array.view() if is_dense_matrix(array, dtype) else np.array(array, dtype, order="C")
+
+
+# ---- allocation -------------------------------------------------------------------------------------------------
+
+
+def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """Return an uninitialised array, in pooled memory if it is large: see _engine.Block."""
+    size = math.prod(shape) * dtype.itemsize
+    if size < 1 << 16:  # malloc itself recycles small ones
+        return np.empty(shape, dtype)
+    return np.frombuffer(_engine.Block(size), dtype, math.prod(shape)).reshape(shape)
+
+
+def zeros(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    array = empty(shape, dtype)
+    array.fill(0)
+    return array
+
+
+def matrix_like(make: Callable[[tuple[int, ...], np.dtype[Any]], Array], matrix: Array) -> Array:
+    """Make a new matrix of the shape and memory order of this one."""
+    return make(matrix.shape, matrix.dtype) if matrix.flags.c_contiguous else make(matrix.shape[::-1], matrix.dtype).T

@@ -1,0 +1,307 @@
+"""The native functions beside the cells: affine maps, the softmax, optimisers, gathering, streams, sampling.
+
+As in :mod:`rnncore.engine.calls`, arguments are checked and results allocated here.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import _engine
+from .._types import Array
+from .arrays import (
+    FLOAT32,
+    as_dense,
+    as_dense_matrix,
+    as_floating,
+    as_ids,
+    check_shape,
+    empty,
+    is_dense,
+    is_dense_matrix,
+    is_writable,
+    working_dtype,
+    zeros,
+)
+from .cells import Variant
+
+#: A cell of a stack and its weights by name.
+StackedCell = tuple[Variant, dict[str, Array]]
+
+
+# ---- affine maps and the softmax --------------------------------------------------------------------------------
+
+def affine_forward(x: Array, W: Array, b: Array) -> Array:
+    """Return x (L, D) W (D, K) + b (K,), (L, K)."""
+    x, W, b, dtype = _clean_affine(x, W, b)
+    (L, D), K = x.shape, W.shape[1]
+    if 0 in (L, D, K):
+        return np.zeros((L, K), dtype) + b
+    y = empty((L, K), dtype)
+    _engine.affine(x, W, b, y, None, None, None, None, None, None)
+    return y
+
+
+def affine_backward(x: Array, W: Array, dy: Array, dW: Array, db: Array) -> Array:
+    """Return dx (L, D), given x (L, D), W (D, K), dy (L, K); add to dW (D, K) and db (K,) in place."""
+    x, W, _, dtype = _clean_affine(x, W, None)
+    check_shape("dy", dy, "(L, K)", (len(x), W.shape[1]))
+    check_shape("dW", dW, "(D, K)", W.shape)
+    check_shape("db", db, "(K,)", W.shape[1:])
+    if 0 in (*x.shape, W.shape[1]):
+        return np.zeros(x.shape, dtype)
+    dx = empty(x.shape, dtype)
+    gradients = _gradient_buffers(dW, db, W.shape, dtype)
+    _engine.affine(x, W, None, as_dense(dy, dtype), None, None, None, dx, *gradients)
+    _add(dW, db, gradients)
+    return dx
+
+
+def softmax_head(
+    x: Array,
+    W: Array,
+    b: Array,
+    targets: NDArray[np.int64],
+    weights: NDArray[np.float64],
+    dW: Array | None = None,
+    db: Array | None = None,
+) -> tuple[NDArray[np.float64], Array | None]:
+    """Compute the cross-entropy of softmax(x W + b), and its gradients, without an array of all logits.
+
+    Parameters
+    ----------
+    x, W, b : arrays (L, D), (D, K), (K,)
+    targets : int64 array (L,), dense
+        In [0, K).
+    weights : float64 array (L,), dense
+        Scale the gradients only. A row of weight 0 is not read.
+    dW, db : arrays as W and b, optional
+        Added to in place. Without them there are no gradients, and dx is None.
+
+    Returns
+    -------
+    losses : float64 array (L,)
+    dx : array (L, D) or None
+    """
+    x, W, b, dtype = _clean_affine(x, W, b)
+    if dW is not None:
+        check_shape("dW", dW, "(D, K)", W.shape)
+        check_shape("db", db, "(K,)", W.shape[1:])
+    losses, dx = np.zeros(len(x)), None if dW is None else empty(x.shape, dtype)
+    if len(x) == 0:
+        return losses, dx
+    gradients = (None, None) if dW is None else _gradient_buffers(dW, db, W.shape, dtype)
+    _engine.affine(x, W, b, None, targets, weights, losses, dx, *gradients)
+    _add(dW, db, gradients)
+    return losses, dx
+
+
+def _clean_affine(x: Array, W: Array, b: Array | None) -> tuple[Array, Array, Any, np.dtype[Any]]:
+    """Return x, W and b, dense (W in C or Fortran order) and of one dtype, and the dtype; b may be None."""
+    arrays = [as_floating(name, a) for name, a in (("x", x), ("W", W), ("b", b)) if a is not None]
+    x, W = arrays[:2]
+    check_shape("W", W, "(D, K)", (x.shape[1], W.shape[-1]))
+    if b is not None:
+        check_shape("b", arrays[2], "(K,)", W.shape[1:])
+    dtype = working_dtype(*arrays)
+    b = None if b is None else as_dense(arrays[2], dtype)
+    return as_dense(x, dtype), as_dense_matrix(W, dtype), b, dtype
+
+
+def _gradient_buffers(dW: Any, db: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> tuple[Array, Array]:
+    """Arrays that native code can add gradients to: dW and db, or buffers that :func:`_add` adds to them."""
+    if is_writable(dW, shape, dtype, is_dense_matrix) and is_writable(db, shape[1:], dtype):
+        return dW, db
+    return zeros(shape, dtype), np.zeros(shape[1:], dtype)
+
+
+def _add(dW: Any, db: Any, gradients: tuple[Any, Any]) -> None:
+    if gradients[0] is not dW:
+        dW += gradients[0]
+        db += gradients[1]
+
+
+# ---- arrays and optimisers --------------------------------------------------------------------------------------
+
+
+def time_first(array: Array) -> Array:
+    """Transpose (n, m, T) to (T, m, n), C-contiguous, in the array's dtype, float32 or float64."""
+    if not is_dense(array, array.dtype) or not array.dtype.isnative:
+        return np.array(array.transpose(2, 1, 0), array.dtype.newbyteorder("="), order="C")
+    result = empty(array.shape[::-1], array.dtype)
+    _engine.time_first(array, result)
+    return result
+
+
+def square_sum(array: Array) -> float:
+    """Return the sum of the squares of a float32 or float64 array, in float64."""
+    return _engine.square_sum(as_dense(array, array.dtype.newbyteorder("=")).reshape(-1)) if array.size else 0.0
+
+
+def optimizer_step(rule: str, constants: tuple[float, ...], g: Array, p: Array, *state: Array) -> None:
+    """Apply one step of an optimiser to a parameter p and its state, in place.
+
+    Parameters
+    ----------
+    rule : str
+        One of ``_engine.RULES``.
+    constants : tuple of float
+        Rate, scale of g, decay and share of g in the first state, decay and share of g**2 in the second, epsilon.
+    g : array
+        Gradient, of the shape of p.
+    p, *state : arrays
+        float32 or float64, of one shape and dtype.
+    """
+    if not p.size:
+        return
+    dtype = p.dtype.newbyteorder("=")
+    scale = constants[1]
+    if scale < np.finfo(dtype).tiny:
+        # In the dtype of p it would lose digits or become zero.
+        g, constants = np.asarray(g, np.float64) * scale, (constants[0], 1.0, *constants[2:])
+    own = [as_dense(array, dtype).reshape(-1) for array in (p, *state)]
+    g = as_dense(g, dtype).reshape(-1)
+    if np.may_share_memory(g, own[0]):
+        g = g.copy()
+    m = own[1] if rule in ("momentum", "adam") else None
+    v = own[-1] if rule in ("squares", "adam") else None
+    _engine.optimizer_step(_engine.RULES[rule], constants, g, own[0], m, v)
+    for array, dense in zip((p, *state), own, strict=True):
+        if not is_dense(array, dtype):
+            array[...] = dense.reshape(array.shape)
+
+
+def scatter_add(ids: Array, rows: Array, table: Array) -> None:
+    """Add rows (L, D) to table (V, D) at ids (L,), in place; an id may occur many times."""
+    ids = as_ids(ids, len(table), "ids", "V")
+    check_shape("rows", rows, "(L, D)", (len(ids), table.shape[1]))
+    if rows.size:
+        _engine.scatter_add(ids, as_dense(rows, table.dtype), table)
+
+
+def softmax_cross_entropy_rows(
+    logits: Array, targets: NDArray[np.int64], weights: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Replace logits (..., V) by ``weights`` times their gradients, and return the losses (...), float64.
+
+    All are C-contiguous; targets (...) int64 in [0, V) in other memory than logits, weights (...) float64. Where a
+    weight is 0 nothing is read, and loss and gradient are 0.
+    """
+    losses = np.zeros(targets.size)
+    if logits.size:
+        rows = logits.reshape(targets.size, logits.shape[-1])
+        _engine.softmax_cross_entropy(rows, targets.reshape(-1), weights.reshape(-1), losses)
+    return losses.reshape(targets.shape)
+
+
+# ---- stacks of cells, one step at a time ------------------------------------------------------------------------
+
+
+def _open_stack(cells: list[StackedCell], D: int, H: int, copies: bool, dtype: np.dtype[Any]) -> list[Any]:
+    """The cells of a stack, bottom first, for native code; ValueError for shapes that do not match."""
+    native = []
+    for variant, weights in cells:
+        own = {}
+        for array in variant.weights:
+            value = weights[array.name]
+            check_shape(array.name, value, variant.letters(array), variant.shape(array, D=D, H=H))
+            own[array.name] = np.array(value, dtype, order="C") if copies else as_dense(value, dtype)
+        native.append((variant.native, _engine.Weights(**own)))
+        D = H
+    return native
+
+
+def make_stream(cells: list[StackedCell], D: int, dtype: np.dtype[Any], h: Array, c: Array | None) -> _engine.Stream:
+    """Make a native stream over copies of ``cells`` that keeps its state in h, c (layers, N, H)."""
+    return _engine.Stream(_open_stack(cells, D, h.shape[2], True, dtype), h.shape[1], h, c)
+
+
+def sample_ids(
+    cells: list[StackedCell],
+    embedding: Array | None,
+    Wy: Array,
+    by: Array,
+    h: Array,
+    c: Array | None,
+    first: int,
+    uniforms: NDArray[np.float64],
+    *,
+    temperature: float,
+    top_k: int,
+    top_p: float,
+    banned: list[int],
+    stop: int,
+) -> NDArray[np.int64]:
+    """Feed a stack of cells its own draws, and return an id for each value of ``uniforms``; fewer if ``stop`` is drawn.
+
+    Parameters
+    ----------
+    cells : list of (Variant, dict of name to array)
+        The stack, bottom first, with its weights.
+    embedding : array (V, E) or None
+        Rows for the ids; None feeds the ids to the first cell.
+    Wy, by : arrays (H, V), (V,)
+        Output layer.
+    h, c : arrays (layers, H), dense, float32 or float64
+        State, updated in place: all ids but the last one drawn have been fed back. Its dtype is computed in.
+    first : int
+        Id to feed first.
+    uniforms : float64 array (n,)
+        A number in [0, 1) for each draw.
+    temperature : float
+        Divides the logits; 0 takes the largest.
+    top_k : int
+        Draw from the k most likely ids; 0 for all.
+    top_p : float
+        Draw from the most likely ids that together reach this probability; 1 for all.
+    banned : sequence of int
+        Ids that are never drawn.
+    stop : int
+        Id that ends the sequence and is kept as its last, -1 for none.
+
+    Returns
+    -------
+    ids : int64 array
+
+    Raises
+    ------
+    ValueError
+        A logit is NaN or infinite.
+    """
+    H, V = Wy.shape
+    check_shape("by", by, "(V,)", (V,))
+    if embedding is not None:
+        check_shape("embedding", embedding, "(V, E)", (V, embedding.shape[1]))
+    for name, state in (("h", h), ("c", c)):
+        if state is not None:
+            check_shape(name, state, "(layers, H)", (len(cells), H))
+    if not 0 <= first < V:
+        raise ValueError(f"first must lie in [0, V) = [0, {V}); got {first}")
+    ids = np.empty(len(uniforms), np.int64)
+    flags = np.zeros(V, np.int8)
+    flags[banned] = 1
+    dtype = h.dtype
+    stack = _open_stack(cells, V if embedding is None else embedding.shape[1], H, False, dtype)
+    embedding, Wy, by = (None if a is None else as_dense(a, dtype) for a in (embedding, Wy, by))
+    stream = _engine.Stream(stack, 1, *(None if state is None else state[:, None] for state in (h, c)))
+    drawn = _engine.sample["float" if Wy.dtype == FLOAT32 else "double"](
+        stream,
+        embedding,
+        Wy,
+        by,
+        first,
+        uniforms,
+        temperature,
+        top_k,
+        top_p,
+        flags,
+        stop,
+        ids,
+        np.empty(H + V, Wy.dtype),
+    )
+    if drawn < 0:
+        raise ValueError("the output of the model is not finite: it cannot be sampled from")
+    return ids[:drawn]

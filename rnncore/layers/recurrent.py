@@ -1,0 +1,616 @@
+"""Recurrent layers: stacked, in one direction or both."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike
+
+from .. import checks, functional
+from .._types import Array, Seed, State, StateLike
+from ..engine import arrays, calls, cells
+from ..engine.native import StackedCell
+from .base import Layer, dropout_mask, glorot_uniform, orthogonal
+from .stack import run_stack
+from .stream import Stream
+
+__all__ = ["GRU", "LSTM", "RECURRENT", "RNN", "LayerCache", "Recurrent"]
+
+Init = Literal["orthogonal", "uniform"]
+Checkpoint = Literal[True] | int | None
+
+
+class LayerCache(NamedTuple):
+    """What :meth:`Recurrent.backward` needs: ``cells[layer][direction]`` are the caches of the functions."""
+
+    shape: tuple[int, int]  # (T, N)
+    cells: list[tuple[Any, ...]]
+    masks: list[Array]  # of dropout, between the layers: (T, N, H * directions)
+    recurrent_masks: list[Array]  # of recurrent dropout, for every layer and direction: (H,); empty without
+
+    @property
+    def gates(self) -> list[Array | None]:
+        """Activated gates (T, N, G*H) of every layer and direction, in the order of the state; read-only.
+
+        Blocks are those of the layer's ``gate_names``, 0 beyond each row's length; None with ``checkpoint``.
+        """
+        return [cell.gates for directions in self.cells for cell in directions]
+
+
+class Recurrent(Layer):
+    """A stack of one cell, in one direction or both.
+
+    A subclass names its cell in the table and takes the cell's options. States are handled as tuples of arrays
+    (num_layers * directions, N, H), layer by layer, forward before reverse.
+
+    Attributes
+    ----------
+    input_size, hidden_size, num_layers, output_size : int
+        D, H, the number of layers, and H times the number of directions.
+    params, grads : dict of str to ndarray
+    cell_name : str
+        "lstm", "gru", ...
+    gate_names, state_names : tuple of str
+        Gate blocks in the order of the weights; states in the order in which they are given and returned.
+    """
+
+    cell: ClassVar[cells.Cell]
+
+    #: Keyword arguments of the constructor that only layers of this cell have, and ``init``.
+    settings: ClassVar[tuple[str, ...]]
+
+    #: A module with the functions of the cells; :mod:`rnncore.reference` serves as well.
+    backend: Any = functional
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int,
+        *,
+        bidirectional: bool,
+        batch_first: bool,
+        dropout: float,
+        recurrent_dropout: float,
+        checkpoint: Checkpoint,
+        init: Init,
+        dtype: DTypeLike,
+        seed: Seed,
+    ) -> None:
+        self.variant  # noqa: B018: an unknown option is an error before any other argument is looked at
+        super().__init__(dtype)
+        self.input_size = checks.integer("input_size", input_size, least=1)
+        self.hidden_size = checks.integer("hidden_size", hidden_size, least=1)
+        self.num_layers = checks.integer("num_layers", num_layers, least=1)
+        self.bidirectional, self.batch_first = bool(bidirectional), bool(batch_first)
+        self.dropout = checks.share("dropout", dropout)
+        self.recurrent_dropout = checks.share("recurrent_dropout", recurrent_dropout)
+        self.checkpoint = checkpoint
+        if checkpoint is not None:
+            calls.checkpoint_segments(checkpoint, 1)
+        checks.choice("init", init, ("orthogonal", "uniform"))
+        self._rng = np.random.default_rng(seed)
+        for layer in range(self.num_layers):
+            for suffix in self._suffixes(layer):
+                size = self.input_size if layer == 0 else self.output_size
+                for name, value in self._initial(size, init).items():
+                    self._add(name + suffix, value)
+
+    # ---- what it is ---------------------------------------------------------------------------------------------
+
+    @property
+    def variant(self) -> cells.Variant:
+        """The cell with the layer's options; ValueError for an unknown one."""
+        return self.cell.variant(*(getattr(self, name) for name in self.cell.options))
+
+    @property
+    def cell_name(self) -> str:
+        return self.cell.name
+
+    @property
+    def gate_names(self) -> tuple[str, ...]:
+        return tuple(self.variant.gates)
+
+    @property
+    def state_names(self) -> tuple[str, ...]:
+        return tuple(self.cell.states)
+
+    @property
+    def num_gates(self) -> int:
+        """G"""
+        return len(self.variant.gates)
+
+    @property
+    def directions(self) -> int:
+        return 2 if self.bidirectional else 1
+
+    @property
+    def output_size(self) -> int:
+        return self.hidden_size * self.directions
+
+    def options(self) -> dict[str, str]:
+        """Keyword arguments of the cell's forward function that do not change from call to call."""
+        return {name: word for name, word in self.variant.options.items() if isinstance(word, str)}
+
+    def weights(self, layer: int, direction: int) -> dict[str, Array]:
+        """Return the parameters of one cell, by the names of the arguments of its forward function."""
+        suffix = self._suffixes(layer)[direction]
+        return {array.name: self.params[array.name + suffix] for array in self.variant.weights}
+
+    def cells(self) -> list[StackedCell]:
+        """Return the stack, bottom first, for :func:`rnncore.engine.native.sample_ids`. One direction only."""
+        if self.bidirectional:
+            raise ValueError("a bidirectional layer needs the whole sequence: it cannot go step by step")
+        return [(self.variant, self.weights(layer, 0)) for layer in range(self.num_layers)]
+
+    def _suffixes(self, layer: int) -> list[str]:
+        return [f"_{layer}", f"_{layer}_reverse"][: self.directions]
+
+    def _initial(self, size: int, init: Init) -> dict[str, Array]:
+        """Draw the parameters of one cell."""
+        H, rng, blocks = self.hidden_size, self._rng, range(self.num_gates)
+        shapes = self.variant.shapes(size, H)
+        if init == "uniform":
+            # As PyTorch: all of them uniform in +-1/sqrt(H).
+            return {name: rng.uniform(-(H**-0.5), H**-0.5, shape) for name, shape in shapes.items()}
+        values = {name: np.zeros(shape) for name, shape in shapes.items()}
+        values["Wx"] = np.concatenate([glorot_uniform(rng, size, H) for _ in blocks], axis=1)
+        if "Wh" in values:
+            values["Wh"] = np.concatenate([orthogonal(rng, H) for _ in blocks], axis=1)
+        return values
+
+    def __repr__(self) -> str:
+        names = ("bidirectional", "batch_first", "dropout", "recurrent_dropout", "checkpoint")
+        options = "".join(f", {name}={getattr(self, name)!r}" for name in names if getattr(self, name))
+        return f"{type(self).__name__}({self.input_size}, {self.hidden_size}, {self.num_layers}{options})"
+
+    # ---- arguments ----------------------------------------------------------------------------------------------
+
+    def time_major(self, x: ArrayLike) -> Array:
+        """Return x (T, N, input_size) in the layer's dtype, or ids (T, N).
+
+        Raises
+        ------
+        ValueError, TypeError
+            As calling the layer.
+        """
+        array = np.asarray(x)
+        if array.dtype.kind not in "iu":
+            array = arrays.as_floating("x", array)
+            if array.ndim != 3 or array.shape[2] != self.input_size:
+                axes = "(N, T, input_size)" if self.batch_first else "(T, N, input_size)"
+                raise ValueError(f"x must be {axes} with input_size = {self.input_size}; got {array.shape}")
+            array = array.astype(self.dtype, copy=False)
+        elif array.ndim != 2:
+            raise ValueError(f"x of integers holds ids and must have two axes; got shape {array.shape}")
+        return array.swapaxes(0, 1) if self.batch_first else array
+
+    def time_major_gradient(self, dy: ArrayLike, T: int, N: int) -> Array:
+        """Return dy (T, N, H * directions) in the layer's dtype; ValueError or TypeError for another shape or dtype."""
+        shape = (*((N, T) if self.batch_first else (T, N)), self.output_size)
+        array = arrays.as_shaped("dy", dy, shape, self.dtype)
+        return array.swapaxes(0, 1) if self.batch_first else array
+
+    def split_state(self, state: StateLike | None, N: int, argument: str = "state") -> dict[str, Array]:
+        """Return the arrays (num_layers * directions, N, H) of a state by name; none for None."""
+        if state is None:
+            return {}
+        names = self.state_names
+        values: Any = state if len(names) > 1 else (state,)
+        if len(names) > 1 and not (isinstance(state, (tuple, list)) and len(state) == len(names)):
+            wanted = f"a tuple ({', '.join(names)})"
+            raise TypeError(f"{argument} of an {self.cell.label} must be {wanted}; got {type(state).__name__}")
+        result = {}
+        for name, value in zip(names, values, strict=True):
+            array = arrays.as_floating(f"{argument} {name}", value)
+            shape = (self.num_layers * self.directions, N, self.hidden_size)
+            arrays.check_shape(f"{argument} {name}", array, "(num_layers * directions, N, H)", shape)
+            result[name] = array.astype(self.dtype, copy=False)
+        return result
+
+    def _join_state(self, states: tuple[Array, ...]) -> Any:
+        return states if len(states) > 1 else states[0]
+
+    # ---- forward ------------------------------------------------------------------------------------------------
+
+    def stream(self, batch_size: int = 1) -> Stream:
+        """Return a copy of the layer that runs one step at a time: audio, control, games.
+
+        Parameters
+        ----------
+        batch_size : int, default 1
+            N, sequences side by side.
+
+        Returns
+        -------
+        Stream
+            Its weights are frozen: later changes of the layer do not reach it.
+
+        Raises
+        ------
+        ValueError
+            The layer is bidirectional: it needs the whole sequence.
+        """
+        return Stream(self, batch_size)
+
+    def __call__(
+        self, x: ArrayLike, state: StateLike | None = None, lengths: ArrayLike | None = None
+    ) -> tuple[Array, Any]:
+        """Run the layer for inference: saves nothing, no dropout.
+
+        Parameters
+        ----------
+        x : array (T, N, input_size), or integer ids (T, N); (N, T, ...) if ``batch_first``
+        state : array or tuple of arrays (num_layers * directions, N, H), optional
+            As returned; default zeros. LSTM: (h, c).
+        lengths : integer array (N,), optional
+
+        Returns
+        -------
+        y : ndarray (T, N, H * directions), or (N, T, ...)
+            States of the top layer, forward and reverse side by side; 0 beyond each row's length.
+        state : like ``state``
+            After the last valid step of each row.
+
+        Raises
+        ------
+        ValueError, TypeError
+            A shape, dtype, id or length is wrong.
+        """
+        y, state, _ = self._run(x, state, lengths, training=False)
+        return y, state
+
+    def forward(
+        self, x: ArrayLike, state: StateLike | None = None, lengths: ArrayLike | None = None
+    ) -> tuple[Array, Any, LayerCache]:
+        """Run the layer with dropout, and save what :meth:`backward` needs. Arguments as in calling the layer.
+
+        Returns
+        -------
+        y, state
+        cache : LayerCache
+        """
+        return self._run(x, state, lengths, training=True)
+
+    def _run(
+        self, x: ArrayLike, state: StateLike | None, lengths: ArrayLike | None, training: bool
+    ) -> tuple[Array, Any, Any]:
+        x = self.time_major(x)
+        T, N = x.shape[:2]
+        cache = LayerCache((T, N), [], [], [])
+        states = self.split_state(state, N)
+        options = {
+            "lengths": lengths,
+            "training": training,
+            "checkpoint": self.checkpoint if training else None,
+        }
+
+        def run(layer: int, x: Array) -> tuple[Array, list[tuple[Array, ...]]]:
+            arguments = []
+            for direction in range(self.directions):
+                weights = self.weights(layer, direction)
+                if training and self.recurrent_dropout and "Wh" in weights:
+                    m = dropout_mask(self._rng, (self.hidden_size,), self.recurrent_dropout, self.dtype)
+                    weights["Wh"] = m[:, None] * weights["Wh"]  # (h' * m) Wh = h' (diag(m) Wh)
+                    cache.recurrent_masks.append(m)
+                index = layer * self.directions + direction
+                initial = {f"{name}0": array[index] for name, array in states.items()}
+                arguments.append({"x": x, **weights, **initial, "reverse": bool(direction), **options})
+            outputs, finals, caches = zip(*self._forward_cells(arguments), strict=True)
+            cache.cells.append(caches)
+            y = outputs[0] if len(outputs) == 1 else np.concatenate(outputs, axis=2)
+            return y, [final if isinstance(final, tuple) else (final,) for final in finals]
+
+        def drop(y: Array) -> Array:
+            if not (training and self.dropout):
+                return y
+            cache.masks.append(dropout_mask(self._rng, y.shape, self.dropout, self.dtype))
+            return y * cache.masks[-1]
+
+        y, finals = run_stack(self.num_layers, x, run, drop)
+        by_name = zip(*(final for layer in finals for final in layer), strict=True)
+        final_state = self._join_state(tuple(np.stack(values) for values in by_name))
+        return y.swapaxes(0, 1) if self.batch_first else y, final_state, cache if training else None
+
+    def _forward_cells(self, arguments: list[dict[str, Any]]) -> list[Any]:
+        """Run the cell of each direction; the engine runs them at the same time."""
+        if self.backend is functional:
+            return calls.forward_side_by_side(self.variant, arguments)
+        function = getattr(self.backend, f"{self.cell.name}_forward")
+        return [function(**keywords, **self.options()) for keywords in arguments]
+
+    # ---- backward -----------------------------------------------------------------------------------------------
+
+    def backward(
+        self, dy: ArrayLike | None, cache: LayerCache, dstate: StateLike | None = None
+    ) -> tuple[Array | None, Any]:
+        """Add the gradients of all parameters to ``grads``, and return those of the inputs.
+
+        Parameters
+        ----------
+        dy : array like y, or None for zeros
+        cache : LayerCache
+            From :meth:`forward`.
+        dstate : like ``state``, optional
+            Gradient with respect to the returned state.
+
+        Returns
+        -------
+        dx : ndarray like x, or None for ids
+        dstate : like ``state``
+            Gradient with respect to the initial state.
+
+        Raises
+        ------
+        ValueError, TypeError
+            A shape or dtype is wrong.
+        """
+        if not isinstance(cache, LayerCache):
+            raise TypeError(f"cache must come from forward; got {type(cache).__name__}")
+        T, N = cache.shape
+        dx = None if dy is None else self.time_major_gradient(dy, T, N)
+        dfinals = self.split_state(dstate, N, "dstate")
+        dinitials: list[Any] = [None] * (self.num_layers * self.directions)
+        for layer in reversed(range(self.num_layers)):
+            if cache.masks and layer < self.num_layers - 1:
+                assert dx is not None
+                dx = dx * cache.masks[layer]
+            results = self._backward_layer(layer, dx, cache, dfinals)
+            dx = None
+            for direction, gradients in enumerate(results):
+                index = layer * self.directions + direction
+                dinitials[index] = tuple(getattr(gradients, f"d{name}0") for name in self.state_names)
+                if gradients.dx is not None:
+                    dx = gradients.dx if dx is None else dx + gradients.dx
+        dstate = self._join_state(tuple(np.stack(values) for values in zip(*dinitials, strict=True)))
+        return dx.swapaxes(0, 1) if dx is not None and self.batch_first else dx, dstate
+
+    def _backward_layer(
+        self, layer: int, dy: Array | None, cache: LayerCache, dfinals: dict[str, Array]
+    ) -> list[Any]:
+        """The gradients of the cells of one layer; those of the parameters are added to ``grads``."""
+        H, directions = self.hidden_size, range(self.directions)
+        places = [layer * self.directions + direction for direction in directions]
+        into = [
+            {f"d{array.name}": self.grads[array.name + suffix] for array in self.variant.weights}
+            for suffix in self._suffixes(layer)
+        ]
+        masks = cache.recurrent_masks[places[0] :][: self.directions]
+        # The gradients of diag(m) Wh must be scaled before they are added.
+        of_scaled = [sums | {"dWh": np.zeros_like(sums["dWh"])} for sums in into] if masks else into
+        arguments = [
+            {
+                "dh": None if dy is None else dy[:, :, direction * H : (direction + 1) * H],
+                "cache": cache.cells[layer][direction],
+                **{f"d{name}_n": array[place] for name, array in dfinals.items()},
+            }
+            for direction, place in zip(directions, places, strict=True)
+        ]
+        results = self._backward_cells(arguments, of_scaled)
+        for m, sums, scaled in zip(masks, into, of_scaled, strict=False):
+            sums["dWh"] += m[:, None] * scaled["dWh"]
+        return results
+
+    def _backward_cells(self, arguments: list[dict[str, Any]], into: list[dict[str, Array]]) -> list[Any]:
+        """Run the cell of each direction backward, and add the gradients of its weights to the arrays in ``into``."""
+        if self.backend is functional:
+            return calls.backward_side_by_side(self.cell, arguments, into)
+        function = getattr(self.backend, f"{self.cell.name}_backward")
+        results = [function(**keywords) for keywords in arguments]
+        for gradients, sums in zip(results, into, strict=True):
+            for name, array in sums.items():
+                array += getattr(gradients, name)
+        return results
+
+
+class RNN(Recurrent):
+    """Simple recurrent layers: ``h = act(x Wx + h' Wh + b)``.
+
+    Parameters ``Wx_l (D, H)``, ``Wh_l (H, H)``, ``b_l (H,)`` for layer l, with the suffix ``_reverse`` for the other
+    direction. Equations: :func:`rnncore.reference.rnn_forward`.
+
+    Parameters
+    ----------
+    input_size, hidden_size : int
+        D and H.
+    num_layers : int, default 1
+    activation : {"tanh", "relu", "identity"}
+    bidirectional : bool, default False
+        A second cell runs in reverse; outputs are side by side, (T, N, 2H).
+    batch_first : bool, default False
+        Inputs and outputs are (N, T, .).
+    dropout : float, default 0
+        Fraction of the values between layers that ``forward`` sets to zero.
+    recurrent_dropout : float, default 0
+        Fraction of the recurrent connections that ``forward`` drops: units hidden from the product with ``Wh``, drawn
+        once a call for every layer and direction, the same for all steps and rows (Gal and Ghahramani 2016, "A theoretically grounded application of
+        dropout in recurrent neural networks").
+    checkpoint : True or int, optional
+        Segments of the sequence that ``backward`` recomputes, so that ``forward`` need not save them: long sequences
+        in little memory, with the same bits; see :func:`rnncore.rnn_forward`.
+    init : {"orthogonal", "uniform"}
+        Recurrent weights orthogonal and input weights Glorot-uniform, biases zero; or all uniform in +-1/sqrt(H).
+    dtype : {"float32", "float64"}
+    seed : int, numpy.random.Generator or None
+        Draws the initial parameters, then dropout.
+
+    Examples
+    --------
+    >>> rnn = RNN(3, 5, activation="relu", seed=0)
+    >>> y, h = rnn(np.zeros((7, 2, 3)))
+    >>> y.shape, h.shape
+    ((7, 2, 5), (1, 2, 5))
+    """
+
+    cell = cells.RNN
+    settings = (*cell.options, "init")
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        *,
+        activation: Literal["tanh", "relu", "identity"] = "tanh",
+        bidirectional: bool = False,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        recurrent_dropout: float = 0.0,
+        checkpoint: Checkpoint = None,
+        init: Init = "orthogonal",
+        dtype: DTypeLike = "float32",
+        seed: Seed = None,
+    ) -> None:
+        self.activation = activation
+        super().__init__(
+            input_size,
+            hidden_size,
+            num_layers,
+            bidirectional=bidirectional,
+            batch_first=batch_first,
+            dropout=dropout,
+            recurrent_dropout=recurrent_dropout,
+            checkpoint=checkpoint,
+            init=init,
+            dtype=dtype,
+            seed=seed,
+        )
+
+
+class GRU(Recurrent):
+    """Gated recurrent layers; gate blocks r z n (simplified: z n).
+
+    Parameters ``Wx_l (D, GH)``, ``Wh_l (H, GH)``, ``b_l (GH,)``, and ``bhn_l (H,)`` for "reset_after". Equations:
+    :func:`rnncore.reference.gru_forward`.
+
+    Parameters
+    ----------
+    input_size, hidden_size : int
+        D and H.
+    num_layers : int, default 1
+    form : {"reset_before", "reset_after", "simplified"}
+    update : {"new", "old"}
+        "new": h = z n + (1-z) h' (the course); "old": h = (1-z) n + z h' (PyTorch).
+    bidirectional, batch_first, dropout, recurrent_dropout, checkpoint, init, dtype, seed
+        As in :class:`RNN`.
+
+    Examples
+    --------
+    >>> gru = GRU(3, 5, bidirectional=True, seed=0)
+    >>> y, h = gru(np.zeros((7, 2, 3)), lengths=[7, 4])
+    >>> y.shape, h.shape
+    ((7, 2, 10), (2, 2, 5))
+    """
+
+    cell = cells.GRU
+    settings = (*cell.options, "init")
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        *,
+        form: Literal["reset_before", "reset_after", "simplified"] = "reset_before",
+        update: Literal["new", "old"] = "new",
+        bidirectional: bool = False,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        recurrent_dropout: float = 0.0,
+        checkpoint: Checkpoint = None,
+        init: Init = "orthogonal",
+        dtype: DTypeLike = "float32",
+        seed: Seed = None,
+    ) -> None:
+        self.form, self.update = form, update
+        super().__init__(
+            input_size,
+            hidden_size,
+            num_layers,
+            bidirectional=bidirectional,
+            batch_first=batch_first,
+            dropout=dropout,
+            recurrent_dropout=recurrent_dropout,
+            checkpoint=checkpoint,
+            init=init,
+            dtype=dtype,
+            seed=seed,
+        )
+
+
+class LSTM(Recurrent):
+    """Long short-term memory layers; gate blocks i f g o, state (h, c).
+
+    Parameters ``Wx_l (D, 4H)``, ``Wh_l (H, 4H)``, ``b_l (4H,)``, and ``peephole_l (3, H)`` with ``peephole=True``.
+    Equations: :func:`rnncore.reference.lstm_forward`.
+
+    Parameters
+    ----------
+    input_size, hidden_size : int
+        D and H.
+    num_layers : int, default 1
+    peephole : bool, default False
+    peephole_output : {"current", "previous"}
+        The cell state that the peephole of the output gate sees: c, or c before the step.
+    output_activation : {"tanh", "identity"}
+    forget_bias : float, default 1
+        Added to the f block of the initial ``b`` (Jozefowicz, Zaremba and Sutskever 2015).
+    bidirectional, batch_first, dropout, recurrent_dropout, checkpoint, init, dtype, seed
+        As in :class:`RNN`.
+
+    Examples
+    --------
+    >>> lstm = LSTM(3, 5, num_layers=2, seed=0)
+    >>> y, (h, c), cache = lstm.forward(np.zeros((7, 2, 3)))
+    >>> dx, (dh, dc) = lstm.backward(np.ones_like(y), cache)
+    >>> dx.shape, dh.shape, lstm.grads["Wh_1"].shape
+    ((7, 2, 3), (2, 2, 5), (5, 20))
+    """
+
+    cell = cells.LSTM
+    settings = (*cell.options, "forget_bias", "init")
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        *,
+        peephole: bool = False,
+        peephole_output: Literal["current", "previous"] = "current",
+        output_activation: Literal["tanh", "identity"] = "tanh",
+        forget_bias: float = 1.0,
+        bidirectional: bool = False,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        recurrent_dropout: float = 0.0,
+        checkpoint: Checkpoint = None,
+        init: Init = "orthogonal",
+        dtype: DTypeLike = "float32",
+        seed: Seed = None,
+    ) -> None:
+        self.peephole, self.forget_bias = bool(peephole), float(forget_bias)
+        self.peephole_output, self.output_activation = peephole_output, output_activation
+        super().__init__(
+            input_size,
+            hidden_size,
+            num_layers,
+            bidirectional=bidirectional,
+            batch_first=batch_first,
+            dropout=dropout,
+            recurrent_dropout=recurrent_dropout,
+            checkpoint=checkpoint,
+            init=init,
+            dtype=dtype,
+            seed=seed,
+        )
+
+    def _initial(self, size: int, init: Init) -> dict[str, Array]:
+        values = super()._initial(size, init)
+        values["b"][self.hidden_size : 2 * self.hidden_size] += self.forget_bias
+        return values
+
+
+#: The layer class of each cell, by the cell's name.
+RECURRENT: dict[str, Any] = {layer.cell.name: layer for layer in (RNN, GRU, LSTM)}

@@ -1,0 +1,46 @@
+#include <stdlib.h>
+#include <string.h>
+
+#include "memory.h"
+
+enum { LARGEST_COUNT = 16 };
+static const size_t SMALLEST_POOLED = (size_t)1 << 16; /* malloc itself recycles smaller ones */
+static const size_t LARGEST_TOTAL = (size_t)1 << 28;
+
+/* Oldest first. */
+static struct {
+    block blocks[LARGEST_COUNT];
+    int count;
+    size_t size;
+} pool;
+
+static block remove_block(int index) {
+    block removed = pool.blocks[index];
+    pool.count--;
+    pool.size -= removed.size;
+    memmove(&pool.blocks[index], &pool.blocks[index + 1], (size_t)(pool.count - index) * sizeof(block));
+    return removed;
+}
+
+block take_block(size_t size) {
+    size = (size + 63) / 64 * 64;
+    int best = -1;
+    if (size >= SMALLEST_POOLED)
+        for (int i = 0; i < pool.count; i++) {
+            size_t found = pool.blocks[i].size;
+            if (size <= found && found <= 2 * size && (best < 0 || found < pool.blocks[best].size)) best = i;
+        }
+    if (best >= 0) return remove_block(best);
+    return (block){aligned_alloc(64, size < 64 ? 64 : size), size};
+}
+
+void give_block(block b) {
+    if (!b.start) return;
+    if (b.size < SMALLEST_POOLED || b.size > LARGEST_TOTAL) {
+        free(b.start);
+        return;
+    }
+    while (pool.count == LARGEST_COUNT || pool.size + b.size > LARGEST_TOTAL) free(remove_block(0).start);
+    pool.blocks[pool.count++] = b;
+    pool.size += b.size;
+}

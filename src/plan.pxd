@@ -1,0 +1,147 @@
+"""How a call is cut into parts for threads, and which weights are packed."""
+
+from libc.string cimport memset
+
+from call cimport *
+from products cimport *
+from threads cimport MAX_THREADS, barrier, wait_for_all
+
+
+# Minimum flops of a call for each further thread, rows of a group, products of a member between two barriers, and hidden
+# units of a member. set_num_threads documents the values.
+cdef struct CostRule:
+    double flops_per_thread
+    Py_ssize_t rows_per_group, products_per_member, units_per_member
+
+
+# What one thread does of a call. Wh is in two factors: `gates` has the columns that multiply h' itself; `candidate` the
+# candidate's columns of a GRU, which multiply r h' or whose product goes to m.
+cdef struct Part:
+    BatchRows batch
+    Py_ssize_t first, units      # hidden units first .. first + units - 1
+    bint leads                   # the first member of its group
+    int group_size
+    barrier *group
+    Factor x, gates, candidate
+
+
+# ---- packing --------------------------------------------------------------------------------------------------------
+
+# Input projections run over about so many rows at a time: the result is still in cache when its steps come.
+cdef enum:
+    PROJECTION_ROWS = 128
+
+# Packing costs as much as the products of some thirty rows. It pays from so many steps on, since a step of few rows
+# reads packed weights at twice the speed, or from so many tokens on. It does not pay for a single row whose weights
+# exceed the second-level cache: read in place, they stream as fast.
+cdef enum:
+    PACK_STEPS = 8
+    PACK_TOKENS = 64
+    FAR_VALUES = 1 << 19
+
+
+cdef inline bint packing_pays(Py_ssize_t T, Py_ssize_t N) noexcept nogil:
+    return T >= PACK_STEPS or T * N >= PACK_TOKENS
+
+
+cdef inline void choose_packing(Call *f) noexcept nogil:
+    cdef Py_ssize_t T = f.batch.T, N = f.batch.N
+    f.packs_h = packing_pays(T, N) and not (N == 1 and f.layer.H * recurrent_columns(&f.layer) >= FAR_VALUES)
+    # A single projection packs panels as it goes.
+    f.packs_x = packing_pays(T, N) and (T * N > PROJECTION_ROWS or f.plan.groups > 1)
+    # Weights in Fortran order are repacked for every product: better once.
+    f.packs_h = f.packs_h or (f.layer.Wh.column_step != 1 and T > 1)
+    f.packs_x = f.ids == NULL and (f.packs_x or (f.layer.Wx.column_step != 1 and T * N > PROJECTION_ROWS))
+
+
+# ---- groups and members ---------------------------------------------------------------------------------------------
+
+cdef inline double flops_of(const Layer *w, const BatchRows *s, bint ids) noexcept nogil:
+    """Multiplications and additions of the products of a forward pass."""
+    return 2. * token_count(s) * ((0 if ids else w.D) * gate_columns(w) + w.H * recurrent_columns(w))
+
+
+cdef inline int threads_for(double flops, const CostRule *rule, int max_threads) noexcept nogil:
+    return <int>max(1., min(<double>max_threads, flops / rule.flops_per_thread))
+
+
+cdef inline Py_ssize_t tokens_before_row(const BatchRows *s, Py_ssize_t row) noexcept nogil:
+    cdef Py_ssize_t t, tokens = 0
+    if s.rows == NULL:
+        return s.T * row
+    for t in range(s.T):
+        tokens += min(s.rows[t], row)
+    return tokens
+
+
+cdef inline void single_plan(Plan *plan, const Layer *w, const BatchRows *s) noexcept nogil:
+    plan.groups = plan.members = 1
+    plan.units = w.H
+    plan.first_row[0] = 0
+    plan.first_row[1] = s.N
+
+
+cdef inline void make_plan(Plan *plan, const Layer *w, const BatchRows *s, const CostRule *rule, int size) noexcept nogil:
+    """The plan for a team of that size."""
+    cdef Py_ssize_t L = token_count(s), low, high, middle
+    cdef Py_ssize_t step = s.N * w.H * recurrent_columns(w)
+    cdef int group
+    if size == 1:
+        single_plan(plan, w, s)
+        return
+    plan.groups = <int>max(<Py_ssize_t>1, min(size, s.N // rule.rows_per_group))
+    plan.members = <int>max(<Py_ssize_t>1, min(size // plan.groups, min(step // plan.groups // rule.products_per_member,
+                                                                       w.H // rule.units_per_member)))
+    plan.units = w.H
+    if plan.members > 1:
+        plan.units = ((w.H + plan.members - 1) // plan.members + rule.units_per_member - 1) // rule.units_per_member
+        plan.units *= rule.units_per_member
+        plan.members = <int>((w.H + plan.units - 1) // plan.units)
+    # Groups of nearly equal numbers of tokens.
+    plan.first_row[0] = 0
+    for group in range(1, plan.groups):
+        low = plan.first_row[group - 1]
+        high = s.N
+        while low < high:
+            middle = (low + high) // 2
+            if tokens_before_row(s, middle) < L * group // plan.groups:
+                low = middle + 1
+            else:
+                high = middle
+        plan.first_row[group] = low
+    plan.first_row[plan.groups] = s.N
+
+
+cdef inline int plan_size(const Plan *plan) noexcept nogil:
+    """Threads of a plan."""
+    return plan.groups * plan.members
+
+
+cdef inline Py_ssize_t largest_group(const Plan *plan) noexcept nogil:
+    """Rows of the largest group."""
+    cdef Py_ssize_t largest = 0
+    cdef int group
+    for group in range(plan.groups):
+        largest = max(largest, plan.first_row[group + 1] - plan.first_row[group])
+    return largest
+
+
+cdef inline void begin_part(Part *p, const Call *f, int member) noexcept nogil:
+    """Set all of a part except its factors."""
+    cdef int group = member // f.plan.members
+    memset(p, 0, sizeof(Part))
+    p.leads = member % f.plan.members == 0
+    p.group_size = f.plan.members
+    p.group = NULL if f.barriers == NULL else f.barriers + 1 + group
+    p.first = member % f.plan.members * f.plan.units
+    p.units = min(f.plan.units, f.layer.H - p.first)
+    p.batch = f.batch
+    p.batch.first = f.plan.first_row[group]
+    p.batch.count = f.plan.first_row[group + 1] - p.batch.first
+    while p.batch.T > 0 and rows_at(&p.batch, p.batch.T - 1) == 0:
+        p.batch.T -= 1
+
+
+cdef inline void meet(const Part *p) noexcept nogil:
+    """Wait for the other members of the group."""
+    wait_for_all(p.group, p.group_size)

@@ -1,0 +1,169 @@
+"""Factors and products: C = start + A B with B packed or in place, and sums of outer products over tokens."""
+
+from cython cimport floating
+
+from call cimport *
+from kernels cimport *
+
+
+cdef inline Py_ssize_t share_begin(Py_ssize_t total, Py_ssize_t part, Py_ssize_t parts, Py_ssize_t unit) noexcept nogil:
+    """Where a part begins if `total` is cut into `parts` nearly equal shares, at multiples of `unit`."""
+    return min(total, (total * part // parts + unit - 1) // unit * unit)
+
+
+cdef inline Py_ssize_t largest_share(Py_ssize_t total, Py_ssize_t parts, Py_ssize_t unit) noexcept nogil:
+    """Upper bound on the size of a share of share_begin."""
+    return min(total, ((total + parts - 1) // parts + unit - 1) // unit * unit)
+
+
+# ---- matrices and factors -------------------------------------------------------------------------------------------
+
+cdef inline Matrix transpose(Matrix B) noexcept nogil:
+    cdef Matrix T
+    T.values, T.row_step, T.column_step = B.values, B.column_step, B.row_step
+    return T
+
+
+cdef inline Matrix submatrix(Matrix B, Py_ssize_t row, Py_ssize_t column, floating *type_) noexcept nogil:
+    """B[row:, column:]"""
+    B.values = at(B.values, row * B.row_step + column * B.column_step, type_)
+    return B
+
+
+# A right-hand factor (K, blocks M) of many products, packed or in place.
+cdef struct Factor:
+    Py_ssize_t K, M
+    int blocks
+    Py_ssize_t step        # distance between the columns of two blocks in the product
+    Matrix matrix          # the first block; column_step is 0 if it is packed
+    Py_ssize_t values_step # distance between blocks
+
+
+cdef inline Py_ssize_t packed_size(Py_ssize_t K, Py_ssize_t M) noexcept nogil:
+    """Values of a packed matrix (K, M)."""
+    return K * ((M + LARGEST_PANEL - 1) // LARGEST_PANEL * LARGEST_PANEL)
+
+
+cdef inline Factor factor(const kernel_table *k, Py_ssize_t K, Py_ssize_t M, int blocks, Py_ssize_t step, Matrix matrix,
+                          floating **room, int part, int parts) noexcept nogil:
+    """The factor of `blocks` blocks of M columns, `step` apart, of a matrix of K rows.
+
+    Read in place if room is NULL. Otherwise packed into *room, which is advanced; `parts` threads pack a share of the
+    columns each.
+    """
+    cdef Factor f
+    cdef Py_ssize_t begin = share_begin(M, part, parts, LARGEST_PANEL)
+    cdef Py_ssize_t end = share_begin(M, part + 1, parts, LARGEST_PANEL)
+    cdef const floating *B = <const floating *>matrix.values
+    cdef int block
+    f.K = K
+    f.M = M
+    f.blocks = blocks
+    f.step = step
+    f.matrix = matrix
+    f.values_step = step * matrix.column_step
+    if room != NULL:
+        f.matrix.values = room[0]
+        f.matrix.column_step = 0
+        f.values_step = packed_size(K, M)
+        for block in range(blocks):
+            if begin < end:
+                k.pack(K, end - begin, B + (block * step + begin) * matrix.column_step, matrix.row_step,
+                       matrix.column_step, room[0] + begin * K)
+            room[0] += f.values_step
+    return f
+
+
+cdef inline void product_from(const kernel_table *k, Py_ssize_t m, const floating *A, Py_ssize_t lda, const Factor *f,
+                              const floating *start, Py_ssize_t ldstart, floating *C, Py_ssize_t ldc) noexcept nogil:
+    """C (m, M) = start + A (m, K) B (K, M), in each block of columns; start as `from` in kernels.h."""
+    cdef int block
+    cdef const floating *values = <const floating *>f.matrix.values
+    for block in range(f.blocks):
+        if f.matrix.column_step == 0:
+            k.multiply_packed(m, f.K, f.M, A, lda, values, start, ldstart, C, ldc)
+        else:
+            k.multiply(m, f.K, f.M, A, lda, values, f.matrix.row_step, f.matrix.column_step, start, ldstart, C, ldc)
+        values += f.values_step
+        C += f.step
+        if start != NULL:
+            start += f.step
+
+
+cdef inline void product(const kernel_table *k, Py_ssize_t m, const floating *A, Py_ssize_t lda, const Factor *f,
+                         floating *C, Py_ssize_t ldc) noexcept nogil:
+    """C (m, M) += A (m, K) B (K, M), in each block of columns"""
+    product_from(k, m, A, lda, f, <const floating *>C, ldc, C, ldc)
+
+
+# ---- sums over tokens -----------------------------------------------------------------------------------------------
+
+# Sums over all tokens run in the order of the backward pass, last step first: a sequence that is cut into pieces, which
+# add to the same gradients one after the other, gives the same bits.
+cdef struct Tokens:
+    Py_ssize_t first, step, count
+
+
+cdef inline Tokens all_tokens(const BatchRows *s) noexcept nogil:
+    cdef Tokens tokens
+    tokens.count = token_count(s)
+    tokens.first = 0 if s.reverse else tokens.count - 1
+    tokens.step = 1 if s.reverse else -1
+    return tokens
+
+
+# C (m, M) (+)= sum over tokens of the outer product of a row of A (L, m) and the first M of a row of b.
+cdef struct OuterSum:
+    const void *A
+    Py_ssize_t m, M
+    Matrix C
+    bint adds
+
+
+cdef inline OuterSum outer_sum(const floating *A, Py_ssize_t m, Py_ssize_t M, Matrix C, bint adds) noexcept nogil:
+    cdef OuterSum p
+    p.A, p.m, p.M, p.C, p.adds = A, m, M, C, adds
+    return p
+
+
+cdef inline void add_outer_sums(const kernel_table *k, Tokens tokens, Py_ssize_t M, const floating *b, Py_ssize_t ldb,
+                                const OuterSum *outer_sums, int count, floating *sums, floating *work) noexcept nogil:
+    """Compute at most two outer sums with the same b (L, M), and sums (M,) += b."""
+    cdef weight_gradient[2] in_c_order
+    cdef weight_gradient transposed
+    cdef OuterSum p
+    cdef int i, found = 0
+    b += tokens.first * ldb
+    ldb *= tokens.step
+    for i in range(count):
+        p = outer_sums[i]
+        p.A = <const floating *>p.A + tokens.first * p.m
+        if p.C.column_step == 1:
+            in_c_order[found].adds, in_c_order[found].m, in_c_order[found].M = p.adds, p.m, p.M
+            in_c_order[found].A, in_c_order[found].lda = p.A, tokens.step * p.m
+            in_c_order[found].C, in_c_order[found].ldc = p.C.values, p.C.row_step
+            found += 1
+        else:
+            # In Fortran order it is C' (M, m), the sum of the outer products of b and A.
+            transposed.adds, transposed.m, transposed.M = p.adds, p.M, p.m
+            transposed.A, transposed.lda, transposed.C, transposed.ldc = b, ldb, p.C.values, p.C.column_step
+            k.weight_gradients(tokens.count, p.m, p.A, tokens.step * p.m, &transposed, 1, NULL, work)
+    if found > 0:
+        k.weight_gradients(tokens.count, M, b, ldb, in_c_order, found, sums, work)
+    elif sums != NULL:
+        k.column_sums(tokens.count, M, b, ldb, sums)
+
+
+cdef inline Py_ssize_t gradients_work(Py_ssize_t m, Py_ssize_t K, Py_ssize_t M) noexcept nogil:
+    """Scratch values that serve weight_gradients on every instruction set."""
+    cdef Py_ssize_t work = 0
+    cdef int i
+    for i in range(instruction_set_count):
+        work = max(work, instruction_sets[i].f32.weight_gradients_work(m, K, M),
+                   instruction_sets[i].f64.weight_gradients_work(m, K, M))
+    return padded(work)
+
+
+cdef inline Py_ssize_t outer_sums_work(Py_ssize_t m, Py_ssize_t K, Py_ssize_t M, bint fortran_order) noexcept nogil:
+    """Scratch values for add_outer_sums over K tokens into matrices of at most (m, M)."""
+    return max(gradients_work(m, K, M), gradients_work(M, K, m) if fortran_order else 0)
