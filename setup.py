@@ -7,8 +7,9 @@ import numpy
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 
-# Bounds and initialisation checks in the Cython code: RNNCORE_DEBUG=1 pip install .
-DEBUG = bool(os.environ.get("RNNCORE_DEBUG"))
+# For tests: RNNCORE_SANITIZE=1 pip install .   Run with LD_PRELOAD="$(gcc -print-file-name=libasan.so)".
+SANITIZE = os.environ.get("RNNCORE_SANITIZE")
+SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer", "-g"]
 
 CFLAGS = [
     "-std=gnu11",
@@ -26,7 +27,8 @@ engine = Extension(
     ["src/_engine.pyx", "src/memory.c", "src/threads.c", *sorted(glob("src/kernels/*.c"))],
     include_dirs=["src", "src/kernels", numpy.get_include()],
     define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")],
-    extra_compile_args=CFLAGS + os.environ.get("RNNCORE_CFLAGS", "").split(),
+    extra_compile_args=CFLAGS + os.environ.get("RNNCORE_CFLAGS", "").split() + (SANITIZERS if SANITIZE else []),
+    extra_link_args=SANITIZERS if SANITIZE else [],
     # In the sdist, and a rebuild when one of them changes.
     depends=sorted(glob("src/**/*.p[yx]*", recursive=True) + glob("src/**/*.h", recursive=True)),
 )
@@ -38,9 +40,9 @@ setup(
         build_dir="build/cython",
         compiler_directives={
             "language_level": 3,
-            "boundscheck": DEBUG,
-            "wraparound": DEBUG,
-            "initializedcheck": DEBUG,
+            "boundscheck": False,
+            "wraparound": False,
+            "initializedcheck": False,
             "cdivision": True,
         },
     )

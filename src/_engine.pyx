@@ -300,7 +300,7 @@ def fits(Cell cell, x, Wx, Wh, b, h0, c0, bhn, peephole):
     return ((number == cnp.NPY_FLOAT or number == cnp.NPY_DOUBLE) and GH % G == 0
             and (is_plain(Wx, number, 2, D, GH) if ids else is_plain(x, number, 3, N, D))
             and is_matrix(Wx, number, D, GH)
-            and (Wh is None or is_matrix(Wh, number, H, GH))
+            and (is_matrix(Wh, number, H, GH) if has_Wh(&cell.variant) else Wh is None)
             and is_plain(b, number, 1, 0, GH)
             and (h0 is None or is_plain(h0, number, 2, N, H))
             and (c0 is None or is_plain(c0, number, 2, N, H))

@@ -73,5 +73,10 @@ cdef inline int describe_cell(cell_variant *cell, str name, tuple places, dict o
     return 0
 
 
+cdef inline bint has_Wh(const cell_variant *cell) noexcept nogil:
+    """Whether the cell has recurrent weights."""
+    return cell.type == CELL_RNN or cell.type == CELL_GRU or cell.type == CELL_LSTM
+
+
 cdef inline int activation_of(word) except -1:
     return {"tanh": ACTIVATION_TANH, "relu": ACTIVATION_RELU, "identity": ACTIVATION_IDENTITY}[word]

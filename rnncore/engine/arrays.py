@@ -112,7 +112,7 @@ def clean_arguments(
     weights: dict[str, Any],
     states: dict[str, Any],
 ) -> tuple[dict[str, Array], np.dtype[Any], tuple[int, int]]:
-    """Check the weights and states that are not None against x (..., D); x is None if there are ids.
+    """Check weights and states against x (..., D), which is None if there are ids. States and some weights may be None.
 
     Returns
     -------
@@ -120,8 +120,13 @@ def clean_arguments(
     dtype : dtype to compute in
     (D, H)
     """
-    given = {name: value for name, value in (weights | states).items() if value is not None}
-    arrays = {name: as_floating(name, value) for name, value in given.items()}
+    given = {array.name: weights.get(array.name) for array in variant.weights}
+    optional = {array.name for array in variant.weights if array.optional} | states.keys()
+    arrays = {
+        name: as_floating(name, value)
+        for name, value in (given | states).items()
+        if value is not None or name not in optional
+    }
     G, Wx = len(variant.gates), arrays["Wx"]
     if Wx.ndim != 2 or Wx.shape[1] % G or (x is not None and Wx.shape[0] != x.shape[-1]):
         of_x = "" if x is None else f" with D = {x.shape[-1]} as in x"

@@ -206,8 +206,8 @@ class Cache:
         tokens = self.tokens(begin, end)
         rows = offset = None
         if self._packing is not None:
-            rows = self._packing.rows[begin:end]
-            offset = self._packing.offset[begin:end] - self._packing.offset[begin]
+            rows, offset = self._packing.rows[begin:end], self._packing.offset[begin:end]
+            offset = offset - offset[:1]
         resets = None if self._resets is None else self._resets[tokens]
         ids = None if self._ids is None else self._ids[tokens]
         batch = _engine.Batch(end - begin, self._shape[1], rows, offset, resets, self._reverse)

@@ -26,6 +26,7 @@ class Array(NamedTuple):
     name: str
     axes: tuple[str | int, ...]  # D inputs, H hidden units, GH columns of all gates, L tokens, or a number
     when: tuple[str, Word] | None = None  # only with this word of this option
+    optional: bool = False  # callers may leave it out: zeros
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,7 +162,7 @@ GRU = Cell(
     gates="rzn",
     gate_orders=("rzn", "zrn"),
     states="h",
-    weights=(_WX, _WH, _B, Array("bhn", ("H",), when=("form", "reset_after"))),
+    weights=(_WX, _WH, _B, Array("bhn", ("H",), when=("form", "reset_after"), optional=True)),
     options={"form": ("reset_before", "reset_after", "simplified"), "update": ("new", "old")},
     saved=(_GATES, Array("m", ("L", "H"), when=("form", "reset_after"))),  # m = h' Whn + bhn
     scratch=(
