@@ -1,24 +1,37 @@
-"""What goes on inside recurrent layers, in numbers; :mod:`rnncore.plots` draws them."""
+"""Measure what happens inside recurrent layers; :mod:`rnncore.plots` draws the results."""
+
+from __future__ import annotations
 
 import copy
+import types
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from . import functional
-from .engine import arrays
-from .layers import GRU, LSTM, RNN
+from ._types import Array, StateLike
+from .engine import arrays, calls
+from .engine.cells import CELLS
+from .layers import Recurrent
 
 __all__ = ["gate_activations", "gradient_flow"]
 
 
-def gradient_flow(layer, x, dy=None, state=None, lengths=None):
-    """How much of the gradient reaches each step: the norm of dL/dh_t, for every layer and direction.
+def gradient_flow(
+    layer: Recurrent,
+    x: ArrayLike,
+    dy: ArrayLike | None = None,
+    state: StateLike | None = None,
+    lengths: ArrayLike | None = None,
+) -> Array:
+    """Measure how much of the gradient reaches each step: the norm of dL/dh_t, for every layer and direction.
 
-    It shows whether gradients vanish or explode on their way back in time (Bengio, Simard and Frasconi 1994, "Learning
+    Shows whether gradients vanish or explode on their way back in time (Bengio, Simard and Frasconi 1994, "Learning
     long-term dependencies with gradient descent is difficult"; Pascanu, Mikolov and Bengio 2013, "On the difficulty of
-    training recurrent neural networks"). dL/dh_t is the total derivative by the output of a layer and direction at
-    step t, by all ways: through later steps, layers above and, at the top, y. There is no dropout, and the gradients
-    in ``layer.grads`` stay as they are.
+    training recurrent neural networks"). dL/dh_t is the total derivative with respect to the output of a layer and
+    direction at step t: through later steps, the layers above and, at the top, y. Runs without dropout and leaves
+    ``layer.grads`` unchanged.
 
     Parameters
     ----------
@@ -28,9 +41,9 @@ def gradient_flow(layer, x, dy=None, state=None, lengths=None):
         Gradient of the loss with respect to the layer's output. If not given, the loss is the sum of the final outputs
         of the top layer: 1 at the last valid step of each row, at step 0 in the reverse half, 0 elsewhere.
     state : like the layer's, optional
-        Initial state; zeros if not given.
+        Initial state; default zeros.
     lengths : integer array (N,), optional
-        Steps beyond a row's length give and get nothing.
+        Steps beyond a row's length have no gradient.
 
     Returns
     -------
@@ -51,38 +64,28 @@ def gradient_flow(layer, x, dy=None, state=None, lengths=None):
     array([[0.125, 0.25 , 0.5  , 1.   ]])
     """
     _check_layer(layer)
-    x = layer.time_major(x)
-    T, N = x.shape[:2]
-    directions = layer.directions
-    states = layer.split_state(state, N)
+    T, N = layer.time_major(x).shape[:2]
     lengths = np.full(N, T) if lengths is None else arrays.as_lengths(lengths, T, N)
-    dy = _sum_of_final_outputs(layer, T, lengths) if dy is None else layer.time_major_gradient(dy, T, N)
-
-    y, caches = x, []
-    for index in range(layer.num_layers):
-        runs = []
-        for direction in range(directions):
-            initial = {f"{name}0": s[index * directions + direction] for name, s in states.items()}
-            runs.append(_forward(layer, index, direction, y, initial, lengths))
-        outputs, layer_caches = zip(*runs, strict=True)
-        y = np.concatenate(outputs, axis=2)
-        caches += layer_caches
-
-    norms = np.zeros((layer.num_layers * directions, T))
-    for index in reversed(range(layer.num_layers)):
-        halves = np.split(dy, directions, axis=2)
-        # dy of the layer below
-        dy = np.zeros((T, N, layer.output_size), layer.dtype) if index else None
-        for direction, dh in enumerate(halves):
-            place = index * directions + direction
-            norms[place] = _backward(layer, index, direction, dh, caches[place], lengths, dy)
-    return norms
+    if dy is None:
+        dy = _sum_of_final_outputs(layer, T, lengths)
+        dy = dy.swapaxes(0, 1) if layer.batch_first else dy
+    stepwise = _plain_copy(layer)
+    stepwise.grads = {name: np.zeros_like(grad) for name, grad in layer.grads.items()}
+    recorder = _StepByStep(layer)
+    stepwise._forward_cells, stepwise._backward_cells = recorder.forward_cells, recorder.backward_cells
+    _, _, cache = stepwise.forward(x, state, lengths)
+    stepwise.backward(dy, cache)
+    # The backward pass runs from the top layer to the bottom one.
+    rows = [recorder.norms[begin : begin + layer.directions] for begin in range(0, len(recorder.norms), layer.directions)]
+    return np.array([norms for of_layer in reversed(rows) for norms in of_layer])
 
 
-def gate_activations(layer, x, state=None, lengths=None):
-    """What every gate does at every step: which units open where.
+def gate_activations(
+    layer: Recurrent, x: ArrayLike, state: StateLike | None = None, lengths: ArrayLike | None = None
+) -> list[dict[str, Array]]:
+    """Return the activation of every gate at every step.
 
-    There is no dropout. :func:`rnncore.plots.gates` draws one row of one of the arrays, after Karpathy, Johnson and
+    Runs without dropout. :func:`rnncore.plots.gates` draws one row of one of the arrays, after Karpathy, Johnson and
     Fei-Fei 2015, "Visualizing and understanding recurrent networks".
 
     Parameters
@@ -111,24 +114,30 @@ def gate_activations(layer, x, state=None, lengths=None):
     {'i': (7, 1, 5), 'f': (7, 1, 5), 'g': (7, 1, 5), 'o': (7, 1, 5), 'c': (7, 1, 5)}
     """
     _check_layer(layer)
-    still = copy.copy(layer)  # of the same arrays
-    still.dropout, still.recurrent_dropout, still.checkpoint, still.backend = 0.0, 0.0, None, functional
-    _, _, cache = still.forward(x, state, lengths)
+    _, _, cache = _plain_copy(layer).forward(x, state, lengths)
     found = []
     for cell in (cell for directions in cache.cells for cell in directions):
-        blocks = np.split(cell.gates, len(layer.gate_names), axis=2)
+        blocks = np.split(cell.gates, layer.num_gates, axis=2)
         values = dict(zip(layer.gate_names, blocks, strict=True))
-        found.append(values | ({"c": cell.c} if layer.cell_name == "lstm" else {}))
+        found.append(values | {name: getattr(cell, name) for name in layer.state_names if name != "h"})
     return found
 
 
-def _check_layer(layer):
-    if not isinstance(layer, (RNN, GRU, LSTM)):
-        raise TypeError(f"layer must be an RNN, GRU or LSTM; got {type(layer).__name__}")
+def _plain_copy(layer: Recurrent) -> Recurrent:
+    """A layer with the same arrays that runs without dropout and checkpoints, on the engine."""
+    plain = copy.copy(layer)
+    plain.dropout, plain.recurrent_dropout, plain.checkpoint, plain.backend = 0.0, 0.0, None, functional
+    return plain
 
 
-def _sum_of_final_outputs(layer, T, lengths):
-    """-> dy (T, N, H * directions)"""
+def _check_layer(layer: object) -> None:
+    if not isinstance(layer, Recurrent):
+        *names, last = (cell.label for cell in CELLS.values())
+        raise TypeError(f"layer must be an {', '.join(names)} or {last}; got {type(layer).__name__}")
+
+
+def _sum_of_final_outputs(layer: Recurrent, T: int, lengths: Array) -> Array:
+    """dy (T, N, H * directions) of the sum of each row's final outputs."""
     dy = np.zeros((T, len(lengths), layer.output_size), layer.dtype)
     (rows,) = np.nonzero(lengths)
     dy[lengths[rows] - 1, rows, : layer.hidden_size] = 1
@@ -136,39 +145,46 @@ def _sum_of_final_outputs(layer, T, lengths):
     return dy
 
 
-def _steps(T, direction):
-    return range(T)[:: -1 if direction else 1]
+class _StepByStep:
+    """Runs the cells of a layer one step a call, and records the norms of dL/dh_t."""
 
+    def __init__(self, layer: Recurrent) -> None:
+        self.variant, self.dtype = layer.variant, layer.dtype
+        self.norms: list[Array] = []  # (T,) for every cell, in order of the backward pass
 
-def _forward(layer, index, direction, x, state, lengths):
-    """-> h (T, N, H) and a cache for each step of one cell; state: its initial state by argument."""
-    function = getattr(functional, f"{layer.cell_name}_forward")
-    arguments = layer.weights(index, direction) | layer.options()
-    T, N = x.shape[:2]
-    h, caches = np.zeros((T, N, layer.hidden_size), layer.dtype), [None] * T
-    for t in _steps(T, direction):
-        valid = np.clip(lengths - t, 0, 1)
-        h[t : t + 1], final, caches[t] = function(x[t : t + 1], **arguments, **state, lengths=valid)
-        final = final if isinstance(final, tuple) else (final,)
-        state = {f"{name}0": s for name, s in zip(layer.state_names, final, strict=True)}
-    return h, caches
+    def forward_cells(self, arguments: list[dict[str, Any]]) -> list[Any]:
+        return [self._forward(**keywords) for keywords in arguments]
 
+    def backward_cells(self, arguments: list[dict[str, Any]], into: list[dict[str, Array]]) -> list[Any]:
+        return [self._backward(**keywords, into=arrays) for keywords, arrays in zip(arguments, into, strict=True)]
 
-def _backward(layer, index, direction, dy, caches, lengths, dx):
-    """-> norms (T,) of one cell; adds its share to dx (T, N, D), if that is wanted."""
-    function = getattr(functional, f"{layer.cell_name}_backward")
-    # Not wanted, but summed in one place: a fresh array a step costs more than the step.
-    sums = {f"d{name}": np.zeros_like(value) for name, value in layer.weights(index, direction).items()}
-    T, N = dy.shape[:2]
-    norms = np.zeros(T)
-    carried = {f"d{name}_n": np.zeros((N, layer.hidden_size), layer.dtype) for name in layer.state_names}
-    for t in reversed(_steps(T, direction)):
-        # dL/dh_t = dy_t + what the step after it gives back
-        dh = np.where((t < lengths)[:, None], dy[t] + carried["dh_n"], 0)
-        norms[t] = np.linalg.norm(dh.astype(np.float64))
-        arguments = {"dh": dy[t : t + 1], "cache": caches[t], **carried}
-        (gradients,) = functional.side_by_side(function, [arguments], [sums])
-        carried = {f"d{name}_n": getattr(gradients, f"d{name}0") for name in layer.state_names}
-        if dx is not None:
-            dx[t] += gradients.dx[0]
-    return norms
+    def _forward(
+        self, x: Array, lengths: Array, reverse: bool, training: bool, checkpoint: None, **arguments: Array
+    ) -> tuple[Array, Any, Any]:
+        (T, N), H, states = x.shape[:2], len(arguments["b"]) // len(self.variant.gates), self.variant.cell.states
+        h, caches = np.zeros((T, N, H), self.dtype), [None] * T
+        final: Any = tuple(arguments.get(f"{name}0", np.zeros((N, H), self.dtype)) for name in states)
+        for t in range(T)[:: -1 if reverse else 1]:
+            arguments |= {f"{name}0": s for name, s in zip(states, final, strict=True)}
+            valid = np.clip(lengths - t, 0, 1)
+            h[t : t + 1], final, caches[t] = calls.forward(self.variant, x=x[t : t + 1], lengths=valid, **arguments)
+            final = final if isinstance(final, tuple) else (final,)
+        return h, final, (caches, lengths, reverse, x.shape)
+
+    def _backward(self, dh: Array, cache: Any, into: dict[str, Array], **carried: Array) -> Any:
+        cell, (caches, lengths, reverse, shape) = self.variant.cell, cache
+        T, N, H = dh.shape
+        norms, dx = np.zeros(T), np.zeros(shape, self.dtype) if len(shape) == 3 else None
+        carried = {f"d{name}_n": np.zeros((N, H), self.dtype) for name in cell.states} | carried
+        for t in range(T)[:: 1 if reverse else -1]:
+            # dL/dh_t = dh_t + what the step after it gives back
+            total = np.where((t < lengths)[:, None], dh[t] + carried["dh_n"], 0)
+            norms[t] = np.linalg.norm(total.astype(np.float64))
+            arguments = {"dh": dh[t : t + 1], "cache": caches[t], **carried}
+            (gradients,) = calls.backward_side_by_side(cell, [arguments], [into])
+            carried = {f"d{name}_n": getattr(gradients, f"d{name}0") for name in cell.states}
+            if dx is not None:
+                dx[t] = gradients.dx[0]
+        self.norms.append(norms)
+        initial = {f"d{name}0": carried[f"d{name}_n"] for name in cell.states}
+        return types.SimpleNamespace(dx=dx, **initial)
