@@ -76,7 +76,9 @@ def gradient_flow(
     _, _, cache = stepwise.forward(x, state, lengths)
     stepwise.backward(dy, cache)
     # The backward pass runs from the top layer to the bottom one.
-    rows = [recorder.norms[begin : begin + layer.directions] for begin in range(0, len(recorder.norms), layer.directions)]
+    rows = [
+        recorder.norms[begin : begin + layer.directions] for begin in range(0, len(recorder.norms), layer.directions)
+    ]
     return np.array([norms for of_layer in reversed(rows) for norms in of_layer])
 
 

@@ -15,6 +15,7 @@ from problems import TOLERANCE, VARIANTS, assert_same, make_cotangents, make_pro
 
 import rnncore as rc
 from rnncore import _engine, functional, reference
+from rnncore.engine import calls, cells
 
 T, N, D, H = 7, 3, 4, 5
 
@@ -409,9 +410,7 @@ def test_weights_by_columns_give_the_same_bits(rng, variant, dtype, threads, T, 
     sums = {f"d{name}": np.full_like(by_columns[name], 3) for name in ("Wx", "Wh", "b")}
     together = {name: array.copy(order="K") for name, array in sums.items()}
     _, _, cache = forward(cell, by_columns)
-    (gradients,) = functional.side_by_side(
-        getattr(rc, f"{cell}_backward"), [{"cache": cache, **cotangents}], [together]
-    )
+    (gradients,) = calls.backward_side_by_side(cells.CELLS[cell], [{"cache": cache, **cotangents}], [together])
     np.testing.assert_array_equal(gradients.dx, expected["dx"])
     for name, array in together.items():
         assert_near([array], [sums[name] + expected[name]], dtype)

@@ -5,6 +5,7 @@ import pytest
 
 import rnncore as rc
 from rnncore import functional
+from rnncore.engine import calls, cells
 
 
 def test_ids_in_the_cache_of_an_embedding():
@@ -265,16 +266,16 @@ def test_caches_put_together_by_hand():
     h0 = c0 = np.zeros((2, 5))
     h, _, whole = rc.lstm_forward(x, Wx, Wh, b, h0, c0)
     parts = {"x": x, "h": h, "h0": h0, "gates": whole.gates, "c": whole.c, "c0": c0}
-    cell = functional.lstm_cell(False, "current", "tanh")
-    made = functional.Cache.of("lstm", cell, (Wx, Wh, b), **parts)
+    variant = cells.LSTM.variant()
+    made = functional.Cache.from_arrays(variant, (Wx, Wh, b), **parts)
     for got, expected in zip(rc.lstm_backward(h, made), rc.lstm_backward(h, whole), strict=True):
         np.testing.assert_array_equal(got, expected)
     for name in ("h", "h0", "gates", "c", "c0"):
         with pytest.raises(ValueError, match=f"^{name} must be there for the cache of lstm_forward; got None"):
-            functional.Cache.of("lstm", cell, (Wx, Wh, b), **parts | {name: None})
+            functional.Cache.from_arrays(variant, (Wx, Wh, b), **parts | {name: None})
         with pytest.raises(ValueError, match=f"^{name} must be "):
-            functional.Cache.of("lstm", cell, (Wx, Wh, b), **parts | {name: parts[name][..., :-1]})
-    made.let_go()
+            functional.Cache.from_arrays(variant, (Wx, Wh, b), **parts | {name: parts[name][..., :-1]})
+    made.detach()
     with pytest.raises(ValueError, match="cache is empty"):
         rc.lstm_backward(h, made)
 
@@ -284,8 +285,8 @@ def test_gradients_added_to_some_arrays_only():
     x, Wx, Wh, b = (rng.normal(size=s) for s in [(6, 2, 3), (3, 5), (5, 5), (5,)])
     h, _, cache = rc.rnn_forward(x, Wx, Wh, b)
     dWx = np.ones((3, 5))
-    (g,) = functional.side_by_side(rc.rnn_backward, [{"dh": h, "cache": cache}], [{"dWx": dWx}])
+    (g,) = calls.backward_side_by_side(cells.RNN, [{"dh": h, "cache": cache}], [{"dWx": dWx}])
     np.testing.assert_array_equal(dWx, 1 + rc.rnn_backward(h, cache).dWx)
     assert g.dWh.shape == (5, 5)
     with pytest.raises(ValueError, match="dbhn must be None as the cache says"):
-        functional.side_by_side(rc.rnn_backward, [{"dh": h, "cache": cache}], [{"dbhn": np.zeros(5)}])
+        calls.backward_side_by_side(cells.RNN, [{"dh": h, "cache": cache}], [{"dbhn": np.zeros(5)}])

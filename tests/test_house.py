@@ -23,18 +23,18 @@ MAY_IMPORT = {
     "files": set(),
     "text": {"checks"},
     "metrics": set(),
-    "optim": {"functional"},
+    "optim": {"engine"},
     "plots": set(),
-    "engine": {"_engine", "checks", "reference"},
-    "functional": {"_engine", "checks", "engine", "reference"},
-    "layers": {"checks", "engine", "functional"},
-    "inspection": {"functional", "layers"},
-    "losses": {"functional"},
-    "models": {"checks", "files", "functional", "layers", "losses", "optim", "text"},
-    "compat": {"functional", "layers", "losses"},
-    "interop": {"checks", "files", "functional", "layers"},
+    "engine": {"_engine", "_types", "checks", "reference"},
+    "functional": {"_types", "engine", "reference"},
+    "layers": {"_types", "checks", "engine", "functional"},
+    "inspection": {"_types", "engine", "functional", "layers"},
+    "losses": {"engine"},
+    "models": {"checks", "engine", "files", "functional", "layers", "losses", "optim", "text"},
+    "compat": {"engine", "functional", "layers", "losses"},
+    "interop": {"_types", "checks", "engine", "files", "functional", "layers"},
     "peers": {"layers"},
-    "bench": {"_engine", "functional", "layers", "models", "optim", "peers", "reference", "text"},
+    "bench": {"_engine", "engine", "functional", "layers", "models", "optim", "peers", "reference", "text"},
     "cli": {"_engine", "bench", "functional", "reference", "plots"},
 }
 
@@ -69,11 +69,13 @@ def test_reference_imports_numpy_only():
             elif isinstance(node, ast.ImportFrom) and node.level == 0:
                 assert node.module == "typing", file.name
     # The engine takes the result types of the specification, nothing that computes.
-    (taken,) = (
-        {alias.name for alias in node.names}
-        for node in ast.walk(ast.parse((PACKAGE / "functional.py").read_text()))
+    taken = {
+        alias.name
+        for file in (PACKAGE / "functional.py", *(PACKAGE / "engine").glob("*.py"))
+        for node in ast.walk(ast.parse(file.read_text()))
         if isinstance(node, ast.ImportFrom) and node.module == "reference"
-    )
+        for alias in node.names
+    }
     assert taken == {"RNNGradients", "GRUGradients", "LSTMGradients"}
 
 

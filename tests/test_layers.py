@@ -557,12 +557,12 @@ def test_gates_of_every_layer_and_direction(rng, kind, backend):
     layer = make_layer(rng, kind, num_layers=2, bidirectional=True)
     layer.backend = backend
     _, final, cache = layer.forward(rng.normal(size=(T, N, D)), lengths=[5, 3, 0])
-    assert len(layer.gate_names) == layer.gates
+    assert len(layer.gate_names) == layer.num_gates
     assert len(cache.gates) == 4
     for place, gates in enumerate(cache.gates):
-        assert gates.shape == (T, N, layer.gates * H)
+        assert gates.shape == (T, N, layer.num_gates * H)
         np.testing.assert_array_equal(gates[3:, 1], 0)
-        blocks = dict(zip(layer.gate_names, np.split(gates[:, 0], layer.gates, axis=1), strict=True))
+        blocks = dict(zip(layer.gate_names, np.split(gates[:, 0], layer.num_gates, axis=1), strict=True))
         if place % 2:
             blocks = {name: block[::-1] for name, block in blocks.items()}
         h = c = np.zeros(H)
@@ -596,7 +596,7 @@ def test_gates_are_not_kept_with_checkpoint(rng):
 
 
 def gate_blocks(layer, name):
-    return np.split(layer.params[name], layer.gates, axis=-1)
+    return np.split(layer.params[name], layer.num_gates, axis=-1)
 
 
 @every_dtype
@@ -618,7 +618,7 @@ def test_orthogonal_initialisation(kind, dtype):
             # the uniform's standard deviation is limit / sqrt(3)
             np.testing.assert_allclose(block.std(), limit / np.sqrt(3), rtol=0.05)
         b = layer.params["b" + suffix]
-        expected = np.zeros(layer.gates * 40)
+        expected = np.zeros(layer.num_gates * 40)
         if layer_class is rc.LSTM:
             expected[40:80] = 1  # i f g o
         np.testing.assert_array_equal(b, expected)

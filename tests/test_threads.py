@@ -237,12 +237,13 @@ import os, resource
 import numpy as np
 import rnncore as rc
 from rnncore import _engine
+from rnncore.engine import calls, cells
 rng = np.random.default_rng(0)
 names, shapes = ("x", "Wx", "Wh", "b"), [(9, 8, 5), (5, 256), (64, 256), (256,)]
 arguments = {name: (0.3 * rng.normal(size=s)).astype("f4") for name, s in zip(names, shapes)}
 both = [arguments | {"training": False, "reverse": reverse} for reverse in (False, True)]
 rc.set_num_threads(1)
-expected = [h for h, _, _ in rc.functional.side_by_side(rc.lstm_forward, both)]
+expected = [h for h, _, _ in calls.forward_side_by_side(cells.LSTM.variant(), both)]
 _engine.set_cost_rule(flops=1, rows=4, products=1, units=32)
 before = len(os.listdir("/proc/self/task"))
 with open("/proc/self/statm") as file:
@@ -251,7 +252,7 @@ resource.setrlimit(resource.RLIMIT_AS, (size + (EXTRA << 20),) * 2)
 for count in (4, 9, 32):
     rc.set_num_threads(count)
     for _ in range(20):
-        first, second = (h for h, _, _ in rc.functional.side_by_side(rc.lstm_forward, both))
+        first, second = (h for h, _, _ in calls.forward_side_by_side(cells.LSTM.variant(), both))
         assert (first == expected[0]).all() and (second == expected[1]).all()
         second[...] = 0
         assert (rc.lstm_forward(**both[0])[0] == expected[0]).all()

@@ -23,7 +23,8 @@ from itertools import repeat
 import numpy as np
 
 from .. import functional
-from ..engine import native
+from ..engine import cells, native
+from ..engine.cache import Cache
 from .layout import row, rows, sized, sized_values, stack, transposed, unstack
 
 __all__ = [
@@ -151,7 +152,7 @@ def _rnn_weights(Wax, Waa, ba):
 
 def _rnn_gradients(dh, run):
     weights = _rnn_weights(*sized_values(run.parameters, _RNN_AXES))
-    g = functional.rnn_backward(dh, run.cache("rnn", functional.rnn_cell("tanh"), weights))
+    g = functional.rnn_backward(dh, run.cache(cells.RNN, weights))
     dWax, dWaa, dba = g.dWx.T, g.dWh.T, g.db[:, None]
     return {"dx": _as_given(g.dx), "da0": g.dh0.T, "dWax": dWax, "dWaa": dWaa, "dba": dba}
 
@@ -292,7 +293,7 @@ def _gates(gates):
 def _lstm_gradients(dh, run, dc_n=None):
     sizes = {}
     weights = _lstm_weights(sized_values(run.parameters, _LSTM_AXES, sizes), sizes)
-    cache = run.cache("lstm", functional.lstm_cell(False, "current", "tanh"), weights)
+    cache = run.cache(cells.LSTM, weights)
     g = functional.lstm_backward(dh, cache, dc_n=dc_n)
     gradients = {"dx": _as_given(g.dx), "da0": g.dh0.T, "dc0": g.dc0.T}
     dW = dict(zip(_GATES, unstack(np.concatenate([g.dWh, g.dWx]), 4), strict=True))
@@ -377,9 +378,10 @@ class _Run:
             setattr(self, name, np.ascontiguousarray(value).reshape(1, -1, value.shape[-1]))
         return self
 
-    def cache(self, kind, cell, weights):
+    def cache(self, cell, weights):
         """As the forward pass of the engine leaves it, with these weights."""
-        return functional.Cache.of(kind, cell, weights, self.x, self.h, self.h0, self.gates, self.c, self.c0)
+        saved = {name: getattr(self, name) for name in ("x", "h", "h0", "gates", "c", "c0")}
+        return Cache.from_arrays(cell.variant(), weights, **saved)
 
 
 def _step_by_step(dh, steps, cell_backward, carry):

@@ -22,13 +22,10 @@ What differs, where the original is wrong or wasteful:
 * A sequence (N, T, .) may come back with time as its first axis in memory: a view, for a ``reshape`` to copy.
 """
 
-from collections.abc import Callable
-from typing import NamedTuple
-
 import numpy as np
 
-from .. import functional, losses
-from ..engine import native
+from .. import losses
+from ..engine import calls, cells, native
 from . import layout
 
 __all__ = [
@@ -47,20 +44,10 @@ __all__ = [
 ]
 
 
-class _Cell(NamedTuple):
-    """A cell of the engine: its functions, and the options that make it that of the book."""
-
-    forward: Callable
-    backward: Callable
-    options: dict = {}
-
-
 _WEIGHTS = "Wx", "Wh", "b"
-
-_RNN = _Cell(functional.rnn_forward, functional.rnn_backward)
-_LSTM = _Cell(functional.lstm_forward, functional.lstm_backward, {"gate_order": "fgio"})
-_GRU_OPTIONS = {"form": "reset_before", "update": "new", "gate_order": "zrn"}
-_GRU = _Cell(functional.gru_forward, functional.gru_backward, _GRU_OPTIONS)
+_RNN = cells.RNN.variant("tanh")
+_LSTM = cells.LSTM.variant(False, "current", "tanh", "fgio")
+_GRU = cells.GRU.variant("reset_before", "new", "zrn")
 
 
 class _Layer:
@@ -79,7 +66,7 @@ class _Layer:
 class _Recurrent(_Layer):
     """What all recurrent layers share: one call of the engine each way, time-major."""
 
-    _cell: _Cell
+    _cell: cells.Variant
     _names = {}
 
     def __init__(self, Wx, Wh, b):
@@ -96,14 +83,13 @@ class _Recurrent(_Layer):
         dtype = self._dtype
         return {
             **{name: a if a is None else np.asarray(a, dtype) for name, a in arrays.items()},
-            **self._cell.options,
             **options,
         }
 
     def _forward(self, x, states):
         """-> hs (T, N, H), states at the end"""
         with layout.named(**self._names):
-            return self._keep(*self._cell.forward(**self._arguments(x, states)))
+            return self._keep(*calls.forward(self._cell, **self._arguments(x, states)))
 
     def _keep(self, hs, states, cache):
         self.cache = cache, (hs.shape[1], hs.shape[0], hs.shape[2])
@@ -133,7 +119,7 @@ class _Step(_Recurrent):
     def _back(self, **cotangents):
         cache, (N, _, H) = self._opened()
         cotangents = [layout.cotangent(name, value, "NH", (N, H)) for name, value in cotangents.items()]
-        return self._write(self._cell.backward(None, cache, *cotangents))
+        return self._write(calls.backward(self._cell.cell, None, cache, *cotangents))
 
 
 class RNN(_Step):
@@ -232,7 +218,7 @@ class _Time(_Recurrent):
 
     def backward(self, dhs):
         """dhs (N, T, H) -> dxs (N, T, D)"""
-        return self._received(self._cell.backward(**self._cotangent(dhs)))
+        return self._received(calls.backward(self._cell.cell, **self._cotangent(dhs)))
 
     def _cotangent(self, dhs):
         cache, shape = self._opened()
@@ -330,8 +316,8 @@ class TimeBiLSTM:
         xs = layout.swap(layout.real("xs", xs, "NTD"))
         both = self._both
         with layout.named(**_Time._names):
-            results = functional.side_by_side(
-                functional.lstm_forward,
+            results = calls.forward_side_by_side(
+                _LSTM,
                 [lstm._arguments(xs, lstm._initial(), reverse=lstm is both[1]) for lstm in both],
             )
         hs = [lstm._finish(*lstm._keep(*result)) for lstm, result in zip(both, results, strict=True)]
@@ -344,8 +330,8 @@ class TimeBiLSTM:
         N, T, _ = both[0]._opened()[1]
         dhs = layout.cotangent("dhs", dhs, "NTH", (N, T, sum(widths)))
         parts = dhs[..., : widths[0]], dhs[..., widths[0] :]
-        results = functional.side_by_side(
-            functional.lstm_backward, [lstm._cotangent(part) for lstm, part in zip(both, parts, strict=True)]
+        results = calls.backward_side_by_side(
+            cells.LSTM, [lstm._cotangent(part) for lstm, part in zip(both, parts, strict=True)]
         )
         dxs, other = (lstm._received(grads) for lstm, grads in zip(both, results, strict=True))
         dxs += other

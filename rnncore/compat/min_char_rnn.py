@@ -21,7 +21,7 @@ The arguments are never written and the weights are read anew on every call.
 import numpy as np
 
 from .. import functional
-from ..engine import native
+from ..engine import calls, cells, native
 from .layout import clean_ids, named, row, sized, sized_values, stack, transposed, unstack
 
 __all__ = ["GRU", "LSTM", "char_gru_loss", "char_lstm_loss", "char_rnn_loss"]
@@ -160,7 +160,7 @@ def rnn_step(ids, targets, hprev, table, Whh, Why, bh, by):
     dtable, dWhh, dWhy, dbh, dby = _parts(together, (D, H), (H, H), (V, H), (H, 1), (V, 1))
     loss, dh, _, _ = _head(h, Why, by, targets, dWhy, dby)
     into = {"dWx": dtable, "dWh": dWhh.T, "db": dbh.reshape(-1)}
-    functional.side_by_side(functional.rnn_backward, [{"dh": dh, "cache": cache}], [into])
+    calls.backward_side_by_side(cells.RNN, [{"dh": dh, "cache": cache}], [into])
     np.clip(together, -CLIP, CLIP, out=together)
     return loss, (dtable, dWhh, dWhy, dbh, dby), h_n.T
 
@@ -244,7 +244,7 @@ class LSTM:
     @staticmethod
     def backward(dHout_in, cache, dcn=None, dhn=None):
         """dHout_in (n, b, d), dcn and dhn (b, d) or None -> dX (n, b, I), dWLSTM (1 + I + d, 4d), dc0, dh0 (b, d)."""
-        return _backward(functional.lstm_backward, dHout_in, cache, "WLSTM", 4, dh_n=dhn, dc_n=dcn)
+        return _backward(cells.LSTM, dHout_in, cache, "WLSTM", 4, dh_n=dhn, dc_n=dcn)
 
 
 class GRU:
@@ -281,7 +281,7 @@ class GRU:
     @staticmethod
     def backward(dH, cache, dhn=None):
         """dH (n, b, d), dhn (b, d) or None -> dX (n, b, I), dWGRU (1 + I + d, 3d), dh0 (b, d)."""
-        return _backward(functional.gru_backward, dH, cache, "WGRU", 3, dh_n=dhn)
+        return _backward(cells.GRU, dH, cache, "WGRU", 3, dh_n=dhn)
 
 
 def _weights(W, X, G):
@@ -303,7 +303,7 @@ def _cotangent(value):
     return None if value is None else np.asarray(value, np.float64)
 
 
-def _backward(backward, dH, cache, name, G, **carried):
+def _backward(cell, dH, cache, name, G, **carried):
     """-> dX, dW, [dc0,] dh0, with the weights as they are now, as in the originals."""
     weights = _weights(cache[name], cache["X"], G)
     with named(Wx=name, Wh=name, b=name):
@@ -313,5 +313,5 @@ def _backward(backward, dH, cache, name, G, **carried):
     into = {"dWx": dW[1:end], "dWh": dW[end:], "db": dW[0]}
     arguments = {"dh": _cotangent(dH), "cache": kept} | {key: _cotangent(value) for key, value in carried.items()}
     with named(dh="dHout_in" if name == "WLSTM" else "dH", dh_n="dhn", dc_n="dcn"):
-        (g,) = functional.side_by_side(backward, [arguments], [into])
+        (g,) = calls.backward_side_by_side(cell, [arguments], [into])
     return g.dx, dW, *((g.dc0,) if hasattr(g, "dc0") else ()), g.dh0

@@ -34,6 +34,7 @@ StackedCell = tuple[Variant, dict[str, Array]]
 
 # ---- affine maps and the softmax --------------------------------------------------------------------------------
 
+
 def affine_forward(x: Array, W: Array, b: Array) -> Array:
     """Return x (L, D) W (D, K) + b (K,), (L, K)."""
     x, W, b, dtype = _clean_affine(x, W, b)

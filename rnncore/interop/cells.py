@@ -1,60 +1,71 @@
-"""What the layouts of other frameworks have in common: cells as dicts of rnncore's arrays, checks of others' arrays.
+"""What the layouts of other frameworks share: cells as dicts of rnncore's arrays, and checks of foreign arrays.
 
-A cell is Wx (D, G*H), Wh (H, G*H), b (G*H,), and bhn (H,) of a GRU with "reset_after". On its way from one framework to
-another a GRU has the update "old".
+A cell is Wx (D, G*H), Wh (H, G*H), b (G*H,), and bhn (H,) for a GRU with "reset_after". In transit between frameworks a
+GRU has the update "old".
 """
+
+from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 
-from ..layers import GRU, LSTM, RNN
+from .._types import Array
+from ..engine.cells import CELLS, Cell, Variant
+from ..layers import RECURRENT, Recurrent
 
-#: Class by the number of gate blocks.
-LAYERS = {1: RNN, 3: GRU, 4: LSTM}
+#: The cells that other frameworks have, with the options with which they have them.
+FRAMEWORK_VARIANTS: dict[Cell, Variant] = {
+    cell: cell.variant(*(cell.framework_options.get(name, words[0]) for name, words in cell.options.items()))
+    for cell in CELLS.values()
+    if cell.framework_options is not None
+}
+_BY_GATES = {len(variant.gates): cell for cell, variant in FRAMEWORK_VARIANTS.items()}
+_LABELS = [cell.label for cell in FRAMEWORK_VARIANTS]
+
+#: "RNN, GRU or LSTM"
+LABELS = f"{', '.join(_LABELS[:-1])} or {_LABELS[-1]}"
 
 
-def check_expressible(layer, framework, **known):
-    """TypeError if ``layer`` is not recurrent, ValueError if it has a setting that the framework does not know.
+def check_expressible(layer: object, framework: str, **known: tuple[Any, ...]) -> None:
+    """Raise TypeError unless ``layer`` is recurrent, ValueError if the framework lacks its cell or a setting.
 
-    ``known`` are the values of settings that it knows. No framework has peepholes, or an LSTM whose output is not tanh.
+    ``known`` has the values of settings that it knows. No framework has peepholes, or an LSTM whose output is not tanh.
     """
-    if not isinstance(layer, (RNN, GRU, LSTM)):
-        raise TypeError(f"layer must be an RNN, GRU or LSTM; got {type(layer).__name__}")
+    if not isinstance(layer, Recurrent):
+        raise TypeError(f"layer must be an {LABELS}; got {type(layer).__name__}")
+    if layer.cell not in FRAMEWORK_VARIANTS:
+        raise ValueError(f"{framework} has no {layer.cell.label}")
     for name, values in ({"peephole": (False,), "output_activation": ("tanh",)} | known).items():
         value = getattr(layer, name, values[0])
         if value not in values:
             raise ValueError(f"{framework} has no {type(layer).__name__} with {name}={value!r}")
 
 
-def check_shape(name, array, letters, shape):
-    """-> ``array``; ValueError if its shape is another."""
-    if array.shape != shape:
-        raise ValueError(f"{name} must be {letters} = {shape}; got {array.shape}")
-    return array
-
-
-def multiple(count):
-    """H, 2H, 3H ..., as it stands in messages."""
+def multiple(count: int) -> str:
+    """H, 2H, 3H ..., for messages."""
     return "H" if count == 1 else f"{count}H"
 
 
-def side(name, letters, shape, axis):
-    """-> the length of one side of a matrix; ValueError if it is no matrix."""
+def side(name: str, letters: str, shape: tuple[int, ...], axis: int) -> int:
+    """Return the length of one side of a matrix; ValueError if it is not a matrix."""
     if len(shape) != 2:
         raise ValueError(f"{name} must be {letters}; got {shape}")
     return shape[axis]
 
 
-def gates_and_size(name, letters, shape, axis):
-    """-> G and H of recurrent weights, H along ``axis`` and G*H along the other one."""
+def cell_and_size(name: str, letters: str, shape: tuple[int, ...], axis: int) -> tuple[Cell, int]:
+    """Return the cell that recurrent weights belong to, and H: H is along ``axis``, G*H along the other one."""
     H, wide = side(name, letters, shape, axis), shape[1 - axis]
-    if H < 1 or wide % H or wide // H not in LAYERS:
-        raise ValueError(f"{name} must be {letters}, G = 1 (RNN), 3 (GRU) or 4 (LSTM); got {shape}")
-    return wide // H, H
+    if H < 1 or wide % H or wide // H not in _BY_GATES:
+        *known, last = (f"{G} ({cell.label})" for G, cell in _BY_GATES.items())
+        raise ValueError(f"{name} must be {letters}, G = {', '.join(known)} or {last}; got {shape}")
+    return _BY_GATES[wide // H], H
 
 
-def common_dtype(arrays):
-    """-> float32 or float64, that of all arrays of floats in a dict; ValueError if they have several."""
-    names = {}
+def common_dtype(arrays: dict[str, Array]) -> np.dtype[Any]:
+    """Return float32 or float64, for the one dtype that all arrays have; ValueError if they have several."""
+    names: dict[Any, list[str]] = {}
     for name, array in arrays.items():
         names.setdefault(array.dtype.newbyteorder("="), []).append(name)
     if len(names) > 1:
@@ -64,49 +75,50 @@ def common_dtype(arrays):
     return np.promote_types(dtype, np.float32)
 
 
-def join_biases(bias_ih, bias_hh, G, H):
-    """Two biases (G*H,) of a cell -> dict of b (G*H,) and, of a GRU, bhn (H,)."""
+def join_biases(variant: Variant, bias_ih: Array, bias_hh: Array) -> dict[str, Array]:
+    """Join the two biases (G*H,) of a cell into b (G*H,) and, for a GRU, bhn (H,)."""
     b = np.add(bias_ih, bias_hh, dtype=np.float64)
-    if LAYERS[G] is not GRU:
+    if not variant.has_bhn:
         return {"b": b}
     # n = tanh(x Wxn + bn + r * (h' Whn + bhn)): r keeps the two apart.
-    b[2 * H :] = bias_ih[2 * H :]
-    return {"b": b, "bhn": bias_hh[2 * H :]}
+    H = len(b) // len(variant.gates)
+    b[-H:] = bias_ih[-H:]
+    return {"b": b, "bhn": bias_hh[-H:]}
 
 
-def split_bias(cell):
-    """-> two biases (G*H,), the second one zero but for ``bhn``: the inverse of :func:`join_biases`."""
+def split_bias(cell: dict[str, Array]) -> tuple[Array, Array]:
+    """Split the bias of a cell into two (G*H,), the second one zero except for ``bhn``."""
     bias_hh = np.zeros_like(cell["b"])
     if "bhn" in cell:
         bias_hh[-len(cell["bhn"]) :] = cell["bhn"]
     return cell["b"], bias_hh
 
 
-def build(cells, G, D, H, num_layers, **options):
-    """-> the layer with these cells."""
-    layer = LAYERS[G](D, H, num_layers, init="uniform", **options)
+def build(cells: list[dict[str, Array]], cell: Cell, D: int, H: int, num_layers: int, **options: Any) -> Any:
+    """Build the layer that has these weights of its cells."""
+    layer = RECURRENT[cell.name](D, H, num_layers, init="uniform", **options)
     write(layer, cells)
     return layer
 
 
-def read(layer, number, direction):
-    """-> copies of the arrays of one cell, a GRU with the update "old"."""
+def read(layer: Recurrent, number: int, direction: int) -> dict[str, Array]:
+    """Copy the arrays of one cell, a GRU's with the update "old"."""
     return _exchange_update(layer, layer.weights(number, direction))
 
 
-def write(layer, cells):
-    """Copy cells, bottom first and forward before reverse, into ``params`` of the layer, whose shapes they have."""
-    # All copies are made first: cells may be views of the very same params.
-    cells = iter([_exchange_update(layer, cell) for cell in cells])
+def write(layer: Recurrent, cells: list[dict[str, Array]]) -> None:
+    """Copy cells, bottom first and forward before reverse, into the arrays of ``layer.params``, whose shapes they have."""
+    # All copies are made first, because cells may be views of the same params.
+    copies = iter([_exchange_update(layer, cell) for cell in cells])
     for number in range(layer.num_layers):
         for direction in range(layer.directions):
-            cell = next(cells)
+            cell = next(copies)
             for name, array in layer.weights(number, direction).items():
                 array[...] = cell[name]
 
 
-def _exchange_update(layer, cell):
-    """-> copies of a cell's arrays, between the layer's update and "old"."""
+def _exchange_update(layer: Recurrent, cell: dict[str, Array]) -> dict[str, Array]:
+    """Copy a cell's arrays, converted between the layer's update and "old"; it is its own inverse."""
     cell = {name: np.array(array, layer.dtype, order="C") for name, array in cell.items()}
     if getattr(layer, "update", "old") == "new":
         z = slice(layer.hidden_size, 2 * layer.hidden_size)
@@ -116,7 +128,7 @@ def _exchange_update(layer, cell):
     return cell
 
 
-def reorder(weights, given, wanted):
-    """Gate blocks along the last axis, (..., G*H), from one order of letters to another."""
+def reorder(weights: Array, given: str, wanted: str) -> Array:
+    """Bring the gate blocks along the last axis, (..., G*H), from one order of letters into another."""
     blocks = np.split(weights, len(given), axis=-1)
     return np.concatenate([blocks[given.index(gate)] for gate in wanted], axis=-1)

@@ -17,13 +17,14 @@ import numpy as np
 
 from .. import checks
 from ..engine import arrays
+from ..engine.cells import CELLS, GRU, LSTM, RNN
 from .cells import (
-    LAYERS,
+    FRAMEWORK_VARIANTS,
     build,
+    cell_and_size,
     check_expressible,
     check_shape,
     common_dtype,
-    gates_and_size,
     join_biases,
     multiple,
     read,
@@ -36,16 +37,17 @@ __all__ = ["from_keras", "to_keras"]
 
 #: Keras' word and rnncore's.
 _ACTIVATIONS = {"tanh": "tanh", "relu": "relu", "linear": "identity"}
-_CELLS = {"SimpleRNN": "rnn", "GRU": "gru", "LSTM": "lstm"}
 
 
-class _Order(NamedTuple):
-    keras: str
-    rnncore: str
+class _Kind(NamedTuple):
+    """A cell in Keras."""
+
+    name: str  # of its class
+    gates: str  # in the order of its blocks
 
 
-#: Order of the gate blocks, by their number.
-_GATES = {1: _Order("h", "h"), 3: _Order("zrn", "rzn"), 4: _Order("ifgo", "ifgo")}
+_KINDS = {RNN: _Kind("SimpleRNN", "h"), GRU: _Kind("GRU", "zrn"), LSTM: _Kind("LSTM", "ifgo")}
+_CELLS = {kind.name: cell.name for cell, kind in _KINDS.items()}
 
 
 def from_keras(
@@ -117,21 +119,19 @@ def from_keras(
                 raise ValueError(f"source {number} has {name}={value!r}, not {settings[name]!r}")
         weights.append(arrays)
     cell, activation = settings["cell"], settings["activation"] or "tanh"
-    if cell != "rnn" and activation != "tanh":
+    options = CELLS[cell].options
+    if activation != "tanh" and "activation" not in options:
         raise ValueError(f"activation {activation!r} belongs to a SimpleRNN; the sources have cell={cell!r}")
-    if cell != "gru" and settings["reset_after"] is not None:
+    if "form" not in options and settings["reset_after"] is not None:
         raise ValueError(f"reset_after belongs to a GRU; the sources have cell={cell!r}")
-    reset_after = cell == "gru" and settings["reset_after"] is not False
-    G, D, H, cells = _cells(weights, 2 if reset_after else 1)
+    reset_after = "form" in options and settings["reset_after"] is not False
+    D, H, cells = _cells(CELLS[cell], weights, 2 if reset_after else 1)
     if dtype is None:
         dtype = common_dtype(dict(pair for source in weights for arrays in source for pair in arrays))
-    options = {
-        "rnn": {"activation": _ACTIVATIONS[activation]},
-        "gru": {"form": "reset_after" if reset_after else "reset_before", "update": "old"},
-        "lstm": {},
-    }[cell]
+    chosen = {"activation": _ACTIVATIONS[activation], "form": "reset_after" if reset_after else "reset_before"}
+    options = dict(CELLS[cell].framework_options) | {name: word for name, word in chosen.items() if name in options}
     options |= {"bidirectional": settings["bidirectional"], "batch_first": batch_first, "dtype": dtype}
-    return build(cells, G, D, H, len(sources), **options)
+    return build(cells, CELLS[cell], D, H, len(sources), **options)
 
 
 def to_keras(layer, number=None):
@@ -176,8 +176,8 @@ def to_keras(layer, number=None):
     for direction in range(layer.directions):
         cell = read(layer, number, direction)
         bias = np.stack(split_bias(cell)) if "bhn" in cell else cell["b"]
-        order = _GATES[layer.gates]
-        arrays += [reorder(array, order.rnncore, order.keras) for array in (cell["Wx"], cell["Wh"], bias)]
+        own, theirs = layer.variant.gates, _KINDS[layer.cell].gates
+        arrays += [reorder(array, own, theirs) for array in (cell["Wx"], cell["Wh"], bias)]
     return arrays
 
 
@@ -198,9 +198,9 @@ def _open(where, source):
     names = [f"{turn}{kind} of {where}" for turn in ("", "backward ")[:directions] for kind in kinds]
     arrays = [(name, arrays.as_floating(name, array)) for name, array in zip(names, source, strict=True)]
     (name, recurrent), *bias = arrays[1 : len(kinds)]
-    G, _ = gates_and_size(name, "(H, G*H)", recurrent.shape, 0)
-    said += [("cell", LAYERS[G].cell_name), ("bidirectional", directions == 2)]
-    if G == 3 and bias:
+    cell, _ = cell_and_size(name, "(H, G*H)", recurrent.shape, 0)
+    said += [("cell", cell.name), ("bidirectional", directions == 2)]
+    if "form" in cell.options and bias:
         said.append(("reset_after", bias[0][1].ndim == 2))
     return [arrays[: len(kinds)], arrays[len(kinds) :]][:directions], said
 
@@ -234,10 +234,11 @@ def _check(where, config, **known):
             raise ValueError(f"{where} must have {name} {' or '.join(map(repr, values))}; got {config.get(name)!r}")
 
 
-def _cells(sources, bias_rows):
-    """Lists of arrays (name, array), for each source and direction -> G, D, H, and the cells in rnncore's layout."""
-    (kernel_name, kernel), (recurrent_name, recurrent) = sources[0][0][:2]
-    G, H = gates_and_size(recurrent_name, "(H, G*H)", recurrent.shape, 0)
+def _cells(cell, sources, bias_rows):
+    """Lists of arrays (name, array), for each source and direction -> D, H, and the cells in rnncore's layout."""
+    (kernel_name, kernel), (_, recurrent) = sources[0][0][:2]
+    variant, H = FRAMEWORK_VARIANTS[cell], len(recurrent)
+    G, own, theirs = len(variant.gates), variant.gates, _KINDS[cell].gates
     columns = multiple(G)
     D = side(kernel_name, f"(D, {columns})", kernel.shape, 0)
     rows, size = "D", D
@@ -246,12 +247,11 @@ def _cells(sources, bias_rows):
         rules = [(f"({rows}, {columns})", (size, G * H)), (f"(H, {columns})", (H, G * H))]
         rules += [(f"(2, {columns})", (2, G * H)) if bias_rows == 2 else (f"({columns},)", (G * H,))]
         for arrays in source:
-            kernel, recurrent, *bias = (
-                reorder(check_shape(name, array, *rule), _GATES[G].keras, _GATES[G].rnncore)
-                for (name, array), rule in zip(arrays, rules[: len(arrays)], strict=True)
-            )
+            for (name, array), rule in zip(arrays, rules, strict=False):
+                check_shape(name, array, *rule)
+            kernel, recurrent, *bias = (reorder(array, theirs, own) for _, array in arrays)
             bias = bias[0].reshape(bias_rows, G * H) if bias else np.zeros((bias_rows, G * H))
-            biases = join_biases(*bias, G, H) if bias_rows == 2 else {"b": bias[0]}
+            biases = join_biases(variant, *bias) if bias_rows == 2 else {"b": bias[0]}
             cells.append({"Wx": kernel, "Wh": recurrent} | biases)
         rows, size = multiple(len(source)), len(source) * H
-    return G, D, H, cells
+    return D, H, cells

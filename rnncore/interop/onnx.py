@@ -12,7 +12,7 @@ from google.protobuf.message import DecodeError
 from onnx import helper, numpy_helper
 
 from .. import checks, layers
-from .cells import read, reorder
+from .cells import FRAMEWORK_VARIANTS, LABELS, read, reorder
 from .onnx_operator import ENGINE_ACTIVATIONS, KINDS, PEEPHOLE_ROWS, VALUES, Operator, step_by_step
 
 __all__ = ["Operator", "from_onnx", "operators", "step_by_step", "to_onnx"]
@@ -258,11 +258,11 @@ def to_onnx(layer, *, opset=17, name="rnncore", with_state=False, with_lengths=F
     if isinstance(layer, Operator):
         writer = _Writer(layer.dtype)
         _write_operator(writer, layer, with_state, with_lengths)
-    elif isinstance(layer, (layers.RNN, layers.GRU, layers.LSTM)):
+    elif isinstance(layer, layers.Recurrent) and layer.cell in FRAMEWORK_VARIANTS:
         writer = _Writer(layer.dtype)
         _write_layer(writer, layer, with_state, with_lengths)
     else:
-        raise TypeError(f"layer must be an RNN, GRU or LSTM layer or an Operator; got {type(layer).__name__}")
+        raise TypeError(f"layer must be an {LABELS} layer or an Operator; got {type(layer).__name__}")
     graph = helper.make_graph(writer.nodes, name, writer.inputs, writer.outputs, writer.initializers)
     opsets = [helper.make_opsetid("", opset)]
     ir_version = helper.find_min_ir_version_for(opsets)
@@ -362,11 +362,11 @@ def _write_layer(writer, layer, with_state, with_lengths):
 
 def _operator_of(layer, index):
     """One layer of a stack, both directions, as an operator of layout 0."""
-    op_type = next(op_type for op_type, kind in KINDS.items() if isinstance(layer, kind.layer))
+    op_type = next(op_type for op_type, kind in KINDS.items() if kind.cell is layer.cell)
     kind, options, dirs, H = KINDS[op_type], layer.options(), layer.directions, layer.hidden_size
     if options.get("form") == "simplified":
         raise ValueError("ONNX has no GRU of the form 'simplified': its GRU has a reset gate")
-    peephole = op_type == "LSTM" and layer.peephole
+    peephole = layer.variant.options.get("peephole", False)
     if peephole and layer.peephole_output != "current":
         raise ValueError(
             f"ONNX has no LSTM with peephole_output {layer.peephole_output!r}: its o sees the current cell"
@@ -387,7 +387,7 @@ def _operator_of(layer, index):
     weights = {"W": [], "R": [], "B": [], "P": []}
     for direction in range(dirs):
         cell = read(layer, index, direction)
-        Wx, Wh, Wb = (reorder(cell[name], kind.engine_gates, kind.gates) for name in ("Wx", "Wh", "b"))
+        Wx, Wh, Wb = (reorder(cell[name], layer.cell.gates, kind.gates) for name in ("Wx", "Wh", "b"))
         Rb = np.zeros_like(Wb)
         if "bhn" in cell:
             Rb[2 * H :] = cell["bhn"]

@@ -21,28 +21,32 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .. import checks, functional, layers
-from ..engine import arrays
-from .cells import check_shape, reorder
+from .. import checks, layers
+from ..engine import arrays, calls
+from ..engine.arrays import check_shape
+from ..engine.cells import GRU, LSTM, RNN, Cell
+from .cells import reorder
 
 __all__ = ["Operator", "step_by_step"]
 
 
 class _Kind(NamedTuple):
-    """What one of the three operators is."""
+    """What an operator is."""
 
+    cell: Cell
     gates: str  # blocks of W, R and B, by rnncore's letters
-    engine_gates: str  # the same in rnncore's own order
     activations: tuple  # of one direction: f, g, h
-    states: str
     flag: str | None  # the attribute that it alone has
-    layer: type
+
+    @property
+    def states(self):
+        return self.cell.states
 
 
 KINDS = {
-    "RNN": _Kind("h", "h", ("Tanh",), "h", None, layers.RNN),
-    "GRU": _Kind("zrn", "rzn", ("Sigmoid", "Tanh"), "h", "linear_before_reset", layers.GRU),
-    "LSTM": _Kind("iofg", "ifgo", ("Sigmoid", "Tanh", "Tanh"), "hc", "input_forget", layers.LSTM),
+    "RNN": _Kind(RNN, "h", ("Tanh",), None),
+    "GRU": _Kind(GRU, "zrn", ("Sigmoid", "Tanh"), "linear_before_reset"),
+    "LSTM": _Kind(LSTM, "iofg", ("Sigmoid", "Tanh", "Tanh"), "input_forget"),
 }
 
 # Rows of a peephole i f o, as rnncore has them, in the order i o f of P, and the other way round.
@@ -404,11 +408,11 @@ class Operator:
             if constant is not None and (name == "sequence_lens" or constant.any()):
                 raise ValueError(f"{name} is a constant of the node; a layer of rnncore takes it with every call")
         cells = [self._cell(direction) for direction in range(self.directions)]
-        order = self.kind.engine_gates
+        order = self.kind.cell.gates
         options = {name: value for name, value in cells[0].items() if isinstance(value, str) and name != "gate_order"}
         if self.P is not None:
             options["peephole"] = True
-        layer = self.kind.layer(
+        layer = layers.RECURRENT[self.kind.cell.name](
             self.input_size,
             self.hidden_size,
             bidirectional=self.directions == 2,
@@ -468,7 +472,7 @@ class Operator:
     def _forward(self, x, lengths, states):
         """x (T, N, D), states (directions, N, H) -> outputs [(T, N, H)], final states [(directions, N, H)]"""
         states = self._initial(states, x.shape[1])
-        calls = [
+        runs = [
             {
                 "x": x,
                 **{f"{s}0": array[direction] for s, array in states.items()},
@@ -478,11 +482,14 @@ class Operator:
             for direction in range(self.directions)
         ]
         if self.backend == "engine":
-            cell = getattr(functional, f"{self.op_type.lower()}_forward")
-            arguments = [{**self._cell(d), **call, "training": False} for d, call in enumerate(calls)]
-            results = functional.side_by_side(cell, arguments)
+            variants, weights = zip(*(self._variant(d) for d in range(self.directions)), strict=True)
+            arguments = [{**w, **run, "training": False} for w, run in zip(weights, runs, strict=True)]
+            if len(set(variants)) == 1:
+                results = calls.forward_side_by_side(variants[0], arguments)
+            else:
+                results = [calls.forward(v, **keywords) for v, keywords in zip(variants, arguments, strict=True)]
         else:
-            results = [step_by_step(self, d, **call) for d, call in enumerate(calls)]
+            results = [step_by_step(self, d, **run) for d, run in enumerate(runs)]
         outputs, finals, _ = zip(*results, strict=True)
         finals = [(final,) if len(self.kind.states) == 1 else final for final in finals]
         return outputs, tuple(np.stack(values) for values in zip(*finals, strict=True))
@@ -493,6 +500,17 @@ class Operator:
         if self.B is None:
             return np.zeros((2, self.W.shape[1]), dtype)
         return self.B[direction].reshape(2, -1).astype(dtype, copy=False)
+
+    def _variant(self, direction):
+        """The engine's variant of one direction, and its weights by name."""
+        arguments = self._cell(direction)
+        weights = {name: value for name, value in arguments.items() if not isinstance(value, str)}
+        words = {"peephole": "peephole" in weights} | arguments
+        options = self.kind.cell.options
+        variant = self.kind.cell.variant(
+            *(words.get(name, choices[0]) for name, choices in options.items()), self.kind.gates
+        )
+        return variant, weights
 
     def _cell(self, direction):
         """The weights and options of one direction, as the engine's function takes them; blocks as they lie in ONNX."""

@@ -12,14 +12,14 @@ import numpy as np
 import safetensors.numpy
 
 from ..files import replacing
-from ..layers import GRU, LSTM, RNN, Dense, Embedding
+from ..layers import RECURRENT, Dense, Embedding, Recurrent
 from . import state_dict
 
 __all__ = ["load", "load_into", "save"]
 
 _FORMAT = "rnncore layer"
 _VERSION = "1"
-_CLASSES = {cls.__name__: cls for cls in (RNN, GRU, LSTM, Embedding, Dense)}
+_CLASSES = {cls.__name__: cls for cls in (*RECURRENT.values(), Embedding, Dense)}
 _DTYPES = ("F16", "F32", "F64")
 
 
@@ -163,7 +163,8 @@ def load_into(layer, path, *, prefix=""):
 
 def _name(layer):
     if type(layer) not in _CLASSES.values():
-        raise TypeError(f"layer must be an RNN, GRU, LSTM, Embedding or Dense; got {type(layer).__name__}")
+        *names, last = _CLASSES
+        raise TypeError(f"layer must be an {', '.join(names)} or {last}; got {type(layer).__name__}")
     return type(layer).__name__
 
 
@@ -206,12 +207,15 @@ def _read(path, prefix):
 
 def _check_sizes(cls, arguments, arrays, path, prefix):
     """The layer that the arguments describe takes no more memory than the file."""
-    if cls in (RNN, GRU, LSTM):
-        places = [("Wh_0", 0, "hidden_size"), ("Wx_0", 0, "input_size")]
+    if issubclass(cls, Recurrent):
+        places = [("Wx_0", 0, "input_size")]
     else:
         places = [("W", axis, argument) for axis, argument in enumerate(_arguments(cls)[:2])]
     claimed = [(arguments[argument], arrays.get(prefix + name), axis) for name, axis, argument in places]
     wrong = any(array is None or array.ndim != 2 or array.shape[axis] != size for size, array, axis in claimed)
+    if issubclass(cls, Recurrent):
+        b, H = arrays.get(prefix + "b_0"), arguments["hidden_size"]
+        wrong = wrong or b is None or b.ndim != 1 or not isinstance(H, int) or H < 1 or len(b) % H
     num_layers = arguments.get("num_layers", 1)
     if wrong or not isinstance(num_layers, int) or num_layers > len(arrays):
         raise ValueError(f"{path} does not describe a layer, or is damaged: its arguments are not those of its arrays")

@@ -16,13 +16,15 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from .. import checks, functional
+from .. import checks
 from .cells import (
+    FRAMEWORK_VARIANTS,
+    LABELS,
     build,
+    cell_and_size,
     check_expressible,
     check_shape,
     common_dtype,
-    gates_and_size,
     join_biases,
     multiple,
     read,
@@ -81,16 +83,18 @@ def to_layer(arrays, *, prefix="", nonlinearity="tanh", batch_first=False, dropo
         raise ValueError(f"layers must be numbered from 0 without a gap; got {', '.join(map(str, numbers))}")
     num_layers, directions = len(numbers), 1 + any(match[2] for match in matches)
     _check_names(arrays, prefix, num_layers, directions)
-    G, H = gates_and_size(f"{prefix}weight_hh_l0", "(G*H, H)", arrays["weight_hh_l0"].shape, 1)
-    if G != 1 and nonlinearity != "tanh":
+    cell, H = cell_and_size(f"{prefix}weight_hh_l0", "(G*H, H)", arrays["weight_hh_l0"].shape, 1)
+    variant = FRAMEWORK_VARIANTS[cell]
+    G = len(variant.gates)
+    if nonlinearity != "tanh" and "activation" not in cell.options:
         raise ValueError(f"nonlinearity {nonlinearity!r} belongs to an RNN; the arrays have {G} gate blocks")
     D = side(f"{prefix}weight_ih_l0", f"({multiple(G)}, D)", arrays["weight_ih_l0"].shape, 1)
-    cells = _cells(arrays, prefix, num_layers, directions, G, D, H)
+    cells = _cells(arrays, prefix, num_layers, directions, variant, D, H)
     if dtype is None:
         dtype = common_dtype({prefix + name: array for name, array in arrays.items()})
-    options = {1: {"activation": nonlinearity}, 3: {"form": "reset_after", "update": "old"}, 4: {}}[G]
+    options = dict(cell.framework_options) | ({"activation": nonlinearity} if "activation" in cell.options else {})
     options |= {"bidirectional": directions == 2, "batch_first": batch_first, "dropout": dropout, "dtype": dtype}
-    return build(cells, G, D, H, num_layers, **options)
+    return build(cells, cell, D, H, num_layers, **options)
 
 
 def load(layer, arrays, *, prefix=""):
@@ -123,7 +127,7 @@ def load(layer, arrays, *, prefix=""):
     arrays = _select(arrays, prefix)
     stack = layer.num_layers, layer.directions
     _check_names(arrays, prefix, *stack)
-    write(layer, _cells(arrays, prefix, *stack, layer.gates, layer.input_size, layer.hidden_size))
+    write(layer, _cells(arrays, prefix, *stack, layer.variant, layer.input_size, layer.hidden_size))
 
 
 def from_layer(layer):
@@ -201,7 +205,7 @@ def _select(arrays, prefix):
         if name.startswith("weight_hr_l"):
             raise ValueError(f"{prefix}{name} is a projection (proj_size): rnncore has no such layer")
         if not is_name(name):
-            raise ValueError(f"{prefix}{name} is no weight of an RNN, GRU or LSTM (prefix chooses one of many modules)")
+            raise ValueError(f"{prefix}{name} is no weight of an {LABELS} (prefix chooses one of many modules)")
     return {name: arrays.as_floating(prefix + name, value) for name, value in selected.items()}
 
 
@@ -216,8 +220,9 @@ def _check_names(arrays, prefix, num_layers, directions):
         raise ValueError(f"the layer has no {', '.join(surplus)}")
 
 
-def _cells(arrays, prefix, num_layers, directions, G, D, H):
+def _cells(arrays, prefix, num_layers, directions, variant, D, H):
     """-> list of the cells' arrays in rnncore's layout, as :func:`write` takes them; every shape is checked."""
+    G = len(variant.gates)
     columns = [("D", D)] + [(multiple(directions), directions * H)] * (num_layers - 1)
     rows = multiple(G)
     cells = []
@@ -229,9 +234,11 @@ def _cells(arrays, prefix, num_layers, directions, G, D, H):
                 "bias_ih" + suffix: (f"({rows},)", (G * H,)),
                 "bias_hh" + suffix: (f"({rows},)", (G * H,)),
             }
+            for name, (letters, shape) in wanted.items():
+                if name in arrays:
+                    check_shape(prefix + name, arrays[name], letters, shape)
             weight_ih, weight_hh, bias_ih, bias_hh = (
-                check_shape(prefix + name, arrays[name], letters, shape) if name in arrays else np.zeros(shape)
-                for name, (letters, shape) in wanted.items()
+                arrays[name] if name in arrays else np.zeros(shape) for name, (_, shape) in wanted.items()
             )
-            cells.append({"Wx": weight_ih.T, "Wh": weight_hh.T} | join_biases(bias_ih, bias_hh, G, H))
+            cells.append({"Wx": weight_ih.T, "Wh": weight_hh.T} | join_biases(variant, bias_ih, bias_hh))
     return cells

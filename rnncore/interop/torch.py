@@ -27,17 +27,19 @@ from torch.autograd import forward_ad
 from torch.nn.utils.rnn import PackedSequence
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
-from .. import functional
+from ..engine import calls, cells
+from ..engine.packing import PackedTokens
 from . import state_dict
+from .cells import FRAMEWORK_VARIANTS
 
 __all__ = ["GRU", "LSTM", "RNN", "from_torch", "replace", "to_torch"]
 
-#: Mode of a torch.nn module -> cell of the engine, and its options.
-_CELLS = {
-    "RNN_TANH": ("rnn", {"activation": "tanh"}),
-    "RNN_RELU": ("rnn", {"activation": "relu"}),
-    "GRU": ("gru", {"form": "reset_after", "update": "old"}),
-    "LSTM": ("lstm", {}),
+#: The engine's variant for each mode of a torch.nn module.
+_VARIANTS = {
+    "RNN_TANH": cells.RNN.variant("tanh"),
+    "RNN_RELU": cells.RNN.variant("relu"),
+    "GRU": FRAMEWORK_VARIANTS[cells.GRU],
+    "LSTM": FRAMEWORK_VARIANTS[cells.LSTM],
 }
 
 
@@ -118,11 +120,11 @@ def to_torch(layer):
     True
     """
     arrays = state_dict.from_layer(layer)
-    options = {"nonlinearity": layer.activation} if layer.cell_name == "rnn" else {}
+    options = {"nonlinearity": layer.activation} if "activation" in layer.cell.options else {}
     with torch.random.fork_rng(
         devices=[]
     ):  # the initial values are not kept: PyTorch's generator need not know of them
-        module = getattr(torch.nn, layer.cell_name.upper())(
+        module = getattr(torch.nn, layer.cell.label)(
             layer.input_size,
             layer.hidden_size,
             layer.num_layers,
@@ -151,15 +153,15 @@ def _array_of(name, tensor):
 # w_ih (G*H, D), w_hh (G*H, H), and b_ih, b_hh (G*H,) if there are biases, for each direction.
 
 
-def _arguments(cell, options, x, states, weights, training):
+def _arguments(variant, x, states, weights, training):
     """Arrays -> keywords of the engine's forward function for each direction; it reads the transposes as they lie."""
     for direction, (w_ih, w_hh, *biases) in enumerate(weights):
-        arguments = {"x": x, "Wx": w_ih.T, "Wh": w_hh.T, "reverse": direction == 1, "training": training, **options}
+        arguments = {"x": x, "Wx": w_ih.T, "Wh": w_hh.T, "reverse": direction == 1, "training": training}
         for name, state in zip(("h0", "c0"), states, strict=False):
             arguments[name] = state[direction]
         if not biases:
             arguments["b"] = np.zeros(len(w_ih), w_ih.dtype)
-        elif cell == "gru":
+        elif variant.has_bhn:
             b_ih, b_hh = biases
             k = 2 * w_hh.shape[1]  # r and z; n = tanh(x Wxn + b_in + r * (h' Whn + b_hn)) keeps its two apart
             arguments["b"] = b_ih + b_hh
@@ -170,21 +172,21 @@ def _arguments(cell, options, x, states, weights, training):
         yield arguments
 
 
-def _forward(cell, options, x, states, weights, training):
+def _forward(variant, x, states, weights, training):
     """Arrays -> y (T, N, H * directions) or (L, H * directions), final states, caches of the directions"""
-    function = getattr(functional, f"{cell}_forward")
     if len(weights) == 2 and isinstance(x, np.ndarray):
         x = np.ascontiguousarray(x)  # once, not for each direction
-    arguments = _arguments(cell, options, x, states, weights, training)
+    arguments = _arguments(variant, x, states, weights, training)
+    has_c = len(variant.cell.states) > 1
     if len(weights) == 1:
-        y, final, cache = function(**next(arguments))
-        return y, [state[None] for state in (final if cell == "lstm" else (final,))], [cache]
-    outputs, finals, caches = zip(*functional.side_by_side(function, list(arguments)), strict=True)
-    finals = zip(*finals, strict=True) if cell == "lstm" else [finals]
+        y, final, cache = calls.forward(variant, **next(arguments))
+        return y, [state[None] for state in (final if has_c else (final,))], [cache]
+    outputs, finals, caches = zip(*calls.forward_side_by_side(variant, list(arguments)), strict=True)
+    finals = zip(*finals, strict=True) if has_c else [finals]
     return np.concatenate(outputs, axis=-1), [np.stack(states) for states in finals], caches
 
 
-def _backward(cell, caches, dy, dfinals, needs_dx):
+def _backward(variant, caches, dy, dfinals, needs_dx):
     """Arrays, dy and dfinals may be None -> dx or None, gradients of the cell in each direction"""
     H = caches[0].hidden_size
     arguments = []
@@ -192,7 +194,7 @@ def _backward(cell, caches, dy, dfinals, needs_dx):
         arguments.append({"cache": cache, "dh": None if dy is None else dy[..., direction * H : (direction + 1) * H]})
         for name, dfinal in zip(("dh_n", "dc_n"), dfinals, strict=False):
             arguments[-1][name] = None if dfinal is None else dfinal[direction]
-    results = functional.side_by_side(getattr(functional, f"{cell}_backward"), arguments, needs_dx=needs_dx)
+    results = calls.backward_side_by_side(variant.cell, arguments, needs_dx=needs_dx)
     dx = results[0].dx
     for other in results[1:]:
         dx = None if dx is None else np.add(dx, other.dx, out=dx)
@@ -222,7 +224,7 @@ def _arrays(rows, directions, x, states, weights):
     count = len(weights) // directions
     x, states, weights = _array(x), list(map(_array, states)), list(map(_array, weights))
     if rows is not None:
-        x = functional.PackedTokens(x, rows)
+        x = PackedTokens(x, rows)
     return x, states, [weights[k : k + count] for k in range(0, len(weights), count)]
 
 
@@ -230,10 +232,10 @@ class _Recurrence(torch.autograd.Function):
     """:func:`_forward` in autograd. What the backward pass needs is saved in tensors and lives as long as the graph."""
 
     @staticmethod
-    def forward(ctx, cell, options, rows, directions, x, h0, c0, *weights):
+    def forward(ctx, variant, rows, directions, x, h0, c0, *weights):
         states = [state for state in (h0, c0) if state is not None]
-        y, finals, ctx.caches = _forward(cell, options, *_arrays(rows, directions, x, states, weights), True)
-        ctx.cell, ctx.biases = cell, len(weights) > 2 * directions
+        y, finals, ctx.caches = _forward(variant, *_arrays(rows, directions, x, states, weights), True)
+        ctx.variant, ctx.biases = variant, len(weights) > 2 * directions
         kept = [cache.detach() for cache in ctx.caches]
         # The weights, and x where the engine has no copy of it: PyTorch notices if they are changed before backward.
         x = x if x.is_contiguous() else torch.from_numpy(kept[0][0])
@@ -253,22 +255,22 @@ class _Recurrence(torch.autograd.Function):
             cache.attach(matrices[2 * k].T, matrices[2 * k + 1].T, (x, *kept[k * count : (k + 1) * count]))
             for k, cache in enumerate(ctx.caches)
         ]
-        dx, results = _backward(ctx.cell, caches, _array(dy), list(map(_array, dfinals)), ctx.needs_input_grad[4])
+        dx, results = _backward(ctx.variant, caches, _array(dy), list(map(_array, dfinals)), ctx.needs_input_grad[3])
         dstates = [
             np.stack([getattr(g, name) for g in results]) if needed else None
-            for name, needed in zip(("dh0", "dc0"), ctx.needs_input_grad[5:7], strict=True)
+            for name, needed in zip(("dh0", "dc0"), ctx.needs_input_grad[4:6], strict=True)
         ]
         gradients = [gradient for g in results for gradient in _gradients_of_weights(g, ctx.biases)]
-        return None, None, None, None, *map(_tensor, (dx, *dstates, *gradients))
+        return None, None, None, *map(_tensor, (dx, *dstates, *gradients))
 
 
-def _run(cell, options, rows, directions, x, states, weights):
+def _run(variant, rows, directions, x, states, weights):
     """Tensors -> y, final states"""
     if torch.is_grad_enabled() and any(t.requires_grad for t in (x, *states, *weights)):
         h0, c0 = (*states, None, None)[:2]
-        y, *finals = _Recurrence.apply(cell, options, rows, directions, x, h0, c0, *weights)
+        y, *finals = _Recurrence.apply(variant, rows, directions, x, h0, c0, *weights)
         return y, finals
-    y, finals, _ = _forward(cell, options, *_arrays(rows, directions, x, states, weights), False)
+    y, finals, _ = _forward(variant, *_arrays(rows, directions, x, states, weights), False)
     return _tensor(y), list(map(_tensor, finals))
 
 
@@ -312,7 +314,7 @@ class _Recurrent:
         if order is not None:
             states = [state.index_select(1, order) for state in states]
 
-        cell, options = _CELLS[self.mode]
+        variant = _VARIANTS[self.mode]
         rows = None if batch_sizes is None else batch_sizes.numpy()
         directions = 2 if self.bidirectional else 1
         finals = []
@@ -321,7 +323,7 @@ class _Recurrent:
                 x = torch.nn.functional.dropout(x, self.dropout)
             cells = slice(layer * directions, (layer + 1) * directions)
             own = states if self.num_layers == 1 else [state[cells] for state in states]
-            x, final = _run(cell, options, rows, directions, x, own, [w for of_cell in weights[cells] for w in of_cell])
+            x, final = _run(variant, rows, directions, x, own, [w for of_cell in weights[cells] for w in of_cell])
             finals.append(final)
         finals = finals[0] if self.num_layers == 1 else [torch.cat(parts) for parts in zip(*finals, strict=True)]
 

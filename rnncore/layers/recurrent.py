@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from .. import checks, functional
-from .._types import Array, Seed, State, StateLike
+from .._types import Array, Seed, StateLike
 from ..engine import arrays, calls, cells
 from ..engine.native import StackedCell
 from .base import Layer, dropout_mask, glorot_uniform, orthogonal
@@ -366,9 +366,7 @@ class Recurrent(Layer):
         dstate = self._join_state(tuple(np.stack(values) for values in zip(*dinitials, strict=True)))
         return dx.swapaxes(0, 1) if dx is not None and self.batch_first else dx, dstate
 
-    def _backward_layer(
-        self, layer: int, dy: Array | None, cache: LayerCache, dfinals: dict[str, Array]
-    ) -> list[Any]:
+    def _backward_layer(self, layer: int, dy: Array | None, cache: LayerCache, dfinals: dict[str, Array]) -> list[Any]:
         """The gradients of the cells of one layer; those of the parameters are added to ``grads``."""
         H, directions = self.hidden_size, range(self.directions)
         places = [layer * self.directions + direction for direction in directions]

@@ -83,9 +83,7 @@ class Dense(Layer):
     (7, 2, 4)
     """
 
-    def __init__(
-        self, input_size: int, output_size: int, *, dtype: DTypeLike = "float32", seed: Seed = None
-    ) -> None:
+    def __init__(self, input_size: int, output_size: int, *, dtype: DTypeLike = "float32", seed: Seed = None) -> None:
         super().__init__(dtype)
         self.input_size = checks.integer("input_size", input_size, least=1)
         self.output_size = checks.integer("output_size", output_size, least=1)
