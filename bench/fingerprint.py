@@ -156,9 +156,9 @@ def hash_training():
             digest.add(params)
     letters = np.array(list("abcdefgh \n"))
     corpus = "".join(letters[rng.integers(len(letters), size=4000)])
-    for cell, bits in (("rnn", {}), ("gru", {"form": "reset_after"}), ("lstm", {"peephole": True})):
+    for cell, options in (("rnn", {}), ("gru", {"form": "reset_after"}), ("lstm", {"peephole": True})):
         model = rc.LanguageModel(
-            cell=cell, hidden_size=24, num_layers=2, epochs=2, cell_options=bits, dropout=0.2, seed=3
+            cell=cell, hidden_size=24, num_layers=2, epochs=2, cell_options=options, dropout=0.2, seed=3
         )
         model.fit(corpus)
         digest.add(model.params, model.log_prob(["abba", "fee"]))

@@ -11,7 +11,8 @@ from numpy.typing import ArrayLike
 
 from . import functional
 from ._types import Array, StateLike
-from .engine import arrays, calls
+from .engine import calls
+from .engine.arrays import as_lengths
 from .engine.cells import CELLS
 from .layers import Recurrent
 
@@ -65,7 +66,7 @@ def gradient_flow(
     """
     _check_layer(layer)
     T, N = layer.time_major(x).shape[:2]
-    lengths = np.full(N, T) if lengths is None else arrays.as_lengths(lengths, T, N)
+    lengths = np.full(N, T) if lengths is None else as_lengths(lengths, T, N)
     if dy is None:
         dy = _sum_of_final_outputs(layer, T, lengths)
         dy = dy.swapaxes(0, 1) if layer.batch_first else dy
@@ -76,10 +77,8 @@ def gradient_flow(
     _, _, cache = stepwise.forward(x, state, lengths)
     stepwise.backward(dy, cache)
     # The backward pass runs from the top layer to the bottom one.
-    rows = [
-        recorder.norms[begin : begin + layer.directions] for begin in range(0, len(recorder.norms), layer.directions)
-    ]
-    return np.array([norms for of_layer in reversed(rows) for norms in of_layer])
+    norms = np.reshape(recorder.norms, (layer.num_layers, layer.directions, T))
+    return norms[::-1].reshape(layer.num_layers * layer.directions, T)
 
 
 def gate_activations(

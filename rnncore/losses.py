@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from .engine import arrays, native
+from .engine import native
+from .engine.arrays import as_floating, as_lengths
 
 __all__ = ["fused_softmax_cross_entropy", "sigmoid_cross_entropy", "softmax_cross_entropy"]
 
@@ -60,7 +61,7 @@ def softmax_cross_entropy(logits, targets, lengths=None, *, weights=None, reduct
     >>> dlogits[1, 0].tolist()
     [0.1875, -0.5625, 0.1875, 0.1875]
     """
-    logits = arrays.as_floating("logits", logits)
+    logits = as_floating("logits", logits)
     V = logits.shape[-1] if logits.ndim else 0
     targets, weights, scale = _clean_targets("logits", logits, targets, V, lengths, weights, reduction)
     if out is None:
@@ -108,7 +109,7 @@ def fused_softmax_cross_entropy(dense, x, targets, lengths=None, *, weights=None
     >>> round(loss, 4), dx.shape, dense.grads["b"].tolist()
     (1.3863, (2, 1, 3), [0.25, -0.25, -0.25, 0.25])
     """
-    x = arrays.as_floating("x", x).astype(dense.dtype, copy=False)
+    x = as_floating("x", x).astype(dense.dtype, copy=False)
     if x.ndim < 1 or x.shape[-1] != dense.input_size:
         raise ValueError(f"x must be (..., input_size) = (..., {dense.input_size}); got {x.shape}")
     targets, weights, scale = _clean_targets("x", x, targets, dense.output_size, lengths, weights, reduction)
@@ -158,7 +159,7 @@ def sigmoid_cross_entropy(logits, targets, lengths=None, *, weights=None, reduct
     >>> round(loss, 4), dlogits.tolist()
     (0.6931, [[[-0.5]]])
     """
-    logits = arrays.as_floating("logits", logits)
+    logits = as_floating("logits", logits)
     targets = np.asarray(targets)
     if targets.dtype.kind not in "biuf":
         raise TypeError(f"targets must be numbers in [0, 1]; got dtype {targets.dtype}")
@@ -210,7 +211,7 @@ def _weights(shape, lengths, weights, reduction):
         if len(shape) != 2:
             raise ValueError(f"lengths need logits of shape (T, N, V); got {len(shape) + 1} axes")
         T, N = shape
-        valid[:] = np.arange(T)[:, None] < arrays.as_lengths(lengths, T, N)
+        valid[:] = np.arange(T)[:, None] < as_lengths(lengths, T, N)
     weights = valid if weights is None else np.asarray(weights)
     if weights.dtype.kind not in "biuf":
         raise TypeError(f"weights must be real numbers; got dtype {weights.dtype}")

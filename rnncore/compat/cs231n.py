@@ -25,7 +25,8 @@ import math
 import numpy as np
 
 from .. import functional, losses
-from ..engine import arrays, native
+from ..engine import native
+from ..engine.arrays import as_ids
 from . import layout
 
 __all__ = [
@@ -168,7 +169,7 @@ def word_embedding_forward(x, W):
     W, x = layout.real("W", W, "VD"), np.asarray(x)
     if x.dtype.kind not in "biu":
         raise TypeError(f"x must be integer ids; got dtype {x.dtype}")
-    ids = arrays.as_ids(x, len(W), "ids in x", "V")
+    ids = as_ids(x, len(W), "ids in x", "V")
     return np.take(W, ids, axis=0), (ids, W.shape, W.dtype)
 
 

@@ -26,6 +26,7 @@ import numpy as np
 
 from .. import losses
 from ..engine import calls, cells, native
+from ..engine.arrays import as_ids
 from . import layout
 
 __all__ = [
@@ -366,7 +367,7 @@ class TimeEmbedding(_Layer):
             raise TypeError(f"xs must be integer ids; got dtype {xs.dtype}")
         if xs.ndim != 2:
             raise ValueError(f"xs must be (N, T); got {xs.shape}")
-        self._ids = arrays.as_ids(layout.swap(xs), len(W), "ids in xs", "V")
+        self._ids = as_ids(layout.swap(xs), len(W), "ids in xs", "V")
         return layout.swap(np.take(W, self._ids, axis=0))
 
     def backward(self, dout):

@@ -8,7 +8,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from ..engine import arrays
+from ..engine.arrays import as_floating, as_ids
 
 
 def swap(array):
@@ -27,7 +27,7 @@ def real(name, value, letters, shape=None):
     ValueError: dh must be (N, T, H) = (2, 3, 5); got (2, 5)
     """
     (array,) = floats(value)
-    array = arrays.as_floating(name, array)
+    array = as_floating(name, array)
     if array.ndim != len(letters) or (shape is not None and array.shape != shape):
         wanted = f"({', '.join(letters)}{',' * (len(letters) == 1)})" + (f" = {shape}" if shape is not None else "")
         raise ValueError(f"{name} must be {wanted}; got {array.shape}")
@@ -179,4 +179,4 @@ def clean_ids(name, ids, V):
     ids = np.asarray(ids)
     if ids.ndim != 1 or (ids.size and ids.dtype.kind not in "iu"):
         raise TypeError(f"{name} must be a sequence of integer ids; got shape {ids.shape}, dtype {ids.dtype}")
-    return arrays.as_ids(ids.astype(np.int64, copy=False), V, name, "V")
+    return as_ids(ids.astype(np.int64, copy=False), V, name, "V")

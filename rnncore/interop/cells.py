@@ -107,7 +107,7 @@ def read(layer: Recurrent, number: int, direction: int) -> dict[str, Array]:
 
 
 def write(layer: Recurrent, cells: list[dict[str, Array]]) -> None:
-    """Copy cells, bottom first and forward before reverse, into the arrays of ``layer.params``, whose shapes they have."""
+    """Copy cells, bottom first and forward before reverse, into ``layer.params``; shapes must match."""
     # All copies are made first, because cells may be views of the same params.
     copies = iter([_exchange_update(layer, cell) for cell in cells])
     for number in range(layer.num_layers):

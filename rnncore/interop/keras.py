@@ -16,14 +16,13 @@ from typing import NamedTuple
 import numpy as np
 
 from .. import checks
-from ..engine import arrays
+from ..engine.arrays import as_floating, check_shape
 from ..engine.cells import CELLS, GRU, LSTM, RNN
 from .cells import (
     FRAMEWORK_VARIANTS,
     build,
     cell_and_size,
     check_expressible,
-    check_shape,
     common_dtype,
     join_biases,
     multiple,
@@ -196,7 +195,7 @@ def _open(where, source):
     directions = 2 if len(source) > 3 else 1
     kinds = ("kernel", "recurrent_kernel", "bias")[: len(source) // directions]
     names = [f"{turn}{kind} of {where}" for turn in ("", "backward ")[:directions] for kind in kinds]
-    arrays = [(name, arrays.as_floating(name, array)) for name, array in zip(names, source, strict=True)]
+    arrays = [(name, as_floating(name, array)) for name, array in zip(names, source, strict=True)]
     (name, recurrent), *bias = arrays[1 : len(kinds)]
     cell, _ = cell_and_size(name, "(H, G*H)", recurrent.shape, 0)
     said += [("cell", cell.name), ("bidirectional", directions == 2)]

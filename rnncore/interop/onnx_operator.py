@@ -22,8 +22,8 @@ from typing import NamedTuple
 import numpy as np
 
 from .. import checks, layers
-from ..engine import arrays, calls
-from ..engine.arrays import check_shape
+from ..engine import calls
+from ..engine.arrays import as_floating, as_lengths, check_shape
 from ..engine.cells import GRU, LSTM, RNN, Cell
 from .cells import reorder
 
@@ -267,8 +267,8 @@ class Operator:
         self.layout = self._attributes.get("layout", 0)
         self._functions = _functions(self.kind, self._attributes, self.directions)
 
-        self.W, self.R = arrays.as_floating("W", W), arrays.as_floating("R", R)
-        self.B, self.P = (None if a is None else arrays.as_floating(n, a) for n, a in (("B", B), ("P", P)))
+        self.W, self.R = as_floating("W", W), as_floating("R", R)
+        self.B, self.P = (None if a is None else as_floating(n, a) for n, a in (("B", B), ("P", P)))
         dirs, G = self.directions, len(self.kind.gates)
         blocks = f"{G}*H" if G > 1 else "H"
         if self.W.ndim != 3 or self.R.ndim != 3 or 0 in (*self.W.shape, *self.R.shape):
@@ -287,8 +287,8 @@ class Operator:
 
         self.sequence_lens = None if sequence_lens is None else np.asarray(sequence_lens)
         self._lengths(None, np.iinfo(np.int32).max, np.size(sequence_lens))
-        self.initial_h = None if initial_h is None else arrays.as_floating("initial_h", initial_h)
-        self.initial_c = None if initial_c is None else arrays.as_floating("initial_c", initial_c)
+        self.initial_h = None if initial_h is None else as_floating("initial_h", initial_h)
+        self.initial_c = None if initial_c is None else as_floating("initial_c", initial_c)
         for state in (self.initial_h, self.initial_c):
             if state is not None:
                 self._initial({}, state.shape[1 - self.layout] if state.ndim == 3 else 0)
@@ -435,7 +435,7 @@ class Operator:
     # -- arguments of a call: time-major, states (directions, N, H)
 
     def _time_major(self, name, value):
-        x = arrays.as_floating(name, value)
+        x = as_floating(name, value)
         if x.ndim != 3 or x.shape[2] != self.input_size:
             axes = "(N, T, D)" if self.layout else "(T, N, D)"
             raise ValueError(f"{name} must be {axes} with D = {self.input_size}; got {x.shape}")
@@ -448,13 +448,13 @@ class Operator:
         if value is None:
             return None
         try:
-            return arrays.as_lengths(value, T, N)
+            return as_lengths(value, T, N)
         except (TypeError, ValueError) as error:
             raise type(error)(str(error).replace("lengths", name, 1)) from None
 
     def _state(self, name, value, N, layout):
         """-> (directions, N, H) of a state that is (N, directions, H) with layout 1."""
-        array = arrays.as_floating(name, value)
+        array = as_floating(name, value)
         letters, wanted = ["directions", "N", "H"], [self.directions, N, self.hidden_size]
         if layout:
             letters[:2], wanted[:2] = letters[1::-1], wanted[1::-1]

@@ -17,13 +17,13 @@ from collections.abc import Mapping
 import numpy as np
 
 from .. import checks
+from ..engine.arrays import as_floating, check_shape
 from .cells import (
     FRAMEWORK_VARIANTS,
     LABELS,
     build,
     cell_and_size,
     check_expressible,
-    check_shape,
     common_dtype,
     join_biases,
     multiple,
@@ -206,7 +206,7 @@ def _select(arrays, prefix):
             raise ValueError(f"{prefix}{name} is a projection (proj_size): rnncore has no such layer")
         if not is_name(name):
             raise ValueError(f"{prefix}{name} is no weight of an {LABELS} (prefix chooses one of many modules)")
-    return {name: arrays.as_floating(prefix + name, value) for name, value in selected.items()}
+    return {name: as_floating(prefix + name, value) for name, value in selected.items()}
 
 
 def _check_names(arrays, prefix, num_layers, directions):

@@ -78,8 +78,8 @@ class Recurrent(Layer):
         dtype: DTypeLike,
         seed: Seed,
     ) -> None:
-        self.variant  # noqa: B018: an unknown option is an error before any other argument is looked at
         super().__init__(dtype)
+        self.options()  # ValueError for an unknown option
         self.input_size = checks.integer("input_size", input_size, least=1)
         self.hidden_size = checks.integer("hidden_size", hidden_size, least=1)
         self.num_layers = checks.integer("num_layers", num_layers, least=1)
@@ -422,8 +422,8 @@ class RNN(Recurrent):
         Fraction of the values between layers that ``forward`` sets to zero.
     recurrent_dropout : float, default 0
         Fraction of the recurrent connections that ``forward`` drops: units hidden from the product with ``Wh``, drawn
-        once a call for every layer and direction, the same for all steps and rows (Gal and Ghahramani 2016, "A theoretically grounded application of
-        dropout in recurrent neural networks").
+        once a call for every layer and direction, the same for all steps and rows (Gal and Ghahramani 2016, "A
+        theoretically grounded application of dropout in recurrent neural networks").
     checkpoint : True or int, optional
         Segments of the sequence that ``backward`` recomputes, so that ``forward`` need not save them: long sequences
         in little memory, with the same bits; see :func:`rnncore.rnn_forward`.

@@ -102,10 +102,8 @@ class Stream:
         if not isinstance(values, (tuple, list)) or len(values) != len(self._state):
             raise TypeError(f"state of an LSTM must be a tuple (h, c); got {type(value).__name__}")
         shape = self._state[0].shape
-        values = [
-            arrays.as_shaped(f"state {name}", v, shape, self.dtype) for name, v in zip("hc", values, strict=False)
-        ]
-        for own, new in zip(self._state, values, strict=True):
+        states = [arrays.as_shaped(f"state {s}", v, shape, self.dtype) for s, v in zip("hc", values, strict=False)]
+        for own, new in zip(self._state, states, strict=True):
             own[...] = new
 
     def reset(self) -> None:
