@@ -505,7 +505,7 @@ class Operator:
         """The engine's variant of one direction, and its weights by name."""
         arguments = self._cell(direction)
         weights = {name: value for name, value in arguments.items() if not isinstance(value, str)}
-        words = {"peephole": "peephole" in weights} | arguments
+        words = arguments | {"peephole": "peephole" in weights}
         options = self.kind.cell.options
         variant = self.kind.cell.variant(
             *(words.get(name, choices[0]) for name, choices in options.items()), self.kind.gates
