@@ -166,9 +166,14 @@ cdef class Block:
 cdef class Cell:
     """A cell with its options: see describe_cell."""
     cdef cell_variant variant
+    cdef tuple arguments
 
     def __init__(self, str name, tuple places, dict options):
         describe_cell(&self.variant, name, places, options)
+        self.arguments = name, places, options
+
+    def __reduce__(self):
+        return Cell, self.arguments
 
 
 @cython.freelist(8)

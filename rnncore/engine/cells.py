@@ -66,6 +66,9 @@ class Cell:
             variant = Variant(self, words)
         return self._variants.setdefault(words, variant)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return CELLS.__getitem__, (self.name,)
+
 
 class Variant:
     """A cell with its options chosen.
@@ -88,7 +91,7 @@ class Variant:
 
     def __init__(self, cell: Cell, words: tuple[Word, ...]) -> None:
         given = dict(zip((*cell.options, "gate_order"), words, strict=False))
-        self.cell = cell
+        self.cell, self._words = cell, words
         self.options: dict[str, Word] = {}
         for name, choices in cell.options.items():
             rule = checks.flag if choices == (False, True) else checks.one_of(choices)
@@ -103,6 +106,9 @@ class Variant:
         self.has_bhn = any(array.name == "bhn" for array in self.weights)
         places = tuple(map(self.gate_order.index, self.gates))
         self.native = _engine.Cell(cell.name, places, self.options)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return self.cell.variant, self._words
 
     def _has(self, choice: tuple[str, Word] | None) -> bool:
         return choice is None or self.options[choice[0]] == choice[1]

@@ -214,8 +214,11 @@ def _check_sizes(cls, arguments, arrays, path, prefix):
     claimed = [(arguments[argument], arrays.get(prefix + name), axis) for name, axis, argument in places]
     wrong = any(array is None or array.ndim != 2 or array.shape[axis] != size for size, array, axis in claimed)
     if issubclass(cls, Recurrent):
-        b, H = arrays.get(prefix + "b_0"), arguments["hidden_size"]
-        wrong = wrong or b is None or b.ndim != 1 or not isinstance(H, int) or H < 1 or len(b) % H
+        Wh, b, H = arrays.get(prefix + "Wh_0"), arrays.get(prefix + "b_0"), arguments["hidden_size"]
+        if Wh is not None:
+            wrong = wrong or Wh.ndim != 2 or Wh.shape[0] != H
+        else:
+            wrong = wrong or b is None or b.ndim != 1 or not isinstance(H, int) or H < 1 or len(b) % H != 0
     num_layers = arguments.get("num_layers", 1)
     if wrong or not isinstance(num_layers, int) or num_layers > len(arrays):
         raise ValueError(f"{path} does not describe a layer, or is damaged: its arguments are not those of its arrays")
