@@ -379,7 +379,11 @@ def test_autocast_goes_to_torch(kind):
     theirs, ours = pair(kind, "float32")
     x = torch.randn(T, N, D)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert torch.equal(ours(x)[0], theirs(x)[0])
+        try:
+            wanted = theirs(x)[0]
+        except RuntimeError as error:
+            pytest.skip(f"torch.nn has no bfloat16 kernel for this CPU: {error}")
+        assert torch.equal(ours(x)[0], wanted)
 
 
 @every_kind
@@ -509,7 +513,7 @@ def test_what_was_kept_is_freed_by_backward(kind):
     y, _ = module(torch.randn(64, 32, D))
     loss = y.sum()
     node = y.grad_fn
-    assert all(cache._kept is None and cache._weights[0] is None for cache in node.caches)
+    assert all(cache._call is None and "Wx" not in cache._weights.by_name() for cache in node.caches)
     assert node.saved_tensors
     loss.backward()
     with pytest.raises(RuntimeError, match="freed"):

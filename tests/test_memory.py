@@ -9,7 +9,8 @@ import pytest
 from problems import VARIANTS, make_problem
 
 import rnncore as rc
-from rnncore import _engine, functional
+from rnncore import _engine
+from rnncore.engine import calls
 
 
 def problem(rng, T=30, N=8, D=16, H=64):
@@ -85,8 +86,10 @@ def test_training_keeps_gates_states_and_no_more(variant):
     cell, arguments = make_problem(np.random.default_rng(0), variant, T, N, 5, H, "float32")
     _, _, cache = getattr(rc, f"{cell}_forward")(**arguments)
     G = VARIANTS[variant][1]
-    _, h0, c0, *kept = cache._kept
-    assert sum(array.nbytes for array in kept if array is not None) <= (G + 2) * T * N * H * 4
+    saved = cache._call.saved()
+    del saved["x"]
+    h0, c0 = saved.pop("h0"), saved.pop("c0")
+    assert sum(array.nbytes for array in saved.values() if array is not None) <= (G + 2) * T * N * H * 4
     assert sum(array.nbytes for array in (h0, c0) if array is not None) <= 2 * N * H * 4
 
 
@@ -101,7 +104,7 @@ def test_inference_in_pieces_has_the_same_bits(variant, monkeypatch):
         forward = getattr(rc, f"{cell}_forward")
         h, state, _ = forward(**arguments)
         for tokens in (4096, 9, 1):
-            monkeypatch.setattr(functional, "_PIECE_TOKENS", tokens)
+            monkeypatch.setattr(calls, "_PIECE_TOKENS", tokens)
             other, other_state, _ = forward(**arguments, training=False)
             np.testing.assert_array_equal(other, h)
             np.testing.assert_array_equal(other_state, state)

@@ -67,7 +67,7 @@ class Cell:
         return self._variants.setdefault(words, variant)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return CELLS.__getitem__, (self.name,)
+        return _by_name, (self.name,)
 
 
 class Variant:
@@ -200,3 +200,7 @@ LSTM = Cell(
 
 #: By name.
 CELLS = {cell.name: cell for cell in (RNN, GRU, LSTM)}
+
+
+def _by_name(name: str) -> Cell:
+    return CELLS[name]
