@@ -43,9 +43,10 @@ def save(layer, path):
     Examples
     --------
     >>> import os, tempfile
+    >>> import rnncore as rc
     >>> with tempfile.TemporaryDirectory() as directory:
     ...     path = os.path.join(directory, "gru.safetensors")
-    ...     save(GRU(3, 5, 2, update="old"), path)
+    ...     save(rc.GRU(3, 5, 2, update="old"), path)
     ...     gru = load(path)
     >>> gru, gru.update
     (GRU(3, 5, 2), 'old')
@@ -88,9 +89,10 @@ def load(path, *, prefix=""):
     Examples
     --------
     >>> import os, tempfile
+    >>> import rnncore as rc
     >>> with tempfile.TemporaryDirectory() as directory:
     ...     path = os.path.join(directory, "weights.safetensors")
-    ...     arrays = state_dict.from_layer(LSTM(3, 5, bidirectional=True))
+    ...     arrays = state_dict.from_layer(rc.LSTM(3, 5, bidirectional=True))
     ...     safetensors.numpy.save_file({f"rnn.{name}": array for name, array in arrays.items()}, path)
     ...     load(path, prefix="rnn.")
     LSTM(3, 5, 1, bidirectional=True)
@@ -133,6 +135,7 @@ def load_into(layer, path, *, prefix=""):
     Examples
     --------
     >>> import os, tempfile
+    >>> import rnncore as rc
     >>> one, other = (Dense(3, 5, seed=seed) for seed in (0, 1))
     >>> with tempfile.TemporaryDirectory() as directory:
     ...     path = os.path.join(directory, "dense.safetensors")
