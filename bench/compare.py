@@ -3,12 +3,12 @@
     python bench/compare.py [--cell lstm gru rnn] [--dtype float32 float64] [--threads 1] [--seconds 0.3]
                             [--mode forward train stream lm sample ragged options threads] [--json FILE]
 
-The whole of what ``rnncore bench`` shows a part of; the code is in rnncore/bench.py.
+The whole of what ``rnncore bench`` shows a part of; the code is in rnncore/bench.
 """
 
 import sys
 
-from rnncore import bench
+from rnncore.bench.command import main
 
 if __name__ == "__main__":
-    sys.exit(bench.main())
+    sys.exit(main())

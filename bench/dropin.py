@@ -3,8 +3,8 @@
     python bench/dropin.py [--only NAME ...] [--seconds 0.5]
 
 Forward and backward, but for one step at a time; medians over interleaved rounds; the ratio is original over drop-in.
-Both must give the same before they are timed. "least" is what no implementation can beat, as in rnncore/bench.py: the
-products at the rate of large ones, or the weights read at the bandwidth of this machine. "limit", shown where a target
+Both must give the same before they are timed. "least" is what no implementation can beat, as in rnncore/bench/measure.py:
+the products at the rate of large ones, or the weights read at the bandwidth of this machine. "limit", shown where a target
 is missed, is the ratio of the original to that.
 """
 
@@ -26,7 +26,8 @@ import originals.dlfs2  # noqa: E402
 import originals.min_char_rnn  # noqa: E402
 
 import rnncore as rc  # noqa: E402
-from rnncore.bench import bandwidth, flops, interleaved_medians, limit, make_arrays, peak, processor  # noqa: E402
+from rnncore.bench.measure import bandwidth, flops, interleaved_medians, limit, peak, processor  # noqa: E402
+from rnncore.bench.workloads import VARIANTS, make_problem  # noqa: E402
 from rnncore.compat import coursera, cs231n, dinosaurus, dlfs2, min_char_rnn  # noqa: E402
 
 #: Of results, relative to their scale.
@@ -48,7 +49,8 @@ def work(cell, shape, dtype, backward=True, maps=()):
     shape (T, N, D, H); D = 0 for ids, which need no product. maps: matrix products with weights beside the cell, each
     (rows, K, M, whether it has a backward pass).
     """
-    operations, least = flops(cell, shape, backward), limit(cell, shape, dtype, backward, 1)
+    variant = VARIANTS[cell]
+    operations, least = flops(variant, shape, backward), limit(variant, shape, dtype, backward, 1)
     for rows, K, M, trained in maps:
         product, size = 2 * rows * K * M, K * M * np.dtype(dtype).itemsize
         seconds = product / peak(dtype)
@@ -56,6 +58,12 @@ def work(cell, shape, dtype, backward=True, maps=()):
         operations += product * (3 if trained else 1)
         least += 2 * once + seconds if trained else once
     return operations, least
+
+
+def draw_arrays(cell, shape):
+    """-> x (T, N, D), Wx, Wh, b, dh (T, N, H)"""
+    problem = make_problem(VARIANTS[cell], shape, "float32")
+    return problem.x, *problem.weights.values(), problem.dh
 
 
 def named(**sizes):
@@ -72,7 +80,7 @@ N, T, W, H, FEATURES, WORDS = 25, 16, 256, 512, 512, 1004
 
 
 def cs231n_sequence(cell, buffers):
-    x, Wx, Wh, b, dh = make_arrays(cell, (T, N, W, H), "float32")
+    x, Wx, Wh, b, dh = draw_arrays(cell, (T, N, W, H))
     x, dh = batch_first(x), batch_first(dh)
 
     def make(module, **options):
@@ -109,7 +117,7 @@ def cs231n_captioning(cell, buffers):
 
 def cs231n_step():
     shape = 1, 1, W, H
-    x, Wx, Wh, b, h = make_arrays("lstm", shape, "float32")
+    x, Wx, Wh, b, h = draw_arrays("lstm", shape)
 
     def make(module):
         return lambda: module.lstm_step_forward(x[0], h[0], h[0], Wx, Wh, b)[:2]
@@ -124,7 +132,7 @@ def cs231n_step():
 
 def dlfs2_sequence(cell, H, N=20, T=35):
     shape = T, N, H, H
-    xs, Wx, Wh, b, dhs = make_arrays(cell, shape, "float32")
+    xs, Wx, Wh, b, dhs = draw_arrays(cell, shape)
     xs, dhs = batch_first(xs), batch_first(dhs)
 
     def make(module):
@@ -137,7 +145,7 @@ def dlfs2_sequence(cell, H, N=20, T=35):
 
 def dlfs2_generation(H):
     shape = 1, 1, H, H
-    x, Wx, Wh, b, _ = make_arrays("lstm", shape, "float32")
+    x, Wx, Wh, b, _ = draw_arrays("lstm", shape)
 
     def make(module):
         layer = module.TimeLSTM(Wx, Wh, b, stateful=True)

@@ -30,7 +30,7 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
 import rnncore as rc  # noqa: E402
-from rnncore.peers import TorchLanguageModel  # noqa: E402
+from rnncore.bench.twins import TorchLanguageModel  # noqa: E402
 
 
 def train_torch(model, ids):

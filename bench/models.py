@@ -112,6 +112,6 @@ if __name__ == "__main__":
 
     import torch
 
-    from rnncore.peers import TorchModel
+    from rnncore.bench.twins import TorchModel
 
     main()

@@ -16,12 +16,14 @@ import numpy as np  # noqa: E402
 
 import rnncore as rc  # noqa: E402
 from rnncore import reference  # noqa: E402
-from rnncore.bench import CELLS, SHAPES, flops, interleaved_medians, make_call, processor  # noqa: E402
+from rnncore.bench.competitors import make_call  # noqa: E402
+from rnncore.bench.measure import flops, interleaved_medians, processor  # noqa: E402
+from rnncore.bench.workloads import SHAPES, VARIANTS, make_problem  # noqa: E402
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cell", nargs="+", choices=CELLS, default=list(CELLS))
+    parser.add_argument("--cell", nargs="+", choices=VARIANTS, default=list(VARIANTS))
     parser.add_argument("--dtype", nargs="+", choices=["float32", "float64"], default=["float32", "float64"])
     parser.add_argument("--seconds", type=float, default=0.5, help="for each call of each shape")
     arguments = parser.parse_args()
@@ -38,12 +40,12 @@ def main():
     for shape in SHAPES:
         cells = []
         for cell, dtype in columns:
-            ratios, rates = [], []
+            problem, ratios, rates = make_problem(VARIANTS[cell], shape, dtype), [], []
             for backward in (False, True):
-                calls = [make_call(module, cell, shape, dtype, backward) for module in (reference, rc)]
+                calls = [make_call(module, problem, backward) for module in (reference, rc)]
                 slow, fast = interleaved_medians(calls, arguments.seconds)
                 ratios.append(f"{slow / fast:.1f}")
-                rates.append(f"{flops(cell, shape, backward) / fast / 1e9:.0f}")
+                rates.append(f"{flops(VARIANTS[cell], shape, backward) / fast / 1e9:.0f}")
             cells.append(f"{' / '.join(ratios)} ({' / '.join(rates)})")
         print(f"| {' '.join(map(str, shape))} | " + " | ".join(cells) + " |", flush=True)
 

@@ -305,9 +305,9 @@ def score(arguments):
 
 
 def compare(arguments):
-    from . import bench
+    from .bench.command import main
 
-    return bench.main(["--short", *arguments.rest])
+    return main(["--short", *arguments.rest])
 
 
 def info(arguments):

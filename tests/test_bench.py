@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from rnncore import bench
+from rnncore.bench import command, modes, report, workloads
 
 
 def run(*arguments):
@@ -16,21 +16,22 @@ def run(*arguments):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("mode", bench.MODES)
+@pytest.mark.parametrize("mode", modes.MODES)
 def test_every_mode_runs(mode, dtype, monkeypatch):
     """On small workloads."""
-    monkeypatch.setattr(bench, "SHAPES", {(3, 2, 4, 5): ""})
-    monkeypatch.setattr(bench, "LANGUAGE_MODELS", [("gru", 20, None, 8, 2, 3, 4), ("lstm", 20, 5, 8, 1, 3, 4)])
-    parser = bench.make_parser()
+    monkeypatch.setattr(workloads, "SHAPES", {(3, 2, 4, 5): ""})
+    sizes = [("gru", 20, None, 8, 2, 3, 4), ("lstm", 20, 5, 8, 1, 3, 4)]
+    monkeypatch.setattr(workloads, "LANGUAGE_MODELS", [workloads.LanguageModelSize(*size) for size in sizes])
+    parser = command.make_parser()
     arguments = parser.parse_args(["--seconds", "0.001", "--mode", mode])
-    records = list(bench.MODES[mode](arguments, mode, dtype))
+    records = list(modes.MODES[mode](arguments, mode, dtype))
     assert records
     for record in records:
         assert record.dtype == dtype
         assert "engine" in record.seconds
         assert min(record.seconds.values()) > 0
-        assert record.workload in bench.line(record)
-    assert len(bench.summary(records)) <= 3
+        assert record.workload in str(record)
+    assert len(report.summary(records)) <= 3
 
 
 def test_json_and_threads(tmp_path):
@@ -39,7 +40,7 @@ def test_json_and_threads(tmp_path):
     assert result.returncode == 0, result.stderr
     content = json.loads(file.read_text())
     assert content["threads"] == 2
-    assert len(content["records"]) == len(bench.SHORT)
+    assert len(content["records"]) == len(workloads.SHORT)
     assert all(record["limit"] > 0 for record in content["records"])
     assert "of the reference: geometric mean" in result.stdout
 
@@ -53,7 +54,7 @@ def test_wrong_arguments():
 
 
 def test_threads_are_pinned_in_a_new_process_only_where_they_are_not(monkeypatch):
-    for name in bench.PINNED:
+    for name in command.PINNED:
         monkeypatch.setenv(name, "1")
-    assert bench.pinned(bench.make_parser().parse_args([]), []) is None
+    assert command.run_pinned(command.make_parser().parse_args([]), []) is None
     assert os.environ["RNNCORE_NUM_THREADS"] == "1"

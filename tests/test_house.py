@@ -33,8 +33,7 @@ MAY_IMPORT = {
     "models": {"checks", "engine", "files", "functional", "layers", "losses", "optim", "text"},
     "compat": {"engine", "functional", "layers", "losses"},
     "interop": {"_types", "checks", "engine", "files", "functional", "layers"},
-    "peers": {"layers"},
-    "bench": {"_engine", "engine", "functional", "layers", "models", "optim", "peers", "reference", "text"},
+    "bench": {"_engine", "_types", "engine", "functional", "interop", "layers", "models", "optim", "reference", "text"},
     "cli": {"_engine", "bench", "functional", "reference", "plots"},
 }
 

@@ -5,7 +5,7 @@ import pytest
 from problems import TOLERANCE
 
 import rnncore as rc
-from rnncore.peers import TorchModel
+from rnncore.bench.twins import TorchModel
 
 torch = pytest.importorskip("torch")
 

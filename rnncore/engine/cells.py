@@ -66,6 +66,13 @@ class Cell:
             variant = Variant(self, words)
         return self._variants.setdefault(words, variant)
 
+    def choose(self, **words: Word) -> Variant:
+        """The variant with some options by name, ``gate_order`` among them; defaults for those left out."""
+        orders = {"gate_order": self.gate_orders}
+        if unknown := words.keys() - self.options.keys() - orders.keys():
+            raise ValueError(f"{self.name} has the options {', '.join(self.options)}, gate_order; got {min(unknown)!r}")
+        return self.variant(*(words.get(name, choices[0]) for name, choices in {**self.options, **orders}.items()))
+
     def __reduce__(self) -> tuple[Any, ...]:
         return _by_name, (self.name,)
 

@@ -16,9 +16,7 @@ from ..layers import RECURRENT, Recurrent
 
 #: The cells that other frameworks have, with the options with which they have them.
 FRAMEWORK_VARIANTS: dict[Cell, Variant] = {
-    cell: cell.variant(*(cell.framework_options.get(name, words[0]) for name, words in cell.options.items()))
-    for cell in CELLS.values()
-    if cell.framework_options is not None
+    cell: cell.choose(**cell.framework_options) for cell in CELLS.values() if cell.framework_options is not None
 }
 _BY_GATES = {len(variant.gates): cell for cell, variant in FRAMEWORK_VARIANTS.items()}
 _LABELS = [cell.label for cell in FRAMEWORK_VARIANTS]

@@ -1,55 +1,61 @@
-"""The networks of layers and models in PyTorch, with the same parameters: what benches and tests compare with."""
+"""The networks of layers and models in PyTorch, with the same parameters: benches and tests compare with them."""
+
+from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 
-from . import layers
+from .._types import Array
+from ..layers import Dense, Embedding, Layer
+
+Tensor = Any  # PyTorch is an extra: its types are not known here
+Of = Callable[[Tensor], Tensor]
 
 
-def torch_module(layer):
-    """-> the module of PyTorch with the parameters of a layer, copied."""
+def _itself(parameter: Tensor) -> Tensor:
+    return parameter
+
+
+def torch_module(layer: Layer) -> Any:
+    """Return the module of PyTorch with a copy of the parameters of a layer.
+
+    The second bias of a recurrent module only doubles the learning rate of the first one, except for the candidate of a
+    GRU; it is not trained.
+    """
     import torch
 
-    p = {name: torch.from_numpy(value.copy()) for name, value in layer.params.items()}
-    if isinstance(layer, layers.Embedding):
-        return torch.nn.Embedding.from_pretrained(p["W"], freeze=False)
-    if isinstance(layer, layers.Dense):
-        module = torch.nn.Linear(layer.input_size, layer.output_size, dtype=p["W"].dtype)
-    else:
+    from ..interop.torch import to_torch
+
+    if not isinstance(layer, (Dense, Embedding)):
         if layer.recurrent_dropout:
             raise ValueError(f"PyTorch has no recurrent dropout; the layer has {layer.recurrent_dropout}")
-        kind = {layers.LSTM: torch.nn.LSTM, layers.GRU: torch.nn.GRU, layers.RNN: torch.nn.RNN}[type(layer)]
-        module = kind(
-            layer.input_size,
-            layer.hidden_size,
-            layer.num_layers,
-            dropout=layer.dropout if layer.num_layers > 1 else 0.0,
-            bidirectional=layer.bidirectional,
-            dtype=p["Wx_0"].dtype,
-        )
+        module = to_torch(layer)
+        for name, parameter in module.named_parameters():
+            parameter.requires_grad_(not name.startswith("bias_hh") or layer.variant.has_bhn)
+        return module
+    arrays = {name: torch.from_numpy(value.copy()) for name, value in layer.params.items()}
+    if isinstance(layer, Embedding):
+        return torch.nn.Embedding.from_pretrained(arrays["W"], freeze=False)
+    module = torch.nn.Linear(layer.input_size, layer.output_size, dtype=arrays["W"].dtype)
     with torch.no_grad():
-        for parameter in module.parameters():
-            parameter.zero_()
-        for target, value in torch_parameters(module, p):
-            target.copy_(value)
-    for name, parameter in module.named_parameters():
-        # A second bias only doubles the learning rate of the first, but for a GRU's candidate.
-        if name.startswith("bias_hh") and not isinstance(module, torch.nn.GRU):
-            parameter.requires_grad_(False)
+        module.weight.copy_(arrays["W"].T)
+        module.bias.copy_(arrays["b"])
     return module
 
 
-def torch_parameters(module, params, of=lambda parameter: parameter):
-    """Pairs of a parameter of the module, laid out as rnncore does, and the one of ``params`` that it stands for.
+def torch_parameters(module: Any, params: dict[str, Array], of: Of = _itself) -> Iterator[tuple[Tensor, Array]]:
+    """Yield each array of ``params`` behind the parameter of the module for it, laid out as the array is.
 
-    of: what is to be laid out, given the parameter: itself, or its gradient.
+    ``of`` takes a parameter and returns what is laid out: the parameter itself, or its gradient.
     """
     names = {name: of(parameter) for name, parameter in module.named_parameters()}
     for name, value in params.items():
         kind, _, place = name.partition("_")
         if "weight_ih_l0" not in names:
-            # Embedding tables stand as they are, the weights of a Linear transposed.
+            # An Embedding has its table as it is, a Linear its weights transposed.
             found = {"W": names["weight"] if "bias" not in names else names["weight"].t(), "b": names.get("bias")}[kind]
         elif kind == "bhn":
             found = names[f"bias_hh_l{place}"].chunk(3)[2]
@@ -59,9 +65,9 @@ def torch_parameters(module, params, of=lambda parameter: parameter):
 
 
 class TorchLanguageModel:
-    """The same network with the parameters of an rnncore model; a one-hot input is an embedding of width V."""
+    """The network of a language model, with its parameters; a one-hot input is an embedding of width V."""
 
-    def __init__(self, model, threads):
+    def __init__(self, model: Any, threads: int) -> None:
         import torch
 
         torch.set_num_threads(threads)
@@ -77,15 +83,15 @@ class TorchLanguageModel:
         self.optimizer = torch.optim.Adam(self.parameters, lr=model.learning_rate)
         self.clip_norm = model.clip_norm
 
-    def loss(self, inputs, targets, state=None, reduction="mean"):
-        """-> loss of inputs, targets (T, N), and the state after them, cut off from its past."""
+    def loss(self, inputs: Tensor, targets: Tensor, state: Any = None, reduction: str = "mean") -> tuple[Tensor, Any]:
+        """Return the loss of inputs and targets (T, N), and the detached state after them."""
         h, state = self.recurrent(self.embedding(inputs), state)
         logits = self.output(h).flatten(0, 1)
         state = tuple(s.detach() for s in state) if isinstance(state, tuple) else state.detach()
         return self.torch.nn.functional.cross_entropy(logits, targets.flatten(), reduction=reduction), state
 
-    def update(self, inputs, targets, state=None):
-        """-> state"""
+    def update(self, inputs: Tensor, targets: Tensor, state: Any = None) -> Any:
+        """Update the parameters once; return the state after the inputs."""
         loss, state = self.loss(inputs, targets, state)
         self.optimizer.zero_grad()
         loss.backward()
@@ -93,8 +99,8 @@ class TorchLanguageModel:
         self.optimizer.step()
         return state
 
-    def sample(self, n):
-        """A Python loop over the steps, as every tutorial has it."""
+    def sample(self, n: int) -> None:
+        """Draw n tokens in a Python loop over the steps, as tutorials do."""
         torch = self.torch
         token, state = torch.zeros(1, 1, dtype=torch.long), None
         with torch.inference_mode():
@@ -106,7 +112,7 @@ class TorchLanguageModel:
 class TorchModel:
     """The network of a tagger, classifier, generator or encoder-decoder, as users of PyTorch write it."""
 
-    def __init__(self, model):
+    def __init__(self, model: Any) -> None:
         import torch
 
         self.torch, self.model = torch, model
@@ -117,8 +123,8 @@ class TorchModel:
         self.dropout = torch.nn.Dropout(model.dropout)
         self.loss = getattr(self, type(model).__name__)
 
-    def train(self, epochs):
-        """The updates of all epochs, lists of batches of the model. -> their seconds"""
+    def train(self, epochs: list[list[Any]]) -> float:
+        """Run the updates of all epochs, lists of batches of the model; return the seconds they took."""
         torch = self.torch
         epochs = [[tuple(map(self.tensor, batch.arguments)) for batch in batches] for batches in epochs]
         start = time.perf_counter()
@@ -134,8 +140,8 @@ class TorchModel:
                 group["lr"] *= self.model.learning_rate_decay
         return time.perf_counter() - start
 
-    def arrays(self, of=lambda parameter: parameter):
-        """-> the parameters, or what ``of`` gives for each, by their names in rnncore and laid out as there."""
+    def arrays(self, of: Of = _itself) -> dict[str, Array]:
+        """Return the parameters, or what ``of`` returns for each, with the names and the layout of the model's."""
         found = {name: np.zeros_like(p) for name, p in self.model.params.items()}
         for name, module in self.modules.items():
             own = {key.removeprefix(f"{name}."): array for key, array in found.items() if key.startswith(f"{name}.")}
@@ -143,11 +149,11 @@ class TorchModel:
                 array[...] = parameter.detach().numpy()
         return found
 
-    def tensor(self, value):
+    def tensor(self, value: Array | None) -> Tensor:
         return None if value is None else self.torch.from_numpy(value)
 
-    def embedded(self, inputs, layer="recurrent", embedding="embedding"):
-        """What the recurrent layer is given: features, rows of the embedding, or one-hot rows."""
+    def embedded(self, inputs: Tensor, layer: str = "recurrent", embedding: str = "embedding") -> Tensor:
+        """Return the input of the recurrent layer: features, rows of the embedding, or one-hot rows."""
         if embedding in self.modules:
             return self.dropout(self.modules[embedding](inputs))
         if inputs.ndim == 3:
@@ -155,24 +161,24 @@ class TorchModel:
         dtype = self.modules["output"].weight.dtype
         return self.torch.nn.functional.one_hot(inputs, self.model.layers[layer].input_size).to(dtype)
 
-    def run(self, x, lengths, layer="recurrent", state=None):
-        """-> packed states of the top layer, final state"""
+    def run(self, x: Tensor, lengths: Tensor, layer: str = "recurrent", state: Any = None) -> Any:
+        """Return the packed states of the top layer and the final state."""
         packed = self.torch.nn.utils.rnn.pack_padded_sequence(x, lengths, enforce_sorted=False)
         return self.modules[layer](packed, state)
 
-    def logits(self, h):
+    def logits(self, h: Tensor) -> Tensor:
         return self.modules["output"](self.dropout(h))
 
-    def packed(self, values, lengths):
-        """In the order of packed states."""
+    def packed(self, values: Tensor, lengths: Tensor) -> Tensor:
+        """Return values (T, N, ...) in the order of packed states."""
         return self.torch.nn.utils.rnn.pack_padded_sequence(values, lengths, enforce_sorted=False).data
 
-    def mean(self, losses, weights):
+    def mean(self, losses: Tensor, weights: Tensor | None) -> Tensor:
         return losses.mean() if weights is None else (losses * weights).sum() / weights.sum()
 
-    # The losses of a batch, by the name of the model's class; arguments as those of its loss_and_gradients.
+    # The loss of a batch, under the name of the class of the model; the arguments are those of its loss_and_gradients.
 
-    def SequenceClassifier(self, inputs, targets, lengths, weights):
+    def SequenceClassifier(self, inputs: Tensor, targets: Tensor, lengths: Tensor, weights: Tensor) -> Tensor:
         h, state = self.run(self.embedded(inputs), lengths)
         if self.model.pooling == "mean":
             h, _ = self.torch.nn.utils.rnn.pad_packed_sequence(h)
@@ -183,7 +189,7 @@ class TorchModel:
         losses = self.torch.nn.functional.cross_entropy(self.logits(pooled), targets, reduction="none")
         return self.mean(losses, weights)
 
-    def SequenceTagger(self, inputs, targets, lengths, weights):
+    def SequenceTagger(self, inputs: Tensor, targets: Tensor, lengths: Tensor, weights: Tensor) -> Tensor:
         h, _ = self.run(self.embedded(inputs), lengths)
         logits, targets = self.logits(h.data), self.packed(targets, lengths)
         if self.model.output == "softmax":
@@ -192,12 +198,12 @@ class TorchModel:
             losses = self.labels_loss(logits, targets.reshape(logits.shape))
         return self.mean(losses, None if weights is None else self.packed(weights, lengths))
 
-    def labels_loss(self, logits, targets):
-        """(L, K) of labels that do not exclude each other -> (L,)"""
+    def labels_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Return the losses (L,) of K labels that do not exclude each other, logits (L, K)."""
         function = self.torch.nn.functional.binary_cross_entropy_with_logits
         return function(logits, targets.to(logits.dtype), reduction="none").sum(dim=1)
 
-    def SequenceGenerator(self, inputs, targets, lengths, labels):
+    def SequenceGenerator(self, inputs: Tensor, targets: Tensor, lengths: Tensor, labels: Tensor) -> Tensor:
         state = None
         if labels is not None:
             recurrent = self.model.layers["recurrent"]
@@ -210,7 +216,9 @@ class TorchModel:
             return self.torch.nn.functional.cross_entropy(logits, targets)
         return self.labels_loss(logits, targets).mean()
 
-    def EncoderDecoder(self, sources, inputs, targets, source_lengths, lengths):
+    def EncoderDecoder(
+        self, sources: Tensor, inputs: Tensor, targets: Tensor, source_lengths: Tensor, lengths: Tensor
+    ) -> Tensor:
         x = self.embedded(sources, "encoder", "source_embedding")
         _, state = self.run(x, source_lengths, "encoder")
         if self.model.bidirectional:

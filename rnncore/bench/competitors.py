@@ -1,0 +1,113 @@
+"""The same workload as a call of the engine, the reference, PyTorch and ONNX Runtime."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import Any
+
+import numpy as np
+
+from .. import functional, reference
+from ..engine.cells import CELLS, Cell
+from ..interop import cells as interop_cells
+from ..interop.onnx_operator import KINDS
+from ..layers import RECURRENT, Recurrent
+from .measure import Call
+from .workloads import COMPARED, VARIANTS, Problem, Shape, make_problem
+
+
+def has(*packages: str) -> bool:
+    """Return whether packages are installed."""
+    return all(importlib.util.find_spec(package) for package in packages)
+
+
+def make_call(module: Any, problem: Problem, backward: bool) -> Call:
+    """Return a call without arguments: forward for inference, or forward and backward.
+
+    ``module`` is :mod:`rnncore`, :mod:`rnncore.functional` or :mod:`rnncore.reference`.
+    """
+    name, arguments = problem.variant.cell.name, problem.arguments()
+    x, weights = arguments.pop("x"), [arguments.pop(name) for name in ("Wx", "Wh", "b") if name in problem.weights]
+    forward, backward_function = (getattr(module, f"{name}_{direction}") for direction in ("forward", "backward"))
+
+    def infer() -> Any:
+        return forward(x, *weights, training=False, **arguments)[0]
+
+    def train() -> Any:
+        _, _, cache = forward(x, *weights, **arguments)
+        return backward_function(problem.dh, cache)
+
+    return train if backward else infer
+
+
+def make_layer(problem: Problem) -> Recurrent:
+    """Return the layer with the weights of a problem."""
+    cell, x = problem.variant.cell, problem.x
+    options = {name: word for name, word in problem.variant.options.items() if word != cell.options[name][0]}
+    layer = RECURRENT[cell.name](x.shape[-1], problem.dh.shape[-1], dtype=x.dtype, **options)
+    for name, array in problem.weights.items():
+        layer.params[f"{name}_0"][...] = array
+    return layer
+
+
+def competitors(cell_name: str, shape: Shape, dtype: str, backward: bool, threads: int) -> dict[str, Call]:
+    """Return the calls by name. Frameworks must give the engine's results before they are timed."""
+    cell = CELLS[cell_name]
+    problem = make_problem(VARIANTS[COMPARED[cell_name]], shape, dtype)
+    calls = {name: make_call(m, problem, backward) for name, m in (("engine", functional), ("reference", reference))}
+    if cell.framework_options is None:
+        return calls
+    peers: dict[str, Call] = {}
+    if has("torch"):
+        peers["PyTorch"] = _torch_call(problem, backward, threads)
+    if has("onnxruntime", "onnx") and not backward and dtype == "float32":
+        peers["ONNX Runtime"] = _onnx_call(cell, problem, threads)
+    wanted = make_call(functional, problem, False)()
+    for name, call in peers.items():
+        np.testing.assert_allclose(call(), wanted, atol=1e-4 if dtype == "float32" else 1e-10, err_msg=name)
+    return calls | peers
+
+
+def _torch_call(problem: Problem, backward: bool, threads: int) -> Call:
+    import torch
+
+    from .twins import torch_module
+
+    torch.set_num_threads(threads)
+    x, dh = torch.from_numpy(problem.x), torch.from_numpy(problem.dh)
+    module = torch_module(make_layer(problem)).requires_grad_(True)
+
+    def infer() -> Any:
+        with torch.inference_mode():
+            return module(x)[0].numpy()
+
+    def train() -> Any:
+        module.zero_grad()
+        h, _ = module(x.detach().requires_grad_(True))
+        h.backward(dh)
+        return h.detach().numpy()
+
+    return train if backward else infer
+
+
+def _onnx_call(cell: Cell, problem: Problem, threads: int) -> Call:
+    import onnxruntime
+    from onnx import TensorProto, helper, numpy_helper
+
+    T, N, D = problem.x.shape
+    H, kind = problem.dh.shape[-1], KINDS[cell.label]
+    options = {"linear_before_reset": 1} if kind.flag == "linear_before_reset" else {}
+    Wx, Wh, b = (interop_cells.reorder(array, cell.gates, kind.gates) for array in problem.weights.values())
+    weights = {"W": Wx.T[None], "R": Wh.T[None], "B": np.concatenate([b, 0 * b])[None]}
+    graph = helper.make_graph(
+        [helper.make_node(cell.label, ["x", *weights], ["y"], hidden_size=H, **options)],
+        cell.name,
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [T, N, D])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [T, 1, N, H])],
+        [numpy_helper.from_array(np.ascontiguousarray(value), name) for name, value in weights.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 14)], ir_version=8)
+    settings = onnxruntime.SessionOptions()
+    settings.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(model.SerializeToString(), settings, providers=["CPUExecutionProvider"])
+    return lambda: session.run(None, {"x": problem.x})[0][:, 0]

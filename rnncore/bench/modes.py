@@ -1,0 +1,194 @@
+"""The modes of the comparison: each measures some workloads and yields a record of each."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from .. import _engine, functional
+from ..engine.cells import CELLS
+from ..layers import RECURRENT
+from ..models import LanguageModel
+from ..optim import Adam
+from ..text import Vocabulary
+from . import workloads
+from .competitors import Call, competitors, has, make_call, make_layer
+from .measure import limit, measure
+from .report import Record
+from .workloads import BATCHES, COMPARED, SHORT, VARIANTS, LanguageModelSize, Shape, make_problem
+
+Mode = Callable[[argparse.Namespace, str, str], Iterator[Record]]
+
+
+def describe(shape: Shape) -> str:
+    """Return a shape as the records name it."""
+    return " ".join(map(str, shape))
+
+
+def sequences(arguments: argparse.Namespace, mode: str, dtype: str) -> Iterator[Record]:
+    """Whole sequences: forward for inference, or forward and backward."""
+    backward = mode == "train"
+    for cell in arguments.cell:
+        for shape in SHORT if arguments.short else workloads.SHAPES:
+            seconds = measure(competitors(cell, shape, dtype, backward, arguments.threads), arguments.seconds)
+            bound = limit(VARIANTS[COMPARED[cell]], shape, dtype, backward, arguments.threads)
+            yield Record(mode, cell, dtype, arguments.threads, describe(shape), seconds, bound)
+
+
+def streams(arguments: argparse.Namespace, mode: str, dtype: str) -> Iterator[Record]:
+    """One step a call: a stream, which has packed its weights, beside the cheapest such call of each framework."""
+    for cell in arguments.cell:
+        for D, H in [(64, 128), (64, 256)]:
+            shape = (1, 1, D, H)
+            problem = make_problem(VARIANTS[COMPARED[cell]], shape, dtype)
+            calls = competitors(cell, shape, dtype, False, arguments.threads)
+            stream, x, out = make_layer(problem).stream(), problem.x[0], np.empty((1, H), dtype)
+            np.testing.assert_allclose(stream.step(x), calls["engine"]()[0], atol=1e-6)
+            calls["engine"] = lambda stream=stream, x=x, out=out: stream.step(x, out=out)  # type: ignore[misc]
+            seconds = measure(calls, arguments.seconds)
+            yield Record(mode, cell, dtype, arguments.threads, f"D={D} H={H}", seconds, unit="us")
+
+
+def _language_model(size: LanguageModelSize, dtype: str) -> LanguageModel:
+    model = LanguageModel(
+        "word",
+        size.cell,
+        size.H,
+        size.layers,
+        embedding_size=size.embedding or 0,
+        batch_size=size.N,
+        chunk_length=size.T,
+        cell_options=dict(CELLS[size.cell].framework_options or {}),
+        dtype=dtype,
+        seed=0,
+    )
+    return model.build(Vocabulary([f"w{k}" for k in range(size.V - 2)], level="word"))
+
+
+def language_models(arguments: argparse.Namespace, mode: str, dtype: str) -> Iterator[Record]:
+    """Updates of a language model: embedding, layers, softmax, cross-entropy, clipping, Adam."""
+    for size in workloads.LANGUAGE_MODELS[: 3 if arguments.short else None]:
+        if size.cell not in arguments.cell:
+            continue
+        model = _language_model(size, dtype)
+        ids = np.random.default_rng(0).integers(size.V, size=(size.T + 1, size.N))
+        optimizer = Adam(model.params, model.learning_rate)
+
+        def update(model: LanguageModel = model, ids: np.ndarray = ids, optimizer: Adam = optimizer) -> float:
+            loss, _ = model.loss_and_gradients(ids[:-1], ids[1:])
+            optimizer.step(model.grads, clip_norm=model.clip_norm)
+            return loss
+
+        calls: dict[str, Call] = {"engine": update}
+        if has("torch") and CELLS[size.cell].framework_options is not None:
+            from .twins import TorchLanguageModel
+
+            twin = TorchLanguageModel(model, arguments.threads)
+            inputs, targets = (twin.torch.from_numpy(a) for a in (ids[:-1], ids[1:]))
+            np.testing.assert_allclose(float(twin.loss(inputs, targets)[0].detach()), update(), rtol=1e-4)
+            calls["PyTorch"] = lambda twin=twin, x=inputs, y=targets: twin.update(x, y)  # type: ignore[misc]
+        seconds = measure(calls, 4 * arguments.seconds)
+        tokens = size.N * size.T
+        yield Record(mode, size.cell, dtype, arguments.threads, str(size), seconds, unit="tokens/s", amount=tokens)
+
+
+def sampling(arguments: argparse.Namespace, mode: str, dtype: str) -> Iterator[Record]:
+    """Characters drawn one after the other."""
+    n = 1000
+    for cell in arguments.cell:
+        for H in (128, 256):
+            model = _language_model(LanguageModelSize(cell, 65, None, H, 1, 1, 1), dtype)
+            calls: dict[str, Call] = {"engine": lambda model=model: model.sample(n, seed=0, stop_at_eos=False)}  # type: ignore[misc]
+            if has("torch") and CELLS[cell].framework_options is not None:
+                from .twins import TorchLanguageModel
+
+                twin = TorchLanguageModel(model, arguments.threads)
+                calls["PyTorch"] = lambda twin=twin: twin.sample(n)  # type: ignore[misc]
+            seconds = measure(calls, arguments.seconds)
+            yield Record(mode, cell, dtype, arguments.threads, f"V=65 H={H}", seconds, unit="characters/s", amount=n)
+
+
+def ragged(arguments: argparse.Namespace, mode: str, dtype: str) -> Iterator[Record]:
+    """Lengths uniform in 1..T beside the padded batch; the limit is the share of tokens that are valid."""
+    for cell in arguments.cell:
+        for shape in BATCHES:
+            T, N, _, _ = shape
+            lengths = np.random.default_rng(0).integers(1, T + 1, size=N)
+            padded, problem = (make_problem(VARIANTS[cell], shape, dtype) for _ in range(2))
+            problem.keywords["lengths"] = lengths
+            for backward in (False, True):
+                calls = {
+                    name: make_call(functional, p, backward) for name, p in [("engine", problem), ("padded", padded)]
+                }
+                seconds = measure(calls, arguments.seconds)
+                share = lengths.sum() / (T * N)
+                name = f"{describe(shape)} {_pass(backward)}, {share:.0%} of the tokens"
+                yield Record(mode, cell, dtype, arguments.threads, name, seconds, seconds["padded"] * share)
+
+
+def options(arguments: argparse.Namespace, mode: str, dtype: str) -> Iterator[Record]:
+    """Every option beside the plain cell."""
+    for cell in arguments.cell:
+        for option in workloads.options(cell):
+            for shape in BATCHES:
+                changed, plain = option.problem(shape, dtype), make_problem(VARIANTS[cell], shape, dtype)
+                for backward in (False, True):
+                    calls = {
+                        "engine": make_call(functional, changed, backward),
+                        "plain": make_call(functional, plain, backward),
+                    }
+                    workload = f"{option.name}, {describe(shape)} {_pass(backward)}"
+                    yield Record(mode, cell, dtype, arguments.threads, workload, measure(calls, arguments.seconds))
+
+
+def scaling(arguments: argparse.Namespace, mode: str, dtype: str) -> Iterator[Record]:
+    """All threads beside one, functions and layers in both directions; three calls in a row, as in a loop."""
+
+    def with_threads(count: int, call: Call) -> Call:
+        def function() -> None:
+            _engine.set_num_threads(count)
+            for _ in range(3):
+                call()
+
+        return function
+
+    for cell in arguments.cell:
+        calls: dict[str, Call] = {}
+        for shape in workloads.SHAPES:
+            problem = make_problem(VARIANTS[COMPARED[cell]], shape, dtype)
+            for backward in (False, True):
+                calls[f"{describe(shape)} {_pass(backward)}"] = make_call(functional, problem, backward)
+        for shape in [(100, 1, 128, 128), (50, 8, 128, 128)]:
+            _, _, D, H = shape
+            layer = RECURRENT[cell](D, H, bidirectional=True, dtype=dtype, seed=0)
+            x = make_problem(VARIANTS[cell], shape, dtype).x
+
+            def both(layer=layer, x=x):  # type: ignore[no-untyped-def]
+                y, _, cache = layer.forward(x)
+                return layer.backward(y, cache)
+
+            calls[f"{describe(shape)} bidirectional"] = lambda layer=layer, x=x: layer(x)  # type: ignore[misc]
+            calls[f"{describe(shape)} bidirectional train"] = both
+        for name, call in calls.items():
+            pair = {"engine": with_threads(arguments.threads, call), "one thread": with_threads(1, call)}
+            seconds = {rival: value / 3 for rival, value in measure(pair, arguments.seconds).items()}
+            yield Record(mode, cell, dtype, arguments.threads, name, seconds)
+        _engine.set_num_threads(arguments.threads)
+
+
+def _pass(backward: bool) -> str:
+    return "train" if backward else "forward"
+
+
+MODES: dict[str, Mode] = {
+    "forward": sequences,
+    "train": sequences,
+    "stream": streams,
+    "lm": language_models,
+    "sample": sampling,
+    "ragged": ragged,
+    "options": options,
+    "threads": scaling,
+}
