@@ -3,9 +3,9 @@
     python bench/dropin.py [--only NAME ...] [--seconds 0.5]
 
 Forward and backward, but for one step at a time; medians over interleaved rounds; the ratio is original over drop-in.
-Both must give the same before they are timed. "least" is what no implementation can beat, as in rnncore/bench/measure.py:
-the products at the rate of large ones, or the weights read at the bandwidth of this machine. "limit", shown where a target
-is missed, is the ratio of the original to that.
+Both must give the same before they are timed. "least" is what no implementation can beat (rnncore/bench/measure.py):
+the products at the rate of large ones, or the weights read at the bandwidth of this machine. "limit", shown where a
+target is missed, is the ratio of the original to that.
 """
 
 import argparse

@@ -3,9 +3,9 @@
     python bench/torch_modules.py [--dtype float32 float64] [--threads 1] [--seconds 0.5]
 
 For the shapes of rnncore/bench/workloads.py: milliseconds of inference and of training, forward and backward with
-gradients of the input and of all parameters; medians over interleaved rounds, the ratio is torch.nn over rnncore. Then a batch of
-lengths T/4 .. T as a PackedSequence, beside torch.nn and beside the same batch padded. Both must give the same before
-they are timed.
+gradients of the input and of all parameters; medians over interleaved rounds, the ratio is torch.nn over rnncore.
+Then a batch of lengths T/4 .. T as a PackedSequence, beside torch.nn and beside the same batch padded. Both must give
+the same before they are timed.
 """
 
 import argparse

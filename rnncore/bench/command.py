@@ -71,7 +71,7 @@ def _measure_mode(arguments: argparse.Namespace, mode: str) -> list[Record]:
     records = chain.from_iterable(MODES[mode](arguments, mode, dtype) for dtype in arguments.dtype)
     done = []
     for (cell, dtype), group in groupby(records, lambda record: (record.cell, record.dtype)):
-        of_group = []
+        of_group: list[Record] = []
         for record in group:
             if not of_group:
                 print(f"\n{cell} {dtype} {mode}, {record.unit}")

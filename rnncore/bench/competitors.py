@@ -44,7 +44,7 @@ def make_layer(problem: Problem) -> Recurrent:
     """Return the layer with the weights of a problem."""
     cell, x = problem.variant.cell, problem.x
     options = {name: word for name, word in problem.variant.options.items() if word != cell.options[name][0]}
-    layer = RECURRENT[cell.name](x.shape[-1], problem.dh.shape[-1], dtype=x.dtype, **options)
+    layer: Recurrent = RECURRENT[cell.name](x.shape[-1], problem.dh.shape[-1], dtype=x.dtype, **options)
     for name, array in problem.weights.items():
         layer.params[f"{name}_0"][...] = array
     return layer

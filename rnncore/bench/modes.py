@@ -14,8 +14,8 @@ from ..models import LanguageModel
 from ..optim import Adam
 from ..text import Vocabulary
 from . import workloads
-from .competitors import Call, competitors, has, make_call, make_layer
-from .measure import limit, measure
+from .competitors import competitors, has, make_call, make_layer
+from .measure import Call, limit, measure
 from .report import Record
 from .workloads import BATCHES, COMPARED, SHORT, VARIANTS, LanguageModelSize, Shape, make_problem
 
@@ -74,11 +74,11 @@ def language_models(arguments: argparse.Namespace, mode: str, dtype: str) -> Ite
             continue
         model = _language_model(size, dtype)
         ids = np.random.default_rng(0).integers(size.V, size=(size.T + 1, size.N))
-        optimizer = Adam(model.params, model.learning_rate)
+        optimizer = Adam(model.params or {}, model.learning_rate)
 
         def update(model: LanguageModel = model, ids: np.ndarray = ids, optimizer: Adam = optimizer) -> float:
             loss, _ = model.loss_and_gradients(ids[:-1], ids[1:])
-            optimizer.step(model.grads, clip_norm=model.clip_norm)
+            optimizer.step(model.grads or {}, clip_norm=model.clip_norm)
             return loss
 
         calls: dict[str, Call] = {"engine": update}
@@ -120,7 +120,8 @@ def ragged(arguments: argparse.Namespace, mode: str, dtype: str) -> Iterator[Rec
             problem.keywords["lengths"] = lengths
             for backward in (False, True):
                 calls = {
-                    name: make_call(functional, p, backward) for name, p in [("engine", problem), ("padded", padded)]
+                    "engine": make_call(functional, problem, backward),
+                    "padded": make_call(functional, padded, backward),
                 }
                 seconds = measure(calls, arguments.seconds)
                 share = lengths.sum() / (T * N)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from .._types import Array
-from ..layers import Dense, Embedding, Layer
+from ..layers import Embedding, Layer, Recurrent
 
 Tensor = Any  # PyTorch is an extra: its types are not known here
 Of = Callable[[Tensor], Tensor]
@@ -29,7 +29,7 @@ def torch_module(layer: Layer) -> Any:
 
     from ..interop.torch import to_torch
 
-    if not isinstance(layer, (Dense, Embedding)):
+    if isinstance(layer, Recurrent):
         if layer.recurrent_dropout:
             raise ValueError(f"PyTorch has no recurrent dropout; the layer has {layer.recurrent_dropout}")
         module = to_torch(layer)
@@ -39,7 +39,7 @@ def torch_module(layer: Layer) -> Any:
     arrays = {name: torch.from_numpy(value.copy()) for name, value in layer.params.items()}
     if isinstance(layer, Embedding):
         return torch.nn.Embedding.from_pretrained(arrays["W"], freeze=False)
-    module = torch.nn.Linear(layer.input_size, layer.output_size, dtype=arrays["W"].dtype)
+    module = torch.nn.Linear(*arrays["W"].shape, dtype=arrays["W"].dtype)
     with torch.no_grad():
         module.weight.copy_(arrays["W"].T)
         module.bias.copy_(arrays["b"])
