@@ -1,16 +1,23 @@
-"""Checks of plain values that several modules make; those of arrays stand in functional.py.
+"""Checks of plain values that several modules make; those of arrays are in engine/arrays.py.
 
 Each takes the name of the argument and its value, and returns the value in a plain type.
 """
 
+from __future__ import annotations
+
 import math
 import numbers
 import operator
+from collections.abc import Callable, Iterable
 from functools import partial
+from typing import Any
+
+#: A check: name and value to the clean value.
+Rule = Callable[[str, Any], Any]
 
 
-def integer(name, value, least):
-    """-> int; TypeError if ``value`` is no integer, ValueError if it is below ``least``."""
+def integer(name: str, value: Any, least: int) -> int:
+    """Return an int; TypeError if ``value`` is not an integer, ValueError if it is below ``least``."""
     try:
         number = operator.index(value)
     except TypeError:
@@ -20,47 +27,52 @@ def integer(name, value, least):
     return number
 
 
-def positive(name, value):
-    """-> float above 0 and finite; ValueError otherwise."""
-    if not (isinstance(value, numbers.Real) and 0 < value < math.inf):
-        raise ValueError(f"{name} must be above 0 and finite; got {value!r}")
+def positive(name: str, value: Any) -> float:
+    """Return a float above 0 and finite; ValueError otherwise."""
+    return _number(name, value, lambda number: 0 < number < math.inf, "above 0 and finite")
+
+
+def not_negative(name: str, value: Any) -> float:
+    """Return a float, at least 0 and finite; ValueError otherwise."""
+    return _number(name, value, lambda number: 0 <= number < math.inf, "at least 0 and finite")
+
+
+def share(name: str, value: Any) -> float:
+    """Return a float in [0, 1); ValueError otherwise."""
+    return _number(name, value, lambda number: 0 <= number < 1, "in [0, 1)")
+
+
+def proper_share(name: str, value: Any) -> float:
+    """Return a float in (0, 1); ValueError otherwise."""
+    return _number(name, value, lambda number: 0 < number < 1, "in (0, 1)")
+
+
+def _number(name: str, value: Any, is_right: Callable[[Any], bool], wanted: str) -> float:
+    if not (isinstance(value, numbers.Real) and is_right(value)):
+        raise ValueError(f"{name} must be {wanted}; got {value!r}")
     return float(value)
 
 
-def not_negative(name, value):
-    """-> float, at least 0 and finite; ValueError otherwise."""
-    if not (isinstance(value, numbers.Real) and 0 <= value < math.inf):
-        raise ValueError(f"{name} must be at least 0 and finite; got {value!r}")
-    return float(value)
-
-
-def share(name, value):
-    """-> float in [0, 1); ValueError otherwise."""
-    if not (isinstance(value, numbers.Real) and 0 <= value < 1):
-        raise ValueError(f"{name} must be in [0, 1); got {value!r}")
-    return float(value)
-
-
-def choice(name, value, choices):
-    """-> ``value``, one of ``choices``; ValueError otherwise."""
+def choice(name: str, value: Any, choices: Iterable[str]) -> Any:
+    """Return ``value``, one of ``choices``; ValueError otherwise."""
     if not isinstance(value, str) or value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}; got {value!r}")
     return value
 
 
-def flag(name, value):
-    """-> bool; TypeError for anything that is not True, False, 0 or 1."""
+def flag(name: str, value: Any) -> bool:
+    """Return a bool; TypeError for anything that is not True, False, 0 or 1."""
     if value not in (0, 1):
         raise TypeError(f"{name} must be True or False; got {value!r}")
     return bool(value)
 
 
-def one_of(choices):
-    """The check :func:`choice` with these choices."""
+def one_of(choices: Iterable[Any]) -> Rule:
+    """Return the check :func:`choice` with these choices."""
     return partial(choice, choices=choices)
 
 
-def optional(rule, **bounds):
-    """The check ``rule`` with some bounds, where None is right too."""
+def optional(rule: Callable[..., Any], **bounds: Any) -> Rule:
+    """Return the check ``rule`` with some bounds, which accepts None too."""
     rule = partial(rule, **bounds)
     return lambda name, value: None if value is None else rule(name, value)

@@ -9,13 +9,16 @@ import platform
 import statistics
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 import rnncore
 
-from . import _engine, functional, reference
+from . import _engine, checks, functional, reference
+from .engine.cells import CELLS
+from .models.training import Bar
 
 INTERRUPTED = 130  # what shells expect of a program that Ctrl-C ended
 
@@ -89,7 +92,8 @@ class Report:
         self.training, self.held_out_text = training, held_out
         self.losses, self.held_out = [], []
         self.start = time.perf_counter()
-        self.bar = None
+        # No bar where the output is a file.
+        self.bar = Bar(disable=None) if importlib.util.find_spec("tqdm") is not None else None
         self.late = False
 
     def __call__(self, progress):
@@ -98,10 +102,7 @@ class Report:
             self.begin(progress)
         seconds = time.perf_counter() - self.start
         if self.bar is not None:
-            self.bar.set_postfix_str(
-                f"loss {progress.loss:.3f}, {progress.tokens / seconds:,.0f} tokens/s", refresh=False
-            )
-            self.bar.update()
+            self.bar(progress)
         if progress.held_out is not None:
             self.held_out.append((progress.update, progress.held_out))
             self.epoch(progress)
@@ -120,11 +121,6 @@ class Report:
         speedup = step_speedup(self.model, max(1, min(self.model.chunk_length, tokens // self.model.batch_size)))
         self.say(f"with the NumPy reference in the engine's place, a training step takes {speedup:.1f} times as long\n")
         self.start = time.perf_counter()
-        if importlib.util.find_spec("tqdm") is not None:
-            from tqdm import tqdm
-
-            # disable=None: no bar where nobody watches (output to a file).
-            self.bar = tqdm(total=progress.updates, unit="update", disable=None, mininterval=0.5)
 
     def epoch(self, progress):
         record = self.model.history[-1]
@@ -325,25 +321,25 @@ def info(arguments):
 # ---- arguments --------------------------------------------------------------------------------------------------
 
 
-def whole(text):
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1; got {value}")
-    return value
+def argument_type(convert, rule):
+    """Return a type of argparse that converts a text and checks the value with a rule of :mod:`rnncore.checks`."""
+
+    def parse(text):
+        try:
+            value = convert(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"invalid {convert.__name__} value: {text!r}") from None
+        try:
+            return rule("", value)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error).strip()) from None
+
+    return parse
 
 
-def positive(text):
-    value = float(text)
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"must be above 0; got {text}")
-    return value
-
-
-def share(text):
-    value = float(text)
-    if not 0 < value < 1:
-        raise argparse.ArgumentTypeError(f"must be between 0 and 1; got {text}")
-    return value
+count = argument_type(int, partial(checks.integer, least=1))
+positive = argument_type(float, checks.positive)
+proper_share = argument_type(float, checks.proper_share)
 
 
 def make_parser():
@@ -356,9 +352,9 @@ def make_parser():
     p.add_argument("file", nargs="?", help="a text file; without one, Python's own help topics")
     p.add_argument("-o", "--output", default="model.npz", help="model file; the loss curve goes beside it")
     p.add_argument("--level", choices=["char", "word"], default="char", help="what a token is")
-    p.add_argument("--cell", choices=["lstm", "gru", "rnn"], default="lstm", help="recurrent cell")
-    p.add_argument("--hidden", type=whole, default=256, help="hidden size")
-    p.add_argument("--layers", type=whole, default=1, help="layers")
+    p.add_argument("--cell", choices=CELLS, default="lstm", help="recurrent cell")
+    p.add_argument("--hidden", type=count, default=256, help="hidden size")
+    p.add_argument("--layers", type=count, default=1, help="layers")
     p.add_argument(
         "--embedding",
         type=int,
@@ -366,18 +362,18 @@ def make_parser():
     )
     p.add_argument("--dropout", type=float, default=0.0, help="after the embedding and after each layer")
     p.add_argument("--recurrent-dropout", type=float, default=0.0, help="of hidden units, the same at all steps")
-    p.add_argument("--vocabulary", type=whole, help="largest vocabulary; 10000 for words")
-    p.add_argument("--epochs", type=whole, default=6, help="passes over the text")
+    p.add_argument("--vocabulary", type=count, help="largest vocabulary; 10000 for words")
+    p.add_argument("--epochs", type=count, default=6, help="passes over the text")
     p.add_argument("--minutes", type=positive, help="stop after so many minutes")
-    p.add_argument("--batch", type=whole, default=32, help="streams side by side")
-    p.add_argument("--chunk", type=whole, default=64, help="steps that gradients go back")
+    p.add_argument("--batch", type=count, default=32, help="streams side by side")
+    p.add_argument("--chunk", type=count, default=64, help="steps that gradients go back")
     p.add_argument("--learning-rate", type=positive, default=2e-3, help="of Adam")
     p.add_argument("--decay", type=positive, default=1.0, help="factor of the learning rate after each epoch")
-    p.add_argument("--patience", type=whole, help="stop after so many epochs without a better held-out loss")
+    p.add_argument("--patience", type=count, help="stop after so many epochs without a better held-out loss")
     p.add_argument("--clip", type=positive, default=5.0, help="largest norm of the gradients")
-    p.add_argument("--held-out", type=share, default=0.1, help="share of the text, its end, that is held out")
+    p.add_argument("--held-out", type=proper_share, default=0.1, help="share of the text, its end, that is held out")
     p.add_argument("--held-out-file", help="a text file that is held out, instead of a share of the other")
-    p.add_argument("--sample", type=whole, default=200, help="tokens of the sample after each epoch")
+    p.add_argument("--sample", type=count, default=200, help="tokens of the sample after each epoch")
     p.add_argument("--dtype", choices=["float32", "float64"], default="float32", help="type of all numbers")
     p.add_argument("--seed", type=int, default=0, help="of the initial parameters and dropout")
     p.add_argument("--encoding", default="utf-8-sig", help="encoding of the file")
@@ -385,10 +381,10 @@ def make_parser():
 
     p = commands.add_parser("sample", help="draw text from a model", formatter_class=defaults)
     p.add_argument("model", help="a model file of rnncore train")
-    p.add_argument("-n", type=whole, default=500, help="tokens")
+    p.add_argument("-n", type=count, default=500, help="tokens")
     p.add_argument("--prompt", default="", help="text to go on from")
     p.add_argument("--temperature", type=float, default=0.8, help="below 1 more careful, 0 always the likeliest")
-    p.add_argument("--top-k", type=whole, help="draw among the k likeliest")
+    p.add_argument("--top-k", type=count, help="draw among the k likeliest")
     p.add_argument("--top-p", type=float, help="draw among the likeliest that reach this probability")
     p.add_argument("--seed", type=int, help="for the same text again")
     p.set_defaults(run=sample)

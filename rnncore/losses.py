@@ -1,22 +1,38 @@
 """Losses per step, masked by length, together with their gradient."""
 
-import numpy as np
+from __future__ import annotations
 
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from . import checks
+from ._types import Array
 from .engine import native
 from .engine.arrays import as_floating, as_lengths
+from .layers import Dense
 
 __all__ = ["fused_softmax_cross_entropy", "sigmoid_cross_entropy", "softmax_cross_entropy"]
 
-_REDUCTIONS = ("mean", "sum", "none")
+Reduction = Literal["mean", "sum", "none"]
 
 
-def sigmoid(x):
+def sigmoid(x: Array) -> Array:
     """``1 / (1 + exp(-x))`` of an array of any shape, without overflow for large values of either sign."""
     decay = np.exp(-np.abs(x))
     return np.where(x >= 0, 1, decay) / (1 + decay)
 
 
-def softmax_cross_entropy(logits, targets, lengths=None, *, weights=None, reduction="mean", out=None):
+def softmax_cross_entropy(
+    logits: ArrayLike,
+    targets: ArrayLike,
+    lengths: ArrayLike | None = None,
+    *,
+    weights: ArrayLike | None = None,
+    reduction: Reduction = "mean",
+    out: Array | None = None,
+) -> tuple[Any, Array]:
     """``-log softmax(y)[target]`` at every valid step, and its gradient ``softmax(y) - onehot(target)``.
 
     Parameters
@@ -74,7 +90,16 @@ def softmax_cross_entropy(logits, targets, lengths=None, *, weights=None, reduct
     return _reduce(losses, weights, scale, reduction), out
 
 
-def fused_softmax_cross_entropy(dense, x, targets, lengths=None, *, weights=None, reduction="mean", training=True):
+def fused_softmax_cross_entropy(
+    dense: Dense,
+    x: ArrayLike,
+    targets: ArrayLike,
+    lengths: ArrayLike | None = None,
+    *,
+    weights: ArrayLike | None = None,
+    reduction: Reduction = "mean",
+    training: bool = True,
+) -> tuple[Any, Array | None]:
     """:func:`softmax_cross_entropy` of the output of a :class:`rnncore.Dense` layer, and its backward pass, in one.
 
     The logits exist for some rows at a time only, so that a large vocabulary needs no (T, N, V) array.
@@ -127,7 +152,14 @@ def fused_softmax_cross_entropy(dense, x, targets, lengths=None, *, weights=None
     return loss, None if dx is None else dx.reshape(x.shape)
 
 
-def sigmoid_cross_entropy(logits, targets, lengths=None, *, weights=None, reduction="mean"):
+def sigmoid_cross_entropy(
+    logits: ArrayLike,
+    targets: ArrayLike,
+    lengths: ArrayLike | None = None,
+    *,
+    weights: ArrayLike | None = None,
+    reduction: Reduction = "mean",
+) -> tuple[Any, Array]:
     """``-t log sigmoid(y) - (1-t) log(1 - sigmoid(y))`` summed over the labels of a step, and its gradient.
 
     Parameters
@@ -204,8 +236,7 @@ def _check_out(out, shape):
 
 def _weights(shape, lengths, weights, reduction):
     """-> float64 weight of every step in the loss and gradient, 0 where it does not count; factor of both."""
-    if reduction not in _REDUCTIONS:
-        raise ValueError(f"reduction must be one of {', '.join(map(repr, _REDUCTIONS))}; got {reduction!r}")
+    checks.choice("reduction", reduction, get_args(Reduction))
     valid = np.ones(shape, dtype=bool)
     if lengths is not None:
         if len(shape) != 2:

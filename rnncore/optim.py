@@ -4,17 +4,23 @@ Letters in the equations: p parameter, g gradient of the loss with respect to p,
 t step, counted from 1. All operations are elementwise.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Iterable, Mapping
 
 import numpy as np
 
+from ._types import Array
 from .engine import native
 
 __all__ = ["SGD", "Adagrad", "Adam", "Optimizer", "RMSProp", "clip_by_global_norm", "clip_by_value"]
 
 
-def clip_by_value(grads, limit):
+Gradients = Mapping[str, Array] | Iterable[Array | None]
+
+
+def clip_by_value(grads: Gradients, limit: float) -> None:
     """Bring every element into ``[-limit, limit]``, in place. NaN stays NaN.
 
     Parameters
@@ -43,7 +49,7 @@ def clip_by_value(grads, limit):
         np.clip(grad, -limit, limit, out=grad)
 
 
-def clip_by_global_norm(grads, max_norm):
+def clip_by_global_norm(grads: Gradients, max_norm: float) -> float:
     """Shrink all gradients by one factor, in place, such that their common norm is at most `max_norm`.
 
         norm = sqrt(sum of g**2 over all elements of all arrays)
@@ -138,7 +144,7 @@ class Optimizer:
     def learning_rate(self, value):
         self._learning_rate = _number("learning_rate", value, above=0)
 
-    def step(self, grads, *, clip_norm=None):
+    def step(self, grads: Mapping[str, Array], *, clip_norm: float | None = None) -> float | None:
         """Make one step: update every parameter in place, in one pass over it.
 
         Nothing is changed if `grads` is refused. `grads` is not written to.
@@ -229,7 +235,7 @@ class SGD(Optimizer):
     array([0.5, 3. ])
     """
 
-    def __init__(self, params, learning_rate=0.01, momentum=0.0):
+    def __init__(self, params: Mapping[str, Array], learning_rate: float = 0.01, momentum: float = 0.0) -> None:
         self.momentum = _number("momentum", momentum, least=0, below=1)
         super().__init__(params, learning_rate, ("v",) if self.momentum else ())
 
@@ -261,7 +267,9 @@ class RMSProp(Optimizer):
     array([0.8, 2.2])
     """
 
-    def __init__(self, params, learning_rate=1e-3, decay=0.9, epsilon=1e-8):
+    def __init__(
+        self, params: Mapping[str, Array], learning_rate: float = 1e-3, decay: float = 0.9, epsilon: float = 1e-8
+    ) -> None:
         self.decay = _number("decay", decay, least=0, below=1)
         self.epsilon = _number("epsilon", epsilon, above=0)
         super().__init__(params, learning_rate, ("v",))
@@ -293,7 +301,7 @@ class Adagrad(Optimizer):
     array([0.9, 2.1])
     """
 
-    def __init__(self, params, learning_rate=1e-2, epsilon=1e-8):
+    def __init__(self, params: Mapping[str, Array], learning_rate: float = 1e-2, epsilon: float = 1e-8) -> None:
         self.epsilon = _number("epsilon", epsilon, above=0)
         super().__init__(params, learning_rate, ("v",))
 
@@ -327,7 +335,14 @@ class Adam(Optimizer):
     array([0.9, 2.1])
     """
 
-    def __init__(self, params, learning_rate=1e-3, beta1=0.9, beta2=0.999, epsilon=1e-8):
+    def __init__(
+        self,
+        params: Mapping[str, Array],
+        learning_rate: float = 1e-3,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        epsilon: float = 1e-8,
+    ) -> None:
         self.beta1 = _number("beta1", beta1, least=0, below=1)
         self.beta2 = _number("beta2", beta2, least=0, below=1)
         self.epsilon = _number("epsilon", epsilon, above=0)

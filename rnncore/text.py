@@ -3,19 +3,30 @@
 Letters: T time, N batch, D features, V vocabulary size, L length of one text.
 """
 
+from __future__ import annotations
+
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import repeat
+from typing import Any, Literal, Self, get_args
 
 import numpy as np
+from numpy.random import Generator
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from .checks import integer
+from . import checks
+from ._types import Array
 
 __all__ = ["Vocabulary", "batches_by_length", "pad", "streams"]
 
 UNK, EOS = "<unk>", "<eos>"
 SPECIALS = (UNK, EOS)
-LEVELS = ("char", "word")
+
+Ids = NDArray[np.int64]
+Level = Literal["char", "word"]
+Text = str | list[str] | tuple[str, ...]
+
+LEVELS: tuple[Level, ...] = get_args(Level)
 
 
 class Vocabulary:
@@ -63,8 +74,8 @@ class Vocabulary:
 
     unk_id, eos_id = 0, 1
 
-    def __init__(self, tokens, level="char"):
-        _check_level(level)
+    def __init__(self, tokens: Iterable[str], level: Level = "char") -> None:
+        checks.choice("level", level, LEVELS)
         if isinstance(tokens, str) and level == "word":
             raise TypeError("tokens must be an iterable of str at level 'word'; got one str")
         if isinstance(tokens, bytes) or not isinstance(tokens, Iterable):
@@ -84,7 +95,9 @@ class Vocabulary:
             self._table[self._codes[2:]] = np.arange(2, len(ids))
 
     @classmethod
-    def from_text(cls, text, level="char", max_size=None, min_count=1):
+    def from_text(
+        cls, text: str | Iterable[Text], level: Level = "char", max_size: int | None = None, min_count: int = 1
+    ) -> Self:
         """Collect the vocabulary of a text: the most frequent tokens first, ties in code-point order.
 
         Parameters
@@ -118,12 +131,12 @@ class Vocabulary:
         >>> Vocabulary.from_text([["John", "Smith"], ["Smith", "'s"]], level="word").tokens
         ('<unk>', '<eos>', 'Smith', "'s", 'John')
         """
-        _check_level(level)
+        checks.choice("level", level, LEVELS)
         if max_size is None:
             limit = None if level == "char" else 10_000 - len(SPECIALS)
         else:
-            limit = integer("max_size", max_size, 3) - len(SPECIALS)
-        min_count = integer("min_count", min_count, 1)
+            limit = checks.integer("max_size", max_size, 3) - len(SPECIALS)
+        min_count = checks.integer("min_count", min_count, 1)
         if isinstance(text, (bytes, bytearray)) or not isinstance(text, Iterable):
             raise TypeError(f"text must be str or an iterable of str; got {type(text).__name__}")
 
@@ -140,17 +153,17 @@ class Vocabulary:
         return cls(frequent[:limit], level)
 
     @property
-    def level(self):
+    def level(self) -> Level:
         return self._level
 
     @property
-    def tokens(self):
+    def tokens(self) -> tuple[str, ...]:
         return self._tokens
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self._tokens)
 
-    def __contains__(self, token):
+    def __contains__(self, token: object) -> bool:
         return token in self._ids
 
     def __eq__(self, other):
@@ -164,7 +177,7 @@ class Vocabulary:
     def __repr__(self):
         return f"<Vocabulary of {len(self)} {self._level}s>"
 
-    def encode(self, text):
+    def encode(self, text: Text) -> Ids:
         r"""Ids of a text.
 
         Parameters
@@ -200,7 +213,7 @@ class Vocabulary:
         words = text.replace("\n", f" {EOS} ").split() if isinstance(text, str) else text
         return np.fromiter(map(self._ids.get, words, repeat(self.unk_id)), dtype=np.int64, count=len(words))
 
-    def decode(self, ids):
+    def decode(self, ids: ArrayLike) -> str:
         r"""Text of a row of ids.
 
         Level ``"char"``: the characters one after another; ``<unk>`` becomes U+FFFD (the replacement
@@ -236,7 +249,7 @@ class Vocabulary:
         words = ["\n" if i == self.eos_id else self._tokens[i] for i in ids.tolist()]
         return " ".join(words).replace(" \n", "\n").replace("\n ", "\n")
 
-    def one_hot(self, ids, dtype="float32"):
+    def one_hot(self, ids: ArrayLike, dtype: DTypeLike = "float32") -> Array:
         """Vectors with a one at the id and zeros elsewhere.
 
         The recurrent layers take integer ids as they are and never need this.
@@ -268,7 +281,7 @@ class Vocabulary:
         vectors[np.arange(ids.size), ids.ravel()] = 1
         return vectors.reshape(*ids.shape, len(self))
 
-    def state(self):
+    def state(self) -> dict[str, Any]:
         """The vocabulary as a dict of JSON types, for `from_state`.
 
         Examples
@@ -279,7 +292,7 @@ class Vocabulary:
         return {"level": self._level, "tokens": list(self._tokens[len(SPECIALS) :])}
 
     @classmethod
-    def from_state(cls, state):
+    def from_state(cls, state: dict[str, Any]) -> Self:
         """The vocabulary that `state` described.
 
         Parameters
@@ -318,7 +331,7 @@ class Vocabulary:
         return ids.astype(np.int64, copy=False)
 
 
-def pad(sequences, *, dtype=None, padding=0):
+def pad(sequences: Iterable[ArrayLike], *, dtype: DTypeLike | None = None, padding: float = 0) -> tuple[Array, Ids]:
     """Put sequences of different lengths side by side in one time-major array.
 
     Parameters
@@ -369,7 +382,7 @@ def pad(sequences, *, dtype=None, padding=0):
     return batch, lengths
 
 
-def batches_by_length(lengths, batch_size, rng=None):
+def batches_by_length(lengths: Sequence[int] | Array, batch_size: int, rng: Generator | None = None) -> list[Ids]:
     """Divide sequences into batches of like length, so that little is padding.
 
     Without `rng` the sequences go from short to long, equal lengths in the given order. With `rng`, sequences
@@ -400,7 +413,7 @@ def batches_by_length(lengths, batch_size, rng=None):
     [array([1, 3]), array([2, 0])]
     """
     lengths = _integers("lengths", lengths, "(N,)")
-    batch_size = integer("batch_size", batch_size, 1)
+    batch_size = checks.integer("batch_size", batch_size, 1)
     if rng is not None and not isinstance(rng, np.random.Generator):
         raise TypeError(f"rng must be a numpy.random.Generator or None; got {type(rng).__name__}")
     if (lengths < 0).any():
@@ -415,7 +428,7 @@ def batches_by_length(lengths, batch_size, rng=None):
     return batches
 
 
-def streams(ids, batch_size):
+def streams(ids: ArrayLike, batch_size: int) -> Ids:
     """Cut one long text into N texts that are read side by side.
 
     Column n of the result is ``ids[n*S:(n+1)*S]`` with ``S = L // N``; the last ``L - S*N`` ids are dropped.
@@ -448,16 +461,11 @@ def streams(ids, batch_size):
            [2, 5]])
     """
     ids = _integers("ids", ids, "(L,)")
-    batch_size = integer("batch_size", batch_size, 1)
+    batch_size = checks.integer("batch_size", batch_size, 1)
     if len(ids) < batch_size:
         raise ValueError(f"ids must hold at least batch_size = {batch_size} ids; got {len(ids)}")
     steps = len(ids) // batch_size
     return ids[: steps * batch_size].reshape(batch_size, steps).T.copy(order="C")
-
-
-def _check_level(level):
-    if level not in LEVELS:
-        raise ValueError(f"level must be 'char' or 'word'; got {level!r}")
 
 
 def _check_text(text, name, level):

@@ -9,7 +9,7 @@ from layouts import assert_near
 from problems import TOLERANCE
 
 import rnncore as rc
-from rnncore import functional
+from rnncore.engine import native
 
 T, N, V = 4, 3, 5
 
@@ -745,9 +745,9 @@ def test_weights_by_columns_give_the_same_bits(L, D, K, dtype):
     for order in "CF":
         given, dW = np.array(W, order=order), np.zeros_like(W, order=order)
         db = np.zeros_like(b)
-        y = functional.affine_forward(x, given, b)
-        dx = functional.affine_backward(x, given, dy, dW, db)
-        losses, dx_loss = functional.softmax_head(x, given, b, targets, weights, dW, db)
+        y = native.affine_forward(x, given, b)
+        dx = native.affine_backward(x, given, dy, dW, db)
+        losses, dx_loss = native.softmax_head(x, given, b, targets, weights, dW, db)
         results.append([y, dx, losses, dx_loss, dW, db])
     assert_near(results[0][:2], [x @ W + b, dy @ W.T], dtype)
     for by_rows, by_columns in zip(*results, strict=True):

@@ -73,7 +73,7 @@ def test_equality_and_hash():
 @pytest.mark.parametrize(
     ("error", "match", "args"),
     [
-        (ValueError, r"level must be 'char' or 'word'; got 'byte'", ("ab", "byte")),
+        (ValueError, r"level must be one of 'char', 'word'; got 'byte'", ("ab", "byte")),
         (TypeError, r"tokens must be an iterable of str at level 'word'; got one str", ("ab", "word")),
         (TypeError, r"tokens must be an iterable of str; got int", (3,)),
         (TypeError, r"tokens must be an iterable of str; got bytes", (b"ab",)),

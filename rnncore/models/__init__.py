@@ -1,5 +1,10 @@
 """The types of RNN as models that a user fits, saves and loads."""
 
+from __future__ import annotations
+
+from os import PathLike
+
+from .base import Model
 from .classifier import SequenceClassifier
 from .generator import SequenceGenerator
 from .language import LanguageModel
@@ -15,7 +20,7 @@ _MODELS = {
 }
 
 
-def load(path):
+def load(path: str | PathLike[str]) -> Model:
     """Read a model that its ``save`` wrote.
 
     Parameters

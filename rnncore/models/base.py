@@ -1,35 +1,30 @@
 """What all models share: settings in the manner of scikit-learn, layers by name, files."""
 
+from __future__ import annotations
+
 import dataclasses
 from collections.abc import Mapping
 from contextlib import contextmanager
 from functools import partial
+from os import PathLike
 from types import NoneType
+from typing import Any, Literal, Self
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from .. import checks
-from ..layers import GRU, LSTM, RNN, Embedding
+from ..checks import Rule
+from ..layers import RECURRENT, Embedding
 from ..optim import SGD, Adagrad, Adam, RMSProp
 from .network import Trunk
 from .storage import write_model
 from .training import Run
 
-CELLS = {"rnn": RNN, "gru": GRU, "lstm": LSTM}
-CELL_OPTIONS = {
-    "rnn": ("activation", "init"),
-    "gru": ("form", "update", "init"),
-    "lstm": ("peephole", "peephole_output", "output_activation", "forget_bias", "init"),
-}
-# Settings that say what the layers are and do. A change takes effect when they are made anew.
-NETWORK = frozenset(
-    "level cell hidden_size num_layers embedding_size embedding_scale dropout recurrent_dropout cell_options "
-    "max_vocabulary dtype bidirectional pooling output reverse_source".split()
-)
 OPTIMIZERS = {"sgd": SGD, "rmsprop": RMSProp, "adagrad": Adagrad, "adam": Adam}
 
 
-def _random_state(name, value):
+def random_state(name, value):
     if value is None or isinstance(value, np.random.Generator):
         return value
     return checks.integer(name, value, least=0)
@@ -45,57 +40,43 @@ def _dtype(name, value):
     return found
 
 
+def setting(default: Any, rule: Rule | None = None, *, network: bool = False) -> Any:
+    """A setting of a model: its default, its check, and whether it says what the layers are and do.
+
+    A change of a setting of the network takes effect when the layers are made anew.
+    """
+    return dataclasses.field(default=default, metadata={"rule": rule, "network": network})
+
+
+COUNT = partial(checks.integer, least=1)
+
+
 @dataclasses.dataclass(eq=False, repr=False)
 class Model:
     """Settings, layers, training and files. A subclass says what its layers are and how a batch is trained on."""
 
-    level: str = "char"
-    cell: str = "lstm"
-    hidden_size: int = 128
-    num_layers: int = 1
+    level: Literal["char", "word"] = setting("char", checks.one_of(("char", "word")), network=True)
+    cell: str = setting("lstm", checks.one_of(RECURRENT), network=True)
+    hidden_size: int = setting(128, COUNT, network=True)
+    num_layers: int = setting(1, COUNT, network=True)
     _: dataclasses.KW_ONLY
-    embedding_size: int | None = None
-    embedding_scale: float = 1.0
-    dropout: float = 0.0
-    recurrent_dropout: float = 0.0
-    cell_options: dict | None = None
-    max_vocabulary: int | None = None
-    epochs: int = 10
-    batch_size: int = 32
-    optimizer: str = "adam"
-    learning_rate: float = 2e-3
-    learning_rate_decay: float = 1.0
-    clip_norm: float | None = 5.0
-    patience: int | None = None
-    warm_start: bool = False
-    dtype: str = "float32"
+    embedding_size: int | None = setting(None, checks.optional(checks.integer, least=0), network=True)
+    embedding_scale: float = setting(1.0, checks.positive, network=True)
+    dropout: float = setting(0.0, checks.share, network=True)
+    recurrent_dropout: float = setting(0.0, checks.share, network=True)
+    cell_options: dict[str, Any] | None = setting(None, network=True)  # checked with the cell
+    max_vocabulary: int | None = setting(None, checks.optional(checks.integer, least=3), network=True)
+    epochs: int = setting(10, COUNT)
+    batch_size: int = setting(32, COUNT)
+    optimizer: Literal["adam", "rmsprop", "adagrad", "sgd"] = setting("adam", checks.one_of(OPTIMIZERS))
+    learning_rate: float = setting(2e-3, checks.positive)
+    learning_rate_decay: float = setting(1.0, checks.positive)
+    clip_norm: float | None = setting(5.0, checks.optional(checks.positive))
+    patience: int | None = setting(None, checks.optional(checks.integer, least=1))
+    warm_start: bool = setting(False, checks.flag)
+    dtype: DTypeLike = setting("float32", _dtype, network=True)
 
-    # How each setting is checked, by name.
-    _rules = {
-        "level": partial(checks.choice, choices=("char", "word")),
-        "cell": partial(checks.choice, choices=CELLS),
-        "hidden_size": partial(checks.integer, least=1),
-        "num_layers": partial(checks.integer, least=1),
-        "embedding_size": checks.optional(checks.integer, least=0),
-        "embedding_scale": checks.positive,
-        "dropout": checks.share,
-        "recurrent_dropout": checks.share,
-        "max_vocabulary": checks.optional(checks.integer, least=3),
-        "epochs": partial(checks.integer, least=1),
-        "batch_size": partial(checks.integer, least=1),
-        "optimizer": partial(checks.choice, choices=OPTIMIZERS),
-        "learning_rate": checks.positive,
-        "learning_rate_decay": checks.positive,
-        "clip_norm": checks.optional(checks.positive),
-        "patience": checks.optional(checks.integer, least=1),
-        "warm_start": checks.flag,
-        "dtype": _dtype,
-        "bidirectional": checks.flag,
-        "random_state": _random_state,
-        "seed": _random_state,
-    }
-
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self._settings()
         self.history = []
         self.interrupted = False
@@ -103,7 +84,7 @@ class Model:
 
     # ---- settings -----------------------------------------------------------------------------------------------
 
-    def get_params(self, deep=True):
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
         """The settings by name, as given; for scikit-learn.
 
         Parameters
@@ -117,7 +98,7 @@ class Model:
         """
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
 
-    def set_params(self, **params):
+    def set_params(self, **params) -> Self:
         """Change settings; they are used by the next ``fit``.
 
         Returns
@@ -145,12 +126,16 @@ class Model:
     def _settings(self):
         """The settings checked, in plain types. Attributes stay what was given, as scikit-learn wants it."""
         settings = self.get_params()
-        clean = {name: self._rules[name](name, settings[name]) for name in settings if name in self._rules}
+        clean = {
+            field.name: field.metadata["rule"](field.name, settings[field.name])
+            for field in dataclasses.fields(self)
+            if field.metadata["rule"] is not None
+        }
         if not isinstance(self.cell_options, (Mapping, NoneType)):
             raise TypeError(f"cell_options must be a dict or None; got {self.cell_options!r}")
         cell, options = clean["cell"], dict(self.cell_options or {})
-        if unknown := options.keys() - set(CELL_OPTIONS[cell]):
-            allowed = ", ".join(map(repr, CELL_OPTIONS[cell]))
+        if unknown := options.keys() - set(RECURRENT[cell].settings):
+            allowed = ", ".join(map(repr, RECURRENT[cell].settings))
             raise ValueError(f"cell_options of {cell!r} may hold {allowed}; got {min(unknown)!r}")
         return settings | clean | {"cell_options": options or None}
 
@@ -162,7 +147,7 @@ class Model:
         embedding = Embedding(format.size, size, **common) if format.holds_ids and size else None
         if embedding:
             embedding.params["W"] *= self.embedding_scale
-        recurrent = CELLS[self.cell](
+        recurrent = RECURRENT[self.cell](
             size if embedding else format.size,
             self.hidden_size,
             self.num_layers,
@@ -186,7 +171,8 @@ class Model:
         self.params = {f"{name}.{key}": a for name, layer in self.layers.items() for key, a in layer.params.items()}
         self.grads = {f"{name}.{key}": a for name, layer in self.layers.items() for key, a in layer.grads.items()}
         self._optimizer = None
-        self._built = {name: value for name, value in self._settings().items() if name in NETWORK}
+        network = {field.name for field in dataclasses.fields(self) if field.metadata["network"]}
+        self._built = {name: value for name, value in self._settings().items() if name in network}
 
     def _zero_grad(self):
         for layer in self.layers.values():
@@ -247,7 +233,7 @@ class Model:
         """Set what ``_data_state`` described and make the layers for it."""
         raise NotImplementedError
 
-    def save(self, path):
+    def save(self, path: str | PathLike[str]) -> None:
         """Write the model to one .npz file without pickle; :func:`rnncore.load` reads it.
 
         The file is written under a temporary name and renamed: it is whole or not there. The state of the optimiser

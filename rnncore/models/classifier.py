@@ -1,15 +1,21 @@
 """Many to one: a class for every sequence."""
 
+from __future__ import annotations
+
 import dataclasses
-from functools import partial
+from typing import Literal, Self
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from .. import checks
+from .._types import Array
+from .base import setting
 from .data import Examples, Labels, class_weights, label_of_each, pad_inputs, take
 from .documentation import document
-from .estimator import Batch, Labeller
+from .estimator import Batch, Labeller, Sequences, Validation
 from .network import as_states, from_states
+from .training import Callbacks
 
 
 @document
@@ -48,9 +54,8 @@ class SequenceClassifier(Labeller):
     1.0
     """
 
-    pooling: str = "last"
+    pooling: Literal["last", "mean"] = setting("last", checks.one_of(("last", "mean")), network=True)
 
-    _rules = Labeller._rules | {"pooling": partial(checks.choice, choices=("last", "mean"))}
     _estimator_type = "classifier"
 
     # ---- data ---------------------------------------------------------------------------------------------------
@@ -86,7 +91,9 @@ class SequenceClassifier(Labeller):
             return h.sum(axis=0) / np.maximum(lengths, 1)[:, None].astype(h.dtype)
         return np.concatenate(as_states(state)[0][-self._trunk.recurrent.directions :], axis=1)
 
-    def loss_and_gradients(self, inputs, targets, lengths=None, weights=None):
+    def loss_and_gradients(
+        self, inputs: Array, targets: Array, lengths: ArrayLike | None = None, weights: ArrayLike | None = None
+    ) -> float:
         """Mean loss of a batch; its gradients replace those in ``grads``.
 
         Parameters
@@ -128,7 +135,16 @@ class SequenceClassifier(Labeller):
 
     # ---- use ----------------------------------------------------------------------------------------------------
 
-    def fit(self, X, y, *, lengths=None, validation=None, callback=None, progress=False):
+    def fit(
+        self,
+        X: Sequences,
+        y: ArrayLike,
+        *,
+        lengths: ArrayLike | None = None,
+        validation: Validation | None = None,
+        callback: Callbacks | None = None,
+        progress: bool = False,
+    ) -> Self:
         """Train on sequences and their classes.
 
         Parameters
@@ -146,7 +162,7 @@ class SequenceClassifier(Labeller):
         """
         return self._fit(X, y, lengths, validation, callback, progress)
 
-    def predict_proba(self, X, *, lengths=None):
+    def predict_proba(self, X: Sequences, *, lengths: ArrayLike | None = None) -> Array:
         """Probability of every class.
 
         SEEN
@@ -163,7 +179,7 @@ class SequenceClassifier(Labeller):
             result[rows] = self._head.probabilities(self._pooled(*batch))
         return result
 
-    def predict(self, X, *, lengths=None):
+    def predict(self, X: Sequences, *, lengths: ArrayLike | None = None) -> Array:
         """The likeliest class of every sequence.
 
         SEEN
@@ -174,7 +190,7 @@ class SequenceClassifier(Labeller):
         """
         return self.classes_[self.predict_proba(X, lengths=lengths).argmax(axis=1)]
 
-    def score(self, X, y, *, lengths=None):
+    def score(self, X: Sequences, y: ArrayLike, *, lengths: ArrayLike | None = None) -> float:
         """Share of the sequences whose class is predicted rightly.
 
         DATA

@@ -3,6 +3,8 @@
 A sequence is a str, a list of str (tokens), integers (ids) or an array (T, D) of features.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 

@@ -1,5 +1,7 @@
 """From a model of the next token to sequences: sampling and beam search."""
 
+from __future__ import annotations
+
 from typing import NamedTuple
 
 import numpy as np

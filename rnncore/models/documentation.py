@@ -1,12 +1,17 @@
 """Parts of docstrings that the models share."""
 
+from __future__ import annotations
+
 import textwrap
 
+from ..engine.cells import CELLS
+
+_CELLS = ", ".join(f'"{name}"' for name in CELLS)
 _PARTS = {
     "NETWORK": """
 level : {"char", "word"}
     What a token of a str is; words are separated by white space. Lists of tokens need "word".
-cell : {"lstm", "gru", "rnn"}
+cell : {{CELLS}}
 hidden_size : int
     H.
 num_layers : int

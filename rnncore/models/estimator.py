@@ -1,18 +1,27 @@
 """Models of many sequences, fitted as those of scikit-learn are."""
 
+from __future__ import annotations
+
 import dataclasses
 import numbers
-from typing import NamedTuple
+from collections.abc import Iterable
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
+from numpy.random import Generator
+from numpy.typing import ArrayLike
 
 from .. import checks
+from .._types import Array
 from ..layers import Dense
-from ..text import batches_by_length
-from .base import Model
+from ..text import Vocabulary, batches_by_length
+from .base import Model, random_state, setting
 from .data import Format, Labels, as_sequences, check_class_weight, split_rows, take
 from .network import Head
 from .training import as_callbacks
+
+Sequences = Iterable[str] | Iterable[list[str]] | Iterable[ArrayLike] | Array
+Validation = float | tuple[Any, Any] | tuple[Any, Any, ArrayLike]
 
 
 class Batch(NamedTuple):
@@ -27,7 +36,7 @@ class Batch(NamedTuple):
 class Estimator(Model):
     """A subclass learns what its data look like, encodes them, and makes batches of them."""
 
-    random_state: int | np.random.Generator | None = None
+    random_state: int | Generator | None = setting(None, random_state)
 
     _estimator_type = None  # "classifier", so that scikit-learn splits by class
     _needs_targets = True
@@ -157,19 +166,17 @@ class Estimator(Model):
 class Labeller(Estimator):
     """Sequences in, classes out: what :class:`SequenceTagger` and :class:`SequenceClassifier` share."""
 
-    bidirectional: bool = True
-    class_weight: dict | str | None = None
-
-    _rules = Estimator._rules | {"bidirectional": checks.flag, "class_weight": check_class_weight}
+    bidirectional: bool = setting(True, checks.flag, network=True)
+    class_weight: dict[Any, float] | Literal["balanced"] | None = setting(None, check_class_weight)
 
     @property
-    def classes_(self):
+    def classes_(self) -> Array:
         """The classes (C,), sorted."""
         self._check_built()
         return self._labels.classes
 
     @property
-    def vocabulary(self):
+    def vocabulary(self) -> Vocabulary | None:
         """Of text and tokens; None for ids and features, and before ``fit``."""
         return None if self.layers is None else self._input_format.vocabulary
 

@@ -1,15 +1,23 @@
 """One to many: from a start, a seed or a class to a sequence."""
 
+from __future__ import annotations
+
 import dataclasses
+from typing import Any, Self
 
 import numpy as np
+from numpy.random import Generator
+from numpy.typing import ArrayLike
 
+from .._types import Array
 from ..layers import Dense, Embedding
+from ..text import Vocabulary
 from .data import Examples, Format, Labels, label_array, label_of_each, pad_inputs, steps_before, take
 from .decoding import check_sampling, sample_tokens
 from .documentation import document
-from .estimator import Batch, Estimator
+from .estimator import Batch, Estimator, Sequences, Validation
 from .network import Head, as_states, from_states
+from .training import Callbacks
 
 
 @document
@@ -53,13 +61,13 @@ class SequenceGenerator(Estimator):
     # ---- data ---------------------------------------------------------------------------------------------------
 
     @property
-    def classes_(self):
+    def classes_(self) -> Array | None:
         """The classes (C,), sorted; None where the training sequences had none."""
         self._check_built()
         return None if self._labels is None else self._labels.classes
 
     @property
-    def vocabulary(self):
+    def vocabulary(self) -> Vocabulary | None:
         """Of text and tokens; None for ids and vectors, and before ``fit``."""
         return None if self.layers is None else self._input_format.vocabulary
 
@@ -119,7 +127,9 @@ class SequenceGenerator(Estimator):
 
     # ---- the network --------------------------------------------------------------------------------------------
 
-    def loss_and_gradients(self, inputs, targets, lengths=None, labels=None):
+    def loss_and_gradients(
+        self, inputs: Array, targets: Array, lengths: ArrayLike | None = None, labels: Array | None = None
+    ) -> float:
         """Mean loss of a batch; its gradients replace those in ``grads``.
 
         Parameters
@@ -162,7 +172,16 @@ class SequenceGenerator(Estimator):
 
     # ---- use ----------------------------------------------------------------------------------------------------
 
-    def fit(self, X, y=None, *, lengths=None, validation=None, callback=None, progress=False):
+    def fit(
+        self,
+        X: Sequences,
+        y: ArrayLike | None = None,
+        *,
+        lengths: ArrayLike | None = None,
+        validation: Validation | None = None,
+        callback: Callbacks | None = None,
+        progress: bool = False,
+    ) -> Self:
         """Train on sequences.
 
         Parameters
@@ -181,7 +200,7 @@ class SequenceGenerator(Estimator):
         """
         return self._fit(X, y, lengths, validation, callback, progress)
 
-    def log_prob(self, X, y=None, *, lengths=None):
+    def log_prob(self, X: Sequences, y: ArrayLike | None = None, *, lengths: ArrayLike | None = None) -> Array:
         """Log-probability (nats) of sequences, the end of tokens counted.
 
         DATA
@@ -194,7 +213,9 @@ class SequenceGenerator(Estimator):
         """
         return self._log_prob(X, y, lengths)
 
-    def predict_proba(self, X, y=None, *, lengths=None):
+    def predict_proba(
+        self, X: Sequences, y: ArrayLike | None = None, *, lengths: ArrayLike | None = None
+    ) -> list[Array]:
         """Probabilities of every next step, given all steps before it.
 
         DATA
@@ -217,7 +238,7 @@ class SequenceGenerator(Estimator):
                 result[row] = p[: steps[n], n].copy()
         return result
 
-    def predict(self, X, y=None, *, lengths=None):
+    def predict(self, X: Sequences, y: ArrayLike | None = None, *, lengths: ArrayLike | None = None) -> list[Array]:
         """The likeliest next step at every step, given all steps before it.
 
         DATA
@@ -234,7 +255,7 @@ class SequenceGenerator(Estimator):
             return [p.argmax(axis=1) for p in probabilities]
         return [(p >= 0.5).astype(np.int64) for p in probabilities]
 
-    def score(self, X, y=None, *, lengths=None):
+    def score(self, X: Sequences, y: ArrayLike | None = None, *, lengths: ArrayLike | None = None) -> float:
         """Mean log-probability (nats) of a step: higher is better.
 
         DATA
@@ -250,7 +271,17 @@ class SequenceGenerator(Estimator):
             raise ValueError("X must hold at least one step; got none")
         return -self._mean_loss(examples)
 
-    def generate(self, n, *, label=None, seed=None, temperature=1.0, top_k=None, top_p=None, random_state=None):
+    def generate(
+        self,
+        n: int,
+        *,
+        label: Any = None,
+        seed: Any = None,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        random_state: int | Generator | None = None,
+    ) -> Any:
         """Draw a sequence; every drawn step is fed back.
 
         Parameters

@@ -1,19 +1,24 @@
 """Language models: the probability of the next character or word, trained by teacher forcing."""
 
+from __future__ import annotations
+
 import dataclasses
-from functools import partial
+from typing import Any, Self
 
 import numpy as np
+from numpy.random import Generator
+from numpy.typing import ArrayLike
 
 from .. import checks
+from .._types import Array
 from ..layers import Dense
 from ..text import Vocabulary, batches_by_length, pad, streams
-from .base import Model
+from .base import COUNT, Model, random_state, setting
 from .data import Format, steps_before
-from .decoding import beam_search, check_sampling, sample_tokens
+from .decoding import Beam, beam_search, check_sampling, sample_tokens
 from .documentation import document
 from .network import Head, repeat_rows
-from .training import as_callbacks
+from .training import Callbacks, as_callbacks
 
 
 @document
@@ -48,21 +53,19 @@ class LanguageModel(Model):
     True
     """
 
-    hidden_size: int = 256
+    hidden_size: int = setting(256, COUNT, network=True)
     _: dataclasses.KW_ONLY
-    epochs: int = 5
-    chunk_length: int = 64
-    seed: int | np.random.Generator | None = None
+    epochs: int = setting(5, COUNT)
+    chunk_length: int = setting(64, COUNT)
+    seed: int | Generator | None = setting(None, random_state)
 
-    _rules = Model._rules | {"chunk_length": partial(checks.integer, least=1)}
-
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         self.vocabulary = None
 
     # ---- the network --------------------------------------------------------------------------------------------
 
-    def build(self, vocabulary):
+    def build(self, vocabulary: Vocabulary) -> Self:
         """Make the layers for a vocabulary, with fresh parameters; ``fit`` does this.
 
         Returns
@@ -78,7 +81,9 @@ class LanguageModel(Model):
         self.vocabulary, self.history, self._sentences = vocabulary, [], False
         return self
 
-    def loss_and_gradients(self, inputs, targets, lengths=None, state=None):
+    def loss_and_gradients(
+        self, inputs: ArrayLike, targets: ArrayLike, lengths: ArrayLike | None = None, state: Any = None
+    ) -> tuple[float, Any]:
         """Mean loss of one chunk; the gradients of it replace those in ``grads``.
 
         Parameters
@@ -103,7 +108,14 @@ class LanguageModel(Model):
 
     # ---- training -----------------------------------------------------------------------------------------------
 
-    def fit(self, texts, validation=None, *, callback=None, progress=False):
+    def fit(
+        self,
+        texts: str | list[str],
+        validation: str | list[str] | None = None,
+        *,
+        callback: Callbacks | None = None,
+        progress: bool = False,
+    ) -> Self:
         """Train on a text or on sentences.
 
         Parameters
@@ -174,7 +186,7 @@ class LanguageModel(Model):
 
     # ---- use ----------------------------------------------------------------------------------------------------
 
-    def log_prob(self, texts):
+    def log_prob(self, texts: list[str]) -> Array:
         """Log-probability (nats) of a text or of sentences.
 
         Parameters
@@ -190,7 +202,7 @@ class LanguageModel(Model):
         log_probs = self._log_probs(self._scored(texts))
         return float(log_probs[0]) if isinstance(texts, str) else log_probs
 
-    def score_many(self, texts, prompt="", *, per_token=False):
+    def score_many(self, texts: list[str], prompt: str = "", *, per_token: bool = False) -> Array:
         """Log-probability (nats) of each of many texts that follow the same prompt: for ranking them.
 
         Parameters
@@ -226,7 +238,7 @@ class LanguageModel(Model):
         log_probs = self._log_probs(encoded, first, state)
         return log_probs / np.maximum([len(ids) for ids in encoded], 1) if per_token else log_probs
 
-    def perplexity(self, texts):
+    def perplexity(self, texts: str | list[str]) -> float:
         """``exp(-log_prob / number of tokens)`` of all texts together.
 
         Parameters
@@ -244,7 +256,7 @@ class LanguageModel(Model):
         """
         return float(np.exp(-self.score(texts)))
 
-    def score(self, texts):
+    def score(self, texts: str | list[str]) -> float:
         """Mean log-probability (nats) of a token of all texts together: higher is better.
 
         Parameters
@@ -307,7 +319,17 @@ class LanguageModel(Model):
             ids = ids[:-1]
         return self.vocabulary.decode(ids)
 
-    def sample(self, n, prompt="", temperature=1.0, top_k=None, top_p=None, seed=None, *, stop_at_eos=None):
+    def sample(
+        self,
+        n: int,
+        prompt: str = "",
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        seed: int | Generator | None = None,
+        *,
+        stop_at_eos: bool | None = None,
+    ) -> str:
         """Draw text: every drawn token is fed back. ``<unk>`` is never drawn.
 
         Parameters
@@ -354,7 +376,15 @@ class LanguageModel(Model):
         )
         return self._decode(ids, stop_at_eos)
 
-    def beam_search(self, n, prompt="", *, beam_width=5, length_penalty=0.7, stop_at_eos=None):
+    def beam_search(
+        self,
+        n: int,
+        prompt: str = "",
+        *,
+        beam_width: int = 5,
+        length_penalty: float = 0.7,
+        stop_at_eos: bool | None = None,
+    ) -> Beam:
         """The likeliest texts, where :meth:`sample` draws likely ones.
 
         Parameters

@@ -1,5 +1,7 @@
 """The parts that models are put together from: a trunk of recurrent layers, a head that gives probabilities."""
 
+from __future__ import annotations
+
 import numpy as np
 
 from ..layers import dropout_mask

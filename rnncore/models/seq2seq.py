@@ -1,17 +1,24 @@
 """Many to many of different lengths: an encoder reads a sequence, a decoder writes another."""
 
+from __future__ import annotations
+
 import dataclasses
+from typing import Any, Self
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from .. import checks
+from .._types import Array
 from ..layers import Dense
-from ..text import pad
+from ..text import Vocabulary, pad
+from .base import setting
 from .data import Examples, Format, as_sequences, pad_inputs, steps_before, take
-from .decoding import beam_search
+from .decoding import Beam, beam_search
 from .documentation import document
-from .estimator import Batch, Estimator
+from .estimator import Batch, Estimator, Sequences, Validation
 from .network import Head, as_states, from_states
+from .training import Callbacks
 
 
 @document
@@ -50,20 +57,18 @@ class EncoderDecoder(Estimator):
     'trois deux'
     """
 
-    bidirectional: bool = False
-    reverse_source: bool = False
-
-    _rules = Estimator._rules | {"bidirectional": checks.flag, "reverse_source": checks.flag}
+    bidirectional: bool = setting(False, checks.flag, network=True)
+    reverse_source: bool = setting(False, checks.flag, network=True)
 
     # ---- data ---------------------------------------------------------------------------------------------------
 
     @property
-    def source_vocabulary(self):
+    def source_vocabulary(self) -> Vocabulary | None:
         """Of the sequences that are read; None for ids and features, and before ``fit``."""
         return None if self.layers is None else self._input_format.vocabulary
 
     @property
-    def target_vocabulary(self):
+    def target_vocabulary(self) -> Vocabulary | None:
         """Of the sequences that are written; None for ids, and before ``fit``."""
         return None if self.layers is None else self._target_format.vocabulary
 
@@ -94,14 +99,13 @@ class EncoderDecoder(Estimator):
         self._decoder = self._make_trunk(target, rng, size=size)
         output = Dense(self.hidden_size, target.size, dtype=self.dtype, seed=rng)
         self._head = Head(output, "softmax", self.dropout, rng)
-        self._bridges = ()
-        if self.bidirectional:
-            H, names = self.hidden_size, self._encoder.recurrent.state_names
-            self._bridges = tuple(Dense(2 * H, H, dtype=self.dtype, seed=rng) for _ in names)
+        names = self._encoder.recurrent.state_names if self.bidirectional else ()
+        bridge_names, H = [f"bridge_{name}" for name in names], self.hidden_size
+        self._bridges = tuple(Dense(2 * H, H, dtype=self.dtype, seed=rng) for _ in names)
         self._take_layers(
             source_embedding=self._encoder.embedding,
             encoder=self._encoder.recurrent,
-            **{f"bridge_{name}": bridge for name, bridge in zip("hc", self._bridges, strict=False)},
+            **dict(zip(bridge_names, self._bridges, strict=True)),
             target_embedding=self._decoder.embedding,
             decoder=self._decoder.recurrent,
             output=output,
@@ -128,7 +132,14 @@ class EncoderDecoder(Estimator):
 
     # ---- the network --------------------------------------------------------------------------------------------
 
-    def loss_and_gradients(self, sources, inputs, targets, source_lengths=None, lengths=None):
+    def loss_and_gradients(
+        self,
+        sources: Array,
+        inputs: Array,
+        targets: Array,
+        source_lengths: ArrayLike | None = None,
+        lengths: ArrayLike | None = None,
+    ) -> float:
         """Mean loss of a batch; its gradients replace those in ``grads``.
 
         Parameters
@@ -183,7 +194,16 @@ class EncoderDecoder(Estimator):
 
     # ---- use ----------------------------------------------------------------------------------------------------
 
-    def fit(self, X, y, *, lengths=None, validation=None, callback=None, progress=False):
+    def fit(
+        self,
+        X: Sequences,
+        y: Sequences,
+        *,
+        lengths: ArrayLike | None = None,
+        validation: Validation | None = None,
+        callback: Callbacks | None = None,
+        progress: bool = False,
+    ) -> Self:
         """Train on pairs of sequences.
 
         Parameters
@@ -201,7 +221,7 @@ class EncoderDecoder(Estimator):
         """
         return self._fit(X, y, lengths, validation, callback, progress)
 
-    def log_prob(self, X, y, *, lengths=None):
+    def log_prob(self, X: Sequences, y: Sequences, *, lengths: ArrayLike | None = None) -> Array:
         """Log-probability (nats) of each sequence of y, its end counted, given that of X.
 
         DATA
@@ -214,7 +234,15 @@ class EncoderDecoder(Estimator):
         """
         return self._log_prob(X, y, lengths)
 
-    def predict(self, X, *, lengths=None, beam_width=1, length_penalty=0.7, max_length=None):
+    def predict(
+        self,
+        X: Sequences,
+        *,
+        lengths: ArrayLike | None = None,
+        beam_width: int = 1,
+        length_penalty: float = 0.7,
+        max_length: int | None = None,
+    ) -> list[Any]:
         """The sequence that each becomes: the best that a beam search finds.
 
         Parameters
@@ -240,7 +268,9 @@ class EncoderDecoder(Estimator):
                 result[row] = self._decode(search.ids(n, 0))
         return result
 
-    def beam_search(self, source, *, beam_width=5, length_penalty=0.7, max_length=None):
+    def beam_search(
+        self, source: Any, *, beam_width: int = 5, length_penalty: float = 0.7, max_length: int | None = None
+    ) -> Beam:
         """The best hypotheses for one source, and the tree they were found in.
 
         Parameters
@@ -295,7 +325,7 @@ class EncoderDecoder(Estimator):
     def _decode(self, ids):
         return self._target_format.decode(ids[:-1] if len(ids) and ids[-1] == self._end_id else ids)
 
-    def score(self, X, y, *, lengths=None):
+    def score(self, X: Sequences, y: Sequences, *, lengths: ArrayLike | None = None) -> float:
         """Share of the sequences that :meth:`predict` gets right as a whole.
 
         DATA

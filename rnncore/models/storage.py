@@ -1,5 +1,7 @@
 """Model files: one .npz of plain arrays, a JSON description among them; no pickle, so nothing in a file can run."""
 
+from __future__ import annotations
+
 import json
 
 import numpy as np

@@ -1,16 +1,22 @@
 """Many to many of equal length: a label for every step."""
 
+from __future__ import annotations
+
 import dataclasses
-from collections.abc import Sized
-from functools import partial
+from collections.abc import Sequence, Sized
+from typing import Literal, Self
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from .. import checks
+from .._types import Array
 from ..text import pad
+from .base import setting
 from .data import Examples, Labels, class_weights, label_array, pad_inputs, take
 from .documentation import document
-from .estimator import Batch, Labeller
+from .estimator import Batch, Labeller, Sequences, Validation
+from .training import Callbacks
 
 
 @document
@@ -46,9 +52,7 @@ class SequenceTagger(Labeller):
     [['O', 'O', 'P']]
     """
 
-    output: str = "softmax"
-
-    _rules = Labeller._rules | {"output": partial(checks.choice, choices=("softmax", "sigmoid"))}
+    output: Literal["softmax", "sigmoid"] = setting("softmax", checks.one_of(("softmax", "sigmoid")), network=True)
 
     # ---- data ---------------------------------------------------------------------------------------------------
 
@@ -147,7 +151,9 @@ class SequenceTagger(Labeller):
 
     # ---- the network --------------------------------------------------------------------------------------------
 
-    def loss_and_gradients(self, inputs, targets, lengths=None, weights=None):
+    def loss_and_gradients(
+        self, inputs: Array, targets: Array, lengths: ArrayLike | None = None, weights: ArrayLike | None = None
+    ) -> float:
         """Mean loss of a batch; its gradients replace those in ``grads``.
 
         Parameters
@@ -181,7 +187,16 @@ class SequenceTagger(Labeller):
 
     # ---- use ----------------------------------------------------------------------------------------------------
 
-    def fit(self, X, y, *, lengths=None, validation=None, callback=None, progress=False):
+    def fit(
+        self,
+        X: Sequences,
+        y: Sequence[ArrayLike] | Array,
+        *,
+        lengths: ArrayLike | None = None,
+        validation: Validation | None = None,
+        callback: Callbacks | None = None,
+        progress: bool = False,
+    ) -> Self:
         """Train on sequences and the labels of their steps.
 
         Parameters
@@ -200,7 +215,7 @@ class SequenceTagger(Labeller):
         """
         return self._fit(X, y, lengths, validation, callback, progress)
 
-    def predict_proba(self, X, *, lengths=None):
+    def predict_proba(self, X: Sequences, *, lengths: ArrayLike | None = None) -> list[Array]:
         """Probability of every class at every step.
 
         SEEN
@@ -223,7 +238,7 @@ class SequenceTagger(Labeller):
                 result[row] = p[: steps[n], n].copy()
         return result
 
-    def predict(self, X, *, lengths=None):
+    def predict(self, X: Sequences, *, lengths: ArrayLike | None = None) -> list[Array]:
         """The likeliest label of every step.
 
         SEEN
@@ -238,7 +253,7 @@ class SequenceTagger(Labeller):
             return [(p >= 0.5).astype(np.int64) for p in probabilities]
         return [self.classes_[p.argmax(axis=1)] for p in probabilities]
 
-    def score(self, X, y, *, lengths=None):
+    def score(self, X: Sequences, y: Sequence[ArrayLike] | Array, *, lengths: ArrayLike | None = None) -> float:
         """Share of the labels that are predicted rightly, over all steps of all sequences.
 
         DATA

@@ -1,7 +1,10 @@
 """The training loop: epochs of batches, callbacks, history, the best epoch."""
 
+from __future__ import annotations
+
 import math
 import time
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from ..optim import Optimizer
@@ -19,6 +22,10 @@ class Progress(NamedTuple):
     epoch_ends: bool  # after the last update of an epoch
     record: dict  # of the epoch, as in ``history``
     optimizer: Optimizer  # its learning_rate may be changed
+
+
+Callback = Callable[[Progress], bool | None]
+Callbacks = Callback | Sequence[Callback]
 
 
 class Run:
@@ -98,22 +105,36 @@ def as_callbacks(callback, progress):
 
 
 class Bar:
-    """A callback that shows a progress bar of tqdm."""
+    """A callback that shows a progress bar of tqdm.
 
-    def __init__(self):
+    Parameters
+    ----------
+    disable : bool or None
+        As tqdm has it: None shows no bar where the output is not a terminal.
+    """
+
+    def __init__(self, disable: bool | None = False) -> None:
         try:
             from tqdm import tqdm
         except ModuleNotFoundError:
             raise ModuleNotFoundError('progress=True needs tqdm: pip install "rnncore[cli]"') from None
-        self._make, self._bar = tqdm, None
+        self._make, self._disable, self._bar = tqdm, disable, None
+        self._start = time.perf_counter()
 
-    def __call__(self, progress):
+    def __call__(self, progress: Progress) -> None:
         if self._bar is None:
-            self._bar = self._make(total=progress.updates, unit="update", mininterval=0.5)
+            self._bar = self._make(total=progress.updates, unit="update", disable=self._disable, mininterval=0.5)
+        rate = progress.tokens / (time.perf_counter() - self._start)
         held_out = "" if progress.held_out is None else f", held-out {progress.held_out:.3f}"
-        self._bar.set_postfix_str(f"epoch {progress.epoch}, loss {progress.loss:.3f}{held_out}", refresh=False)
+        text = f"epoch {progress.epoch}, loss {progress.loss:.3f}{held_out}, {rate:,.0f} tokens/s"
+        self._bar.set_postfix_str(text, refresh=False)
         self._bar.update()
 
-    def close(self):
+    def write(self, text: str) -> None:
+        """Print a line above the bar."""
+        self._make.write(text)
+
+    def close(self) -> None:
+        """End the bar."""
         if self._bar is not None:
             self._bar.close()
