@@ -34,7 +34,7 @@ def test_the_same_bits_for_any_number_of_segments(variant, dtype):
 @pytest.mark.parametrize("T", [0, 1])
 def test_nothing_to_cut(T):
     rng = np.random.default_rng(0)
-    _, arguments = make_problem(rng, "lstm-plain-tanh", T, 3, 4, 5)
+    _, arguments = make_problem(rng, "lstm-plain-current-tanh", T, 3, 4, 5)
     h, (h_n, _), cache = rc.lstm_forward(**arguments, checkpoint=True)
     gradients = rc.lstm_backward(np.ones_like(h), cache)
     assert h.shape == (T, 3, 5)

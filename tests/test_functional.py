@@ -20,16 +20,16 @@ from rnncore.engine import calls, cells, native
 T, N, D, H = 7, 3, 4, 5
 
 # One of each cell, together with every argument that there is.
-CELLS = ["rnn-tanh", "gru-reset_after-old", "lstm-current-tanh"]
+CELLS = ["rnn-tanh", "gru-reset_after-old", "lstm-peephole-current-tanh"]
 # One of each path through the code of a cell.
 PATHS = [
     "rnn-relu",
     "gru-reset_before-new",
     "gru-reset_after-old",
     "gru-simplified-new",
-    "lstm-plain-tanh",
-    "lstm-current-tanh",
-    "lstm-previous-identity",
+    "lstm-plain-current-tanh",
+    "lstm-peephole-current-tanh",
+    "lstm-peephole-previous-identity",
 ]
 DTYPES = list(TOLERANCE)
 
@@ -102,17 +102,9 @@ def assert_identical(actual, expected):
 
 def wanted_shapes(variant):
     """-> name -> (letters, shape) of every array that is checked as a whole."""
-    G = VARIANTS[variant][1]
-    blocks = f"{G}H" if G > 1 else "H"
-    shapes = {
-        "Wh": (f"(H, {blocks})", (H, G * H)),
-        "b": (f"({blocks},)", (G * H,)),
-        "h0": ("(N, H)", (N, H)),
-        "c0": ("(N, H)", (N, H)),
-        "bhn": ("(H,)", (H,)),
-        "peephole": ("(3, H)", (3, H)),
-    }
-    return shapes
+    variant = VARIANTS[variant]
+    weights = {a.name: (variant.letters(a), variant.shape(a, D=D, H=H)) for a in variant.weights if a.name != "Wx"}
+    return weights | {f"{state}0": ("(N, H)", (N, H)) for state in variant.cell.states}
 
 
 def misshapen(shape):
@@ -131,8 +123,6 @@ def misshapen(shape):
 def test_wrong_shapes_of_weights_and_states(rng, variant):
     cell, arguments, _ = problem(rng, variant)
     for name, (letters, shape) in wanted_shapes(variant).items():
-        if name not in arguments:
-            continue
         for wrong in misshapen(shape):
             message = literally(f"{name} must be {letters} = {shape}; got {wrong}")
             with pytest.raises(ValueError, match=message):
@@ -151,7 +141,7 @@ def test_transposed_weights_are_told_in_letters_and_numbers(rng):
 @every_variant
 def test_wrong_shapes_of_wx(rng, variant):
     cell, arguments, _ = problem(rng, variant)
-    G = VARIANTS[variant][1]
+    G = len(VARIANTS[variant].gates)
     blocks = f"{G}H" if G > 1 else "H"
     wrong_shapes = [(D + 1, G * H), (1, G * H), (G * H,), (1, D, G * H), (D, G * H, 1), ()]
     if G > 1:
@@ -198,7 +188,7 @@ def test_required_arrays_may_not_be_none(rng, variant):
     ],
 )
 def test_unknown_options(rng, cell, option, choices):
-    variant = {"rnn": "rnn-tanh", "gru": "gru-reset_before-new", "lstm": "lstm-plain-tanh"}[cell]
+    variant = {"rnn": "rnn-tanh", "gru": "gru-reset_before-new", "lstm": "lstm-plain-current-tanh"}[cell]
     _, arguments, _ = problem(rng, variant)
     for wrong in ("sigmoid", "TANH", "", None, 0):
         with pytest.raises(ValueError, match=literally(f"{option} must be one of {choices}; got {wrong!r}")):
@@ -206,7 +196,7 @@ def test_unknown_options(rng, cell, option, choices):
 
 
 def test_unknown_gate_orders_of_an_lstm(rng):
-    cell, arguments, _ = problem(rng, "lstm-plain-tanh")
+    cell, arguments, _ = problem(rng, "lstm-plain-current-tanh")
     for wrong in ("ifg", "iifg", "ifgoo", "IFGO", "", None, 0):
         with pytest.raises(
             ValueError, match=literally(f"gate_order must be the letters i f g o in some order; got {wrong!r}")
@@ -642,7 +632,7 @@ def in_chunks(cell, arguments, cotangents, cuts, reverse):
 
     result = {name.replace("_n", "0"): d for name, d in d_n.items()} | gradients
     result |= {"h": in_time(h), "gates": in_time(gates), "dx": in_time(dx)}
-    return result | {"h_n": states["h0"], "c_n": states.get("c0")}
+    return result | {f"{name[0]}_n": state for name, state in states.items()}
 
 
 @pytest.mark.parametrize("edges", ["plain", "lengths", "lengths resets", "ids lengths"])
@@ -669,7 +659,7 @@ def test_resets_equal_cutting_the_sequence(rng, variant, reverse):
     actual = run(rc, cell, arguments | {"resets": resets}, cotangents)
 
     expected = {name: np.zeros_like(a) for name, a in actual.items() if a is not None}
-    states = ["h", "c"] if cell == "lstm" else ["h"]
+    states = cells.CELLS[cell].states
     for n in range(N):
         # A reset before t starts a piece at t, or in reverse ends one behind t.
         cuts = sorted({t + reverse for t in np.flatnonzero(resets[:, n])} | {0, T})
@@ -889,7 +879,7 @@ def test_chunks_give_the_same_bits(rng, variant, dtype, reverse, N, D, H):
     expected = run(rc, cell, arguments, cotangents)
     for cuts in ([3, 4], [1, 2, 3, 4, 5, 6]):
         actual = in_chunks(cell, arguments, cotangents, cuts, reverse)
-        for name in ("h", "h_n", "c_n"):
+        for name in ("h", *(f"{state}_n" for state in cells.CELLS[cell].states)):
             if expected[name] is not None:
                 np.testing.assert_array_equal(actual[name], expected[name], err_msg=f"{name} {cuts=}")
 
@@ -1113,7 +1103,7 @@ def test_cache_shows_states_and_gates(rng, variant, dtype, edges):
 def test_cached_gates_satisfy_the_equations(rng):
     """Without the reference: c and h follow from the gates, block by block in the documented order."""
     close = {"rtol": 0, "atol": TOLERANCE["float64"]}
-    cell, arguments, _ = problem(rng, "lstm-plain-tanh")
+    cell, arguments, _ = problem(rng, "lstm-plain-current-tanh")
     h, _, cache = forward(cell, arguments)
     i, f, g, o = np.split(cache.gates, 4, axis=2)
     c_before = np.concatenate([arguments["c0"][None], cache.c[:-1]])
@@ -1145,14 +1135,14 @@ def test_big_preactivations_saturate(rng, variant, dtype):
             actual = run(rc, cell, scaled, cotangents)
             assert all(np.isfinite(a).all() for a in actual.values() if a is not None), name
             # Only what does not itself grow with the scale compares to one tolerance.
-            shown = ["h", "h_n", "gates"] + (["c_n"] if cell == "lstm" else [])
+            shown = ["h", "gates", *(f"{state}_n" for state in cells.CELLS[cell].states)]
             assert_same({k: actual[k] for k in shown}, {k: exact[k] for k in shown}, TOLERANCE[dtype], name)
             assert np.abs(actual["gates"]).max() <= 1
 
 
 @every_dtype
 def test_infinite_biases_switch_gates_off_and_on(rng, dtype):
-    cell, arguments, cotangents = problem(rng, "lstm-plain-tanh", dtype)
+    cell, arguments, cotangents = problem(rng, "lstm-plain-current-tanh", dtype)
     b = arguments["b"]
     b[:H], b[H : 2 * H], b[2 * H : 3 * H] = -np.inf, np.inf, np.inf  # i = 0, f = 1, g = 1
     results = run(rc, cell, arguments, cotangents)
@@ -1197,7 +1187,7 @@ def test_python_threads_may_call_at_once(rng):
 
 
 def test_one_cache_serves_many_threads(rng):
-    cell, arguments, cotangents = problem(rng, "lstm-current-tanh", T=12, N=9, D=20, H=40, lengths=True)
+    cell, arguments, cotangents = problem(rng, "lstm-peephole-current-tanh", T=12, N=9, D=20, H=40, lengths=True)
     _, _, cache = forward(cell, arguments)
     expected = backward(cell, cache, cotangents)._asdict()
     with concurrent.futures.ThreadPoolExecutor(6) as pool:

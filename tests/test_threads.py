@@ -108,13 +108,13 @@ def test_many_callers_at_once():
     _engine.set_cost_rule(flops=1, rows=1)
     rc.set_num_threads(3)
     options = {"lengths": True}
-    expected = outcome("lstm-plain-tanh", (20, 6, 5, 33), "float32", options)
+    expected = outcome("lstm-plain-current-tanh", (20, 6, 5, 33), "float32", options)
     failures = []
 
     def work():
         for _ in range(50):
             try:
-                assert_same_bits(outcome("lstm-plain-tanh", (20, 6, 5, 33), "float32", options), expected, "")
+                assert_same_bits(outcome("lstm-plain-current-tanh", (20, 6, 5, 33), "float32", options), expected, "")
             except AssertionError as error:
                 failures.append(error)
 
@@ -187,7 +187,7 @@ for thread in made:
 def test_threads_sleep_between_calls():
     _engine.set_cost_rule(flops=1, rows=1)
     rc.set_num_threads(3)
-    outcome("lstm-plain-tanh", (20, 6, 5, 33), "float32", {})
+    outcome("lstm-plain-current-tanh", (20, 6, 5, 33), "float32", {})
     busy = sum(os.times()[:2])
     threading.Event().wait(0.5)
     assert sum(os.times()[:2]) - busy < 0.25
