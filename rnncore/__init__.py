@@ -1,5 +1,7 @@
 """Recurrent networks (RNN, GRU, LSTM), forward and backward, on the CPU: a faster backend for NumPy models."""
 
+from __future__ import annotations
+
 from . import metrics, plots, reference
 
 try:

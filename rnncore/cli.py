@@ -1,5 +1,7 @@
 """The command line: rnncore train | sample | score | bench | info."""
 
+from __future__ import annotations
+
 import argparse
 import copy
 import importlib.util
@@ -10,7 +12,9 @@ import statistics
 import sys
 import time
 from functools import partial
+from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -30,7 +34,7 @@ class UserError(Exception):
 # ---- texts ------------------------------------------------------------------------------------------------------
 
 
-def read_text(path, encoding):
+def read_text(path: str | PathLike[str], encoding: str) -> str:
     try:
         text = Path(path).read_text(encoding=encoding)
     except OSError as error:
@@ -47,14 +51,14 @@ def read_text(path, encoding):
     return text
 
 
-def default_text():
+def default_text() -> Any:
     """The help topics of Python: English text of some 600,000 characters that every CPython carries."""
     from pydoc_data.topics import topics
 
     return "\n\n".join(topics[name].strip() for name in sorted(topics)) + "\n"
 
 
-def split(text, share, level):
+def split(text: str, share: float, level: str) -> tuple[str, str]:
     """-> training text, held-out text: the last `share` of it."""
     cut = round(len(text) * (1 - share))
     if level == "word":
@@ -66,14 +70,14 @@ def split(text, share, level):
 # ---- train ------------------------------------------------------------------------------------------------------
 
 
-def step_speedup(model, steps, rounds=3):
+def step_speedup(model: Any, steps: int, rounds: int = 3) -> float:
     """Seconds of one training step with the reference's recurrent layer over seconds with the engine's, in turn.
 
     steps is the length of the chunk; embedding, output layer and loss are the same in both.
     """
     model = copy.deepcopy(model)
     ids = np.random.default_rng(0).integers(len(model.vocabulary), size=(steps + 1, model.batch_size))
-    seconds = {reference: [], functional: []}
+    seconds: dict[Any, list[float]] = {reference: [], functional: []}
     for _ in range(rounds + 1):
         for backend, times in seconds.items():
             model.layers["recurrent"].backend = backend
@@ -87,16 +91,17 @@ def step_speedup(model, steps, rounds=3):
 class Report:
     """Follows a training run: progress bar, a line and a sample each epoch, the losses for the curve."""
 
-    def __init__(self, model, arguments, training, held_out):
+    def __init__(self, model: Any, arguments: Any, training: str, held_out: str) -> None:
         self.model, self.arguments = model, arguments
         self.training, self.held_out_text = training, held_out
-        self.losses, self.held_out = [], []
+        self.losses: list[float] = []
+        self.held_out: list[tuple[int, float]] = []
         self.start = time.perf_counter()
         # No bar where the output is a file.
         self.bar = Bar(disable=None) if importlib.util.find_spec("tqdm") is not None else None
         self.late = False
 
-    def __call__(self, progress):
+    def __call__(self, progress: Any) -> bool:
         self.losses.append(progress.loss)
         if progress.update == 1:
             self.begin(progress)
@@ -109,7 +114,7 @@ class Report:
         self.late = bool(self.arguments.minutes) and seconds > 60 * self.arguments.minutes
         return self.late
 
-    def begin(self, progress):
+    def begin(self, progress: Any) -> None:
         vocabulary = self.model.vocabulary
         parameters = sum(p.size for p in self.model.params.values())
         self.say(
@@ -122,7 +127,7 @@ class Report:
         self.say(f"with the NumPy reference in the engine's place, a training step takes {speedup:.1f} times as long\n")
         self.start = time.perf_counter()
 
-    def epoch(self, progress):
+    def epoch(self, progress: Any) -> None:
         record = self.model.history[-1]
         rate = record["tokens"] / record["seconds"]
         self.say(
@@ -133,29 +138,29 @@ class Report:
         text = self.model.sample(self.arguments.sample, temperature=0.8, seed=progress.epoch)
         self.say("    " + text.strip().replace("\n", "\n    ") + "\n")
 
-    def describe(self, nats):
+    def describe(self, nats: float) -> str:
         tokens = len(self.model.vocabulary.encode(self.held_out_text))
         return describe_loss(nats, self.model, len(self.held_out_text) / tokens)
 
-    def say(self, text):
+    def say(self, text: str) -> None:
         if self.bar is not None:
             self.bar.write(text)
         else:
             print(text, flush=True)
 
-    def close(self):
+    def close(self) -> None:
         if self.bar is not None:
             self.bar.close()
 
 
-def describe_loss(nats, model, characters_per_token):
+def describe_loss(nats: float, model: Any, characters_per_token: float) -> str:
     bits = nats / math.log(2) / characters_per_token
     if model.level == "char":
         return f"{nats:.3f} nats = {bits:.3f} bits a character"
     return f"{nats:.3f} nats a word (perplexity {math.exp(min(nats, 700)):,.1f}), {bits:.3f} bits a character"
 
 
-def check_output(arguments):
+def check_output(arguments: Any) -> tuple[Any, Any]:
     """-> where the model and the loss curve go; UserError if that cannot be, before any work is done."""
     output = Path(arguments.output)
     picture = output.with_suffix(".png")
@@ -169,7 +174,7 @@ def check_output(arguments):
     return output, picture
 
 
-def make_model(arguments):
+def make_model(arguments: Any) -> Any:
     try:
         return rnncore.LanguageModel(
             arguments.level,
@@ -194,7 +199,7 @@ def make_model(arguments):
         raise UserError(str(error)) from None
 
 
-def read_texts(arguments):
+def read_texts(arguments: Any) -> tuple[str, str, str]:
     """-> name of the text, training text, held-out text."""
     if arguments.file is None:
         name, text = "Python's help topics", default_text()
@@ -213,7 +218,7 @@ def read_texts(arguments):
     return name, training, held_out
 
 
-def train(arguments):
+def train(arguments: Any) -> int:
     output, picture = check_output(arguments)
     model = make_model(arguments)
     name, training, held_out = read_texts(arguments)
@@ -255,7 +260,7 @@ def train(arguments):
 # ---- sample, score, bench, info ---------------------------------------------------------------------------------
 
 
-def load(path):
+def load(path: str | PathLike[str]) -> Any:
     try:
         model = rnncore.load(path)
     except OSError as error:
@@ -267,7 +272,7 @@ def load(path):
     return model
 
 
-def sample(arguments):
+def sample(arguments: Any) -> int:
     model = load(arguments.model)
     start = time.perf_counter()
     try:
@@ -289,7 +294,7 @@ def sample(arguments):
     return 0
 
 
-def score(arguments):
+def score(arguments: Any) -> int:
     model = load(arguments.model)
     text = read_text(arguments.file, arguments.encoding)
     tokens = len(model.vocabulary.encode(text))
@@ -300,13 +305,13 @@ def score(arguments):
     return 0
 
 
-def compare(arguments):
+def compare(arguments: Any) -> Any:
     from .bench.command import main
 
     return main(["--short", *arguments.rest])
 
 
-def info(arguments):
+def info(arguments: Any) -> int:
     print(f"rnncore {rnncore.__version__}")
     print(f"Python {platform.python_version()}, NumPy {np.__version__}")
     print(f"machine: {platform.machine()}, {os.cpu_count()} cores; at most {rnncore.get_num_threads()} threads in use")
@@ -321,10 +326,10 @@ def info(arguments):
 # ---- arguments --------------------------------------------------------------------------------------------------
 
 
-def argument_type(convert, rule):
+def argument_type(convert: Any, rule: Any) -> Any:
     """Return a type of argparse that converts a text and checks the value with a rule of :mod:`rnncore.checks`."""
 
-    def parse(text):
+    def parse(text: Any) -> Any:
         try:
             value = convert(text)
         except ValueError:
@@ -342,7 +347,7 @@ positive = argument_type(float, checks.positive)
 proper_share = argument_type(float, checks.proper_share)
 
 
-def make_parser():
+def make_parser() -> Any:
     parser = argparse.ArgumentParser(prog="rnncore", description="Recurrent networks on the CPU: language models.")
     parser.add_argument("--version", action="version", version=f"rnncore {rnncore.__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
@@ -403,7 +408,7 @@ def make_parser():
     return parser
 
 
-def main(argv=None):
+def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     parser = make_parser()
     arguments, rest = parser.parse_known_args(argv)

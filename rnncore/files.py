@@ -1,13 +1,18 @@
 """Files that are either whole or not there."""
 
+from __future__ import annotations
+
 import os
 import tempfile
+from collections.abc import Iterator
 from contextlib import contextmanager
+from os import PathLike
 from pathlib import Path
+from typing import Any
 
 
 @contextmanager
-def replacing(path):
+def replacing(path: str | PathLike[str]) -> Iterator[Any]:
     """A binary file to write, which takes the place of ``path`` when all is there; after an error nothing has changed.
 
     Examples
@@ -35,7 +40,7 @@ def replacing(path):
         raise
 
 
-def _umask():
+def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask

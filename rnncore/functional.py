@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from numpy.typing import ArrayLike
 
@@ -16,6 +16,7 @@ from .reference import GRUGradients, LSTMGradients, RNNGradients
 
 __all__ = ["gru_backward", "gru_forward", "lstm_backward", "lstm_forward", "rnn_backward", "rnn_forward"]
 
+Function = TypeVar("Function", bound=Callable[..., Any])
 Checkpoint = Literal[True] | int | None
 
 _PARTS = {
@@ -60,11 +61,11 @@ _PARTS = {
 }
 
 
-def _document(**sizes: str) -> Callable[[Any], Any]:
+def _document(**sizes: str) -> Callable[[Function], Function]:
     """Replace the names of parts, alone on a line of the docstring, by the parts; and ``{G}`` by its size."""
 
-    def decorate(function: Any) -> Any:
-        text = function.__doc__
+    def decorate(function: Function) -> Function:
+        text = function.__doc__ or ""
         for name, part in _PARTS.items():
             text = text.replace(f"\n    {name}\n", f"{part}\n")
         for name, value in sizes.items():

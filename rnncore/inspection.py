@@ -13,6 +13,7 @@ from . import functional
 from ._types import Array, StateLike
 from .engine import calls
 from .engine.arrays import as_lengths
+from .engine.cache import Cache
 from .engine.cells import CELLS
 from .layers import Recurrent
 
@@ -73,7 +74,8 @@ def gradient_flow(
     stepwise = _plain_copy(layer)
     stepwise.grads = {name: np.zeros_like(grad) for name, grad in layer.grads.items()}
     recorder = _StepByStep(layer)
-    stepwise._forward_cells, stepwise._backward_cells = recorder.forward_cells, recorder.backward_cells
+    stepwise._forward_cells = recorder.forward_cells  # type: ignore[method-assign]
+    stepwise._backward_cells = recorder.backward_cells  # type: ignore[method-assign]
     _, _, cache = stepwise.forward(x, state, lengths)
     stepwise.backward(dy, cache)
     # The backward pass runs from the top layer to the bottom one.
@@ -163,7 +165,8 @@ class _StepByStep:
         self, x: Array, lengths: Array, reverse: bool, training: bool, checkpoint: None, **arguments: Array
     ) -> tuple[Array, Any, Any]:
         (T, N), H, states = x.shape[:2], len(arguments["b"]) // len(self.variant.gates), self.variant.cell.states
-        h, caches = np.zeros((T, N, H), self.dtype), [None] * T
+        h = np.zeros((T, N, H), self.dtype)
+        caches: list[Cache | None] = [None] * T
         final: Any = tuple(arguments.get(f"{name}0", np.zeros((N, H), self.dtype)) for name in states)
         for t in range(T)[:: -1 if reverse else 1]:
             arguments |= {f"{name}0": s for name, s in zip(states, final, strict=True)}

@@ -211,7 +211,15 @@ def sigmoid_cross_entropy(
     return _reduce(losses, weights, scale, reduction), dlogits
 
 
-def _clean_targets(name, array, targets, V, lengths, weights, reduction):
+def _clean_targets(
+    name: str,
+    array: Array,
+    targets: ArrayLike,
+    V: int,
+    lengths: ArrayLike | None,
+    weights: ArrayLike | None,
+    reduction: str,
+) -> tuple[Array, Array, float]:
     """-> int64 targets in the shape of the steps of ``array``, 0 where they do not count, weights, scale."""
     targets = np.asarray(targets)
     if targets.dtype.kind not in "iu":
@@ -227,14 +235,16 @@ def _clean_targets(name, array, targets, V, lengths, weights, reduction):
     return targets.astype(np.int64, order="C"), weights, scale
 
 
-def _check_out(out, shape):
+def _check_out(out: Any, shape: Any) -> None:
     fits = isinstance(out, np.ndarray) and out.shape == shape and out.dtype in (np.float32, np.float64)
     if not fits or not (out.flags.c_contiguous and out.flags.aligned):
         got = f"{out.shape} {out.dtype}" if isinstance(out, np.ndarray) else type(out).__name__
         raise ValueError(f"out must be a C-contiguous float array of shape {shape}; got {got}")
 
 
-def _weights(shape, lengths, weights, reduction):
+def _weights(
+    shape: tuple[int, int], lengths: ArrayLike | None, weights: ArrayLike | None, reduction: str
+) -> tuple[Array, float]:
     """-> float64 weight of every step in the loss and gradient, 0 where it does not count; factor of both."""
     checks.choice("reduction", reduction, get_args(Reduction))
     valid = np.ones(shape, dtype=bool)
@@ -259,6 +269,6 @@ def _weights(shape, lengths, weights, reduction):
     return weights, scale
 
 
-def _reduce(losses, weights, scale, reduction):
+def _reduce(losses: Array, weights: Array, scale: float, reduction: str) -> Any:
     losses *= weights
     return losses if reduction == "none" else float(losses.sum() * scale)

@@ -1,9 +1,12 @@
 """How good predicted sequences are: entities found in a text, n-grams shared with a reference."""
 
+from __future__ import annotations
+
 import math
 from collections import Counter
+from collections.abc import Sequence
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 __all__ = ["Score", "bleu", "entities", "entity_score"]
 
@@ -16,7 +19,7 @@ class Score(NamedTuple):
     f1: float
 
 
-def entities(tags):
+def entities(tags: Sequence[str]) -> set[tuple[str, int, int]]:
     """Entities of a sentence, from tags of the BIO scheme.
 
     Parameters
@@ -46,7 +49,7 @@ def entities(tags):
     return found
 
 
-def entity_score(wanted, predicted, kind=None):
+def entity_score(wanted: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]], kind: str | None = None) -> Score:
     """Precision, recall and F1 of whole entities: type, begin and end must be right.
 
     Parameters
@@ -80,7 +83,7 @@ def entity_score(wanted, predicted, kind=None):
     return Score(precision, recall, 2 * right / max(found + there, 1))
 
 
-def bleu(references, candidates, order=4):
+def bleu(references: Sequence[Sequence[Sequence[Any]]], candidates: Sequence[Sequence[Any]], order: int = 4) -> float:
     """BLEU of a set of translations (Papineni, Roukos, Ward and Zhu 2002), in [0, 1].
 
     ``exp(min(0, 1 - r/c)) (p_1 ... p_order) ** (1/order)``: p_k is the share of the k-grams of all candidates that
@@ -116,7 +119,7 @@ def bleu(references, candidates, order=4):
         candidate_length += len(candidate)
         reference_length += min((abs(len(r) - len(candidate)), len(r)) for r in right)[1]
         for k in range(1, order + 1):
-            most = Counter()
+            most: Counter[Any] = Counter()
             for reference in right:
                 most |= _ngrams(reference, k)
             counts = _ngrams(candidate, k)
@@ -129,12 +132,12 @@ def bleu(references, candidates, order=4):
     return math.exp(brevity + sum(math.log(matches[k] / totals[k]) for k in orders) / len(orders))
 
 
-def _ngrams(tokens, k):
-    tokens = tuple(tokens)
-    return Counter(tokens[begin : begin + k] for begin in range(len(tokens) - k + 1))
+def _ngrams(tokens: Sequence[Any], k: int) -> Counter[Any]:
+    whole = tuple(tokens)
+    return Counter(whole[begin : begin + k] for begin in range(len(whole) - k + 1))
 
 
-def _pairs(name, values, other_name, others):
+def _pairs(name: str, values: Sequence[Any], other_name: str, others: Sequence[Any]) -> Any:
     if len(values) != len(others):
         raise ValueError(f"{other_name} must be as many as {name}, {len(values)}; got {len(others)}")
     return zip(values, others, strict=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -125,7 +126,7 @@ class Optimizer:
         A parameter is read-only, a number is out of its range.
     """
 
-    def __init__(self, params, learning_rate, kinds=()):
+    def __init__(self, params: Mapping[str, Array], learning_rate: float, kinds: tuple[Any, ...] = ()) -> None:
         if not isinstance(params, Mapping):
             raise TypeError(f"params must be a dict of arrays; got {type(params).__name__}")
         for name, p in params.items():
@@ -137,11 +138,11 @@ class Optimizer:
         self._kinds = tuple(kinds)
 
     @property
-    def learning_rate(self):
+    def learning_rate(self) -> float:
         return self._learning_rate
 
     @learning_rate.setter
-    def learning_rate(self, value):
+    def learning_rate(self, value: float) -> None:
         self._learning_rate = _number("learning_rate", value, above=0)
 
     def step(self, grads: Mapping[str, Array], *, clip_norm: float | None = None) -> float | None:
@@ -181,11 +182,11 @@ class Optimizer:
             native.optimizer_step(rule, constants, grads[name], param, *(self.state[k][name] for k in self._kinds))
         return norm
 
-    def _rule(self, scale):
+    def _rule(self, scale: float) -> tuple[str, tuple[float, ...]]:
         """The rule and its constants for a step with ``scale`` times the gradients: native.optimizer_step."""
         raise NotImplementedError
 
-    def _check(self, grads):
+    def _check(self, grads: Mapping[str, Array]) -> dict[str, Array]:
         if not isinstance(grads, Mapping):
             raise TypeError(f"grads must be a dict of arrays; got {type(grads).__name__}")
         missing = [name for name in self.params if name not in grads]
@@ -239,7 +240,7 @@ class SGD(Optimizer):
         self.momentum = _number("momentum", momentum, least=0, below=1)
         super().__init__(params, learning_rate, ("v",) if self.momentum else ())
 
-    def _rule(self, scale):
+    def _rule(self, scale: float) -> tuple[str, tuple[float, ...]]:
         return "momentum" if self.momentum else "sgd", (self.learning_rate, scale, self.momentum, 1.0, 0.0, 0.0, 0.0)
 
 
@@ -274,7 +275,7 @@ class RMSProp(Optimizer):
         self.epsilon = _number("epsilon", epsilon, above=0)
         super().__init__(params, learning_rate, ("v",))
 
-    def _rule(self, scale):
+    def _rule(self, scale: float) -> tuple[str, tuple[float, ...]]:
         return "squares", (self.learning_rate, scale, 0.0, 0.0, self.decay, 1 - self.decay, self.epsilon)
 
 
@@ -305,7 +306,7 @@ class Adagrad(Optimizer):
         self.epsilon = _number("epsilon", epsilon, above=0)
         super().__init__(params, learning_rate, ("v",))
 
-    def _rule(self, scale):
+    def _rule(self, scale: float) -> tuple[str, tuple[float, ...]]:
         return "squares", (self.learning_rate, scale, 0.0, 0.0, 1.0, 1.0, self.epsilon)
 
 
@@ -348,25 +349,25 @@ class Adam(Optimizer):
         self.epsilon = _number("epsilon", epsilon, above=0)
         super().__init__(params, learning_rate, ("m", "v"))
 
-    def _rule(self, scale):
+    def _rule(self, scale: float) -> tuple[str, tuple[float, ...]]:
         # a m_hat / (sqrt(v_hat) + eps) = (a r / (1 - b1**t)) m / (sqrt(v) + r eps),  r = sqrt(1 - b2**t)
         r = math.sqrt(1 - self.beta2**self.iterations)
         rate = self.learning_rate * r / (1 - self.beta1**self.iterations)
         return "adam", (rate, scale, self.beta1, 1 - self.beta1, self.beta2, 1 - self.beta2, r * self.epsilon)
 
 
-def _norm(arrays):
+def _norm(arrays: Any) -> float:
     """sqrt of the sum of all squares, in float64."""
     return math.sqrt(sum(_square_sum(array) for array in arrays))
 
 
-def _square_sum(array):
+def _square_sum(array: Array) -> float:
     if array.dtype in (np.float32, np.float64):
         return native.square_sum(array)
     return native.square_sum(array.astype(np.float64))
 
 
-def _arrays(grads):
+def _arrays(grads: Gradients) -> list[Array]:
     if not isinstance(grads, Iterable) or isinstance(grads, np.ndarray):
         raise TypeError(f"grads must be a dict or an iterable of arrays; got {type(grads).__name__}")
     named = grads.items() if isinstance(grads, Mapping) else enumerate(grads)
@@ -376,7 +377,7 @@ def _arrays(grads):
     return [grad for _, grad in named]
 
 
-def _check_array(name, array, types, wanted):
+def _check_array(name: str, array: Array, types: tuple[type[Any], type[Any]] | type[Any], wanted: str) -> None:
     if not isinstance(array, np.ndarray):
         raise TypeError(f"{name} must be {wanted}; got {type(array).__name__}")
     if not issubclass(array.dtype.type, types):
@@ -385,7 +386,9 @@ def _check_array(name, array, types, wanted):
         raise ValueError(f"{name} must be writeable, it is updated in place; got a read-only array")
 
 
-def _number(name, value, *, above=None, least=None, below=math.inf):
+def _number(
+    name: str, value: float, *, above: int | None = None, least: int | None = None, below: float = math.inf
+) -> float:
     """value as a float, finite and above < value, least <= value, value < below."""
     try:
         number = float(value)

@@ -1,20 +1,29 @@
 """Pictures, with matplotlib (an extra); every function draws on a given Axes or a new one and returns it."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
+from numpy.typing import ArrayLike
 
 __all__ = ["beam", "gates", "gradient_flow", "history", "loss_curve"]
 
 # Characters that a label would not show.
 _VISIBLE = str.maketrans({" ": "␣", "\n": "↵", "\t": "⇥"})
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
-def _axes(ax, width=7, height=4):
+
+def _axes(ax: Axes | None, width: float = 7, height: float = 4) -> Axes:
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained").add_subplot() if ax is None else ax
 
 
-def loss_curve(losses, held_out=(), ax=None):
+def loss_curve(losses: Sequence[float], held_out: Sequence[tuple[int, float]] = (), ax: Axes | None = None) -> Axes:
     """Training loss of every update, and held-out loss of every epoch.
 
     Parameters
@@ -51,7 +60,7 @@ def loss_curve(losses, held_out=(), ax=None):
     return ax
 
 
-def history(records, ax=None):
+def history(records: Sequence[Mapping[str, Any]], ax: Axes | None = None) -> Axes:
     """Training and held-out loss by epoch.
 
     Parameters
@@ -92,7 +101,7 @@ def history(records, ax=None):
     return ax
 
 
-def gradient_flow(norms, ax=None):
+def gradient_flow(norms: Mapping[str, ArrayLike], ax: Axes | None = None) -> Axes:
     """How much of the gradient reaches each step, on a logarithmic scale.
 
     Parameters
@@ -119,13 +128,14 @@ def gradient_flow(norms, ax=None):
     norms = {label: np.asarray(values, np.float64) for label, values in norms.items()}
     if not norms:
         raise ValueError("norms must hold at least one array; got none")
-    for label, values in norms.items():
+    arrays = {label: np.asarray(values) for label, values in norms.items()}
+    for label, values in arrays.items():
         if values.ndim != 1 or not values.size:
             raise ValueError(f"norms[{label!r}] must be (T,) with T at least 1; got {values.shape}")
     ax = _axes(ax)
-    for label, values in norms.items():
+    for label, values in arrays.items():
         ax.plot(np.where(values > 0, values, np.nan), ".-", markersize=4, linewidth=1.5, label=label)
-    if any((values > 0).any() for values in norms.values()):
+    if any((values > 0).any() for values in arrays.values()):
         ax.set_yscale("log")
     ax.set_xlabel("step t")
     ax.set_ylabel("norm of dL/dh at step t")
@@ -134,7 +144,14 @@ def gradient_flow(norms, ax=None):
     return ax
 
 
-def gates(activations, tokens, ax=None, *, units=None, title=None):
+def gates(
+    activations: ArrayLike,
+    tokens: Sequence[str],
+    ax: Axes | None = None,
+    *,
+    units: Sequence[int] | None = None,
+    title: str | None = None,
+) -> Axes:
     """Heat map of what a gate, or a state, does while it reads: units down, tokens along.
 
     Values that all lie in [0, 1] are drawn in that range, others in one around 0, at least [-1, 1]. As in Karpathy,
@@ -201,7 +218,12 @@ def gates(activations, tokens, ax=None, *, units=None, title=None):
     return ax
 
 
-def beam(steps, ax=None, *, best=None):
+def beam(
+    steps: Sequence[Sequence[tuple[int, str, float, bool]]],
+    ax: Axes | None = None,
+    *,
+    best: tuple[int, int] | None = None,
+) -> Axes:
     """The tree of a beam search: a column for each step, the most probable hypothesis on top.
 
     Parameters

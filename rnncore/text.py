@@ -140,7 +140,7 @@ class Vocabulary:
         if isinstance(text, (bytes, bytearray)) or not isinstance(text, Iterable):
             raise TypeError(f"text must be str or an iterable of str; got {type(text).__name__}")
 
-        counts = Counter()
+        counts: Counter[str] = Counter()
         for position, part in enumerate([text] if isinstance(text, str) else text):
             _check_text(part, f"text[{position}]", level)
             counts.update(part.split() if level == "word" and isinstance(part, str) else part)
@@ -166,15 +166,15 @@ class Vocabulary:
     def __contains__(self, token: object) -> bool:
         return token in self._ids
 
-    def __eq__(self, other):
+    def __eq__(self, other: object) -> bool:
         if not isinstance(other, Vocabulary):
             return NotImplemented
         return (self._level, self._tokens) == (other._level, other._tokens)
 
-    def __hash__(self):
+    def __hash__(self) -> int:
         return hash((self._level, self._tokens))
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"<Vocabulary of {len(self)} {self._level}s>"
 
     def encode(self, text: Text) -> Ids:
@@ -208,7 +208,7 @@ class Vocabulary:
         _check_text(text, "text", self._level)
         if self._level == "char":
             # surrogatepass: Python's str may hold lone surrogates (undecodable file names and the like).
-            codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
+            codes = np.frombuffer(str(text).encode("utf-32-le", "surrogatepass"), dtype="<u4")
             return self._table[np.minimum(codes, len(self._table) - 1)]
         words = text.replace("\n", f" {EOS} ").split() if isinstance(text, str) else text
         return np.fromiter(map(self._ids.get, words, repeat(self.unk_id)), dtype=np.int64, count=len(words))
@@ -319,7 +319,7 @@ class Vocabulary:
         except TypeError as error:
             raise ValueError(f"state is not a vocabulary: {error}") from error
 
-    def _check_ids(self, ids):
+    def _check_ids(self, ids: ArrayLike) -> Array:
         ids = np.asarray(ids)
         if ids.size == 0:
             return ids.astype(np.int64)
@@ -468,7 +468,7 @@ def streams(ids: ArrayLike, batch_size: int) -> Ids:
     return ids[: steps * batch_size].reshape(batch_size, steps).T.copy(order="C")
 
 
-def _check_text(text, name, level):
+def _check_text(text: Any, name: str, level: str) -> None:
     if isinstance(text, str):
         return
     is_list = isinstance(text, (list, tuple))
@@ -480,7 +480,7 @@ def _check_text(text, name, level):
             raise TypeError(f"{name}[{position}] must be str; got {type(token).__name__}")
 
 
-def _check_token(token, name, level):
+def _check_token(token: str, name: str, level: str) -> None:
     if not isinstance(token, str):
         raise TypeError(f"{name} must be str; got {type(token).__name__}")
     if token in SPECIALS:
@@ -491,7 +491,7 @@ def _check_token(token, name, level):
         raise ValueError(f"{name} must be a word without white space at level 'word'; got {token!r}")
 
 
-def _integers(name, values, shape):
+def _integers(name: str, values: ArrayLike, shape: str) -> Array:
     values = np.asarray(values)
     if values.ndim != 1:
         raise ValueError(f"{name} must be {shape}; got shape {values.shape}")

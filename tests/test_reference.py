@@ -702,7 +702,10 @@ def test_signatures():
         f"output_activation='tanh', gate_order='ifgo', {run})",
         "lstm_backward": "(dh, cache, dh_n=None, dc_n=None)",
     }
-    assert {name: str(inspect.signature(getattr(reference, name))) for name in want} == want
+    for name, signature in want.items():
+        found = inspect.signature(getattr(reference, name))
+        plain = [parameter.replace(annotation=parameter.empty) for parameter in found.parameters.values()]
+        assert str(found.replace(parameters=plain, return_annotation=found.empty)) == signature
     assert reference.RNNGradients._fields == ("dx", "dWx", "dWh", "db", "dh0")
     assert reference.GRUGradients._fields == ("dx", "dWx", "dWh", "db", "dh0", "dbhn")
     assert reference.LSTMGradients._fields == ("dx", "dWx", "dWh", "db", "dh0", "dc0", "dpeephole")

@@ -3,3 +3,5 @@
 ``rnncore bench`` and ``python -m rnncore.bench`` run :func:`~rnncore.bench.command.main`. All competitors of a workload
 are measured in one run: interleaved rounds, medians, pinned threads.
 """
+
+from __future__ import annotations

@@ -1,5 +1,7 @@
 """``python -m rnncore.bench``."""
 
+from __future__ import annotations
+
 import sys
 
 from .command import main

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 
@@ -166,7 +167,7 @@ def scaling(arguments: argparse.Namespace, mode: str, dtype: str) -> Iterator[Re
             layer = RECURRENT[cell](D, H, bidirectional=True, dtype=dtype, seed=0)
             x = make_problem(VARIANTS[cell], shape, dtype).x
 
-            def both(layer=layer, x=x):  # type: ignore[no-untyped-def]
+            def both(layer: Any = layer, x: Any = x) -> Any:
                 y, _, cache = layer.forward(x)
                 return layer.backward(y, cache)
 

@@ -17,12 +17,17 @@ Where the functions differ from solved notebooks, the notebooks are wrong:
 The functions of Dinosaurus Island, which have some of the same names, are in :mod:`rnncore.compat.dinosaurus`.
 """
 
+from __future__ import annotations
+
 import operator
+from collections.abc import Callable
 from itertools import repeat
+from typing import Any
 
 import numpy as np
 
 from .. import functional
+from .._types import Array
 from ..engine import cells, native
 from ..engine.cache import Cache
 from .layout import row, rows, sized, sized_values, stack, transposed, unstack
@@ -56,7 +61,9 @@ _LSTM_FORWARD_AXES = _SEQUENCE_AXES | _LSTM_AXES | _LSTM_OUTPUT_AXES | {"a0": _S
 # ---- RNN ------------------------------------------------------------------------------------------------------------
 
 
-def rnn_cell_forward(xt, a_prev, parameters):
+def rnn_cell_forward(
+    xt: Array, a_prev: Array, parameters: dict[str, Array]
+) -> tuple[Array, Array, tuple[Array, Array, Array, dict[str, Any]]]:
     """One step ``a = tanh(Wax x + Waa a' + ba)``, ``y = softmax(Wya a + by)``.
 
     Parameters
@@ -78,7 +85,7 @@ def rnn_cell_forward(xt, a_prev, parameters):
     return a_next, _predict(Wya, by, h)[:, :, 0], (a_next, a_prev, xt, parameters)
 
 
-def rnn_forward(x, a0, parameters):
+def rnn_forward(x: Array, a0: Array, parameters: dict[str, Array]) -> tuple[Array, Array, tuple[_Steps, Array]]:
     """:func:`rnn_cell_forward` over a sequence.
 
     Parameters
@@ -108,13 +115,14 @@ def rnn_forward(x, a0, parameters):
     given, *weights, Wya, by, h0 = sized_values(parameters, _RNN_FORWARD_AXES, x=x, a0=a0)
     given = given.view()  # the caller may give its own array another shape
     h, _, cache = functional.rnn_forward(_time_first(given), *_rnn_weights(*weights), rows(h0))
+    assert cache is not None  # it was called for training
     kept = cache.take()["h"]
     a = list(kept.transpose(0, 2, 1))
     steps = zip(a, [a0, *a[:-1]], _inputs(given), repeat(parameters))
     return _as_given(h), _predict(Wya, by, h), (_Steps(steps, given, a0, h=kept), x)
 
 
-def rnn_cell_backward(da_next, cache):
+def rnn_cell_backward(da_next: Array, cache: tuple[Array, Array, Array, dict[str, Array]]) -> dict[str, Array]:
     """Gradients of :func:`rnn_cell_forward`.
 
     da_next (n_a, m), cache of the step -> dict dxt (n_x, m), da_prev (n_a, m), dWax, dWaa, dba.
@@ -124,7 +132,7 @@ def rnn_cell_backward(da_next, cache):
     return {"dxt": dx[:, :, 0], "da_prev": da_prev, **gradients}
 
 
-def rnn_backward(da, caches):
+def rnn_backward(da: Array, caches: tuple[Any, ...]) -> dict[str, Array]:
     """Gradients of :func:`rnn_forward` by back-propagation through time.
 
     Parameters
@@ -145,12 +153,12 @@ def rnn_backward(da, caches):
     return _step_by_step(dh, caches[0], lambda da, _, step: rnn_cell_backward(da, step), True)
 
 
-def _rnn_weights(Wax, Waa, ba):
+def _rnn_weights(Wax: Array, Waa: Array, ba: Array) -> tuple[Array, Array, Array]:
     """-> Wx, Wh, b of the engine"""
     return transposed(Wax), transposed(Waa), row(ba)
 
 
-def _rnn_gradients(dh, run):
+def _rnn_gradients(dh: Array, run: _Run) -> dict[str, Array]:
     weights = _rnn_weights(*sized_values(run.parameters, _RNN_AXES))
     g = functional.rnn_backward(dh, run.cache(cells.RNN, weights))
     dWax, dWaa, dba = g.dWx.T, g.dWh.T, g.db[:, None]
@@ -160,7 +168,9 @@ def _rnn_gradients(dh, run):
 # ---- LSTM -----------------------------------------------------------------------------------------------------------
 
 
-def lstm_cell_forward(xt, a_prev, c_prev, parameters):
+def lstm_cell_forward(
+    xt: Array, a_prev: Array, c_prev: Array, parameters: dict[str, Array]
+) -> tuple[Array, Array, Array, tuple[Any, ...]]:
     """One step: ``f, i, o = sigmoid(W [a'; x] + b)``, ``cc = tanh(.)``, ``c = f c' + i cc``, ``a = o tanh(c)``.
 
     Parameters
@@ -176,10 +186,11 @@ def lstm_cell_forward(xt, a_prev, c_prev, parameters):
     yt_pred : ndarray (n_y, m)
     cache : tuple (a_next, c_next, a_prev, c_prev, ft, it, cct, ot, xt, parameters)
     """
-    sizes = {}
+    sizes: dict[str, int] = {}
     arrays = sized_values(parameters, _LSTM_CELL_AXES, sizes, xt=xt, a_prev=a_prev, c_prev=c_prev)
     x, *weights, Wy, by, h0, c0 = arrays
     h, _, cache = functional.lstm_forward(rows(x)[None], *_lstm_weights(weights, sizes), rows(h0), rows(c0))
+    assert cache is not None  # it was called for training
     kept = cache.take()
     a_next, c_next = h[0].T, kept["c"][0].T
     it, ft, cct, ot = _gates(kept["gates"])
@@ -187,7 +198,7 @@ def lstm_cell_forward(xt, a_prev, c_prev, parameters):
     return a_next, c_next, y, (a_next, c_next, a_prev, c_prev, ft[0], it[0], cct[0], ot[0], xt, parameters)
 
 
-def lstm_forward(x, a0, parameters):
+def lstm_forward(x: Array, a0: Array, parameters: dict[str, Array]) -> tuple[Array, Array, Array, tuple[_Steps, Array]]:
     """:func:`lstm_cell_forward` over a sequence, from c = 0.
 
     Parameters
@@ -215,10 +226,11 @@ def lstm_forward(x, a0, parameters):
     >>> lstm_backward(np.ones((5, 10, 4)), caches)["dx"].shape
     (3, 10, 4)
     """
-    sizes = {}
+    sizes: dict[str, int] = {}
     given, *weights, Wy, by, h0 = sized_values(parameters, _LSTM_FORWARD_AXES, sizes, x=x, a0=a0)
     given = given.view()  # the caller may give its own array another shape
     h, _, cache = functional.lstm_forward(_time_first(given), *_lstm_weights(weights, sizes), rows(h0))
+    assert cache is not None  # it was called for training
     kept = cache.take()
     c0 = np.zeros(h.shape[1:]).T
     a, c = (list(kept[name].transpose(0, 2, 1)) for name in ("h", "c"))
@@ -228,7 +240,7 @@ def lstm_forward(x, a0, parameters):
     return _as_given(h), y, _as_given(kept["c"].copy()), (_Steps(steps, given, a0, c0, **kept), x)
 
 
-def lstm_cell_backward(da_next, dc_next, cache):
+def lstm_cell_backward(da_next: Array, dc_next: Array, cache: tuple[Any, ...]) -> dict[str, Array]:
     """Gradients of :func:`lstm_cell_forward`.
 
     da_next, dc_next (n_a, m), cache of the step -> dict dxt (n_x, m), da_prev, dc_prev (n_a, m), and dWf, dbf, dWi,
@@ -242,7 +254,7 @@ def lstm_cell_backward(da_next, dc_next, cache):
     return {"dxt": dx[:, :, 0], "da_prev": da_prev, "dc_prev": gradients.pop("dc0"), **gradients}
 
 
-def lstm_backward(da, caches, *, carry=True):
+def lstm_backward(da: Array, caches: tuple[Any, ...], *, carry: bool = True) -> dict[str, Array]:
     """Gradients of :func:`lstm_forward` by back-propagation through time.
 
     Parameters
@@ -275,7 +287,7 @@ def lstm_backward(da, caches, *, carry=True):
     return gradients
 
 
-def _lstm_weights(arrays, sizes):
+def _lstm_weights(arrays: list[Array], sizes: dict[str, int]) -> tuple[Array, Array, Array]:
     """W and b of all gates -> Wx, Wh, b of the engine"""
     n_a, columns = sizes["n_a"], sizes["n_a + n_x"]
     if sizes.setdefault("n_x", columns - n_a) != columns - n_a:
@@ -284,14 +296,14 @@ def _lstm_weights(arrays, sizes):
     return W[n_a:], W[:n_a], row(*arrays[4:])
 
 
-def _gates(gates):
+def _gates(gates: Array) -> list[list[Array]]:
     """gates (T, m, 4 n_a) -> four lists of T views (n_a, m)."""
     T, m, K = gates.shape
     return [list(gate) for gate in gates.reshape(T, m, 4, K // 4).transpose(2, 0, 3, 1)]
 
 
-def _lstm_gradients(dh, run, dc_n=None):
-    sizes = {}
+def _lstm_gradients(dh: Array, run: _Run, dc_n: Array | None = None) -> dict[str, Array]:
+    sizes: dict[str, int] = {}
     weights = _lstm_weights(sized_values(run.parameters, _LSTM_AXES, sizes), sizes)
     cache = run.cache(cells.LSTM, weights)
     g = functional.lstm_backward(dh, cache, dc_n=dc_n)
@@ -309,20 +321,20 @@ def _lstm_gradients(dh, run, dc_n=None):
 _RNN, _LSTM = (0, 1, None, None, 2), (0, 2, 1, 3, 8)
 
 
-class _Steps(list):
+class _Steps(list[Any]):
     """Step caches that are parts of whole arrays, which it knows: h, gates, c, time first."""
 
     __slots__ = ("a0", "arrays", "c0", "made", "x")
 
-    def __init__(self, steps, x, a0, c0=None, **arrays):
+    def __init__(self, steps: Any, x: Array, a0: Array, c0: Array | None = None, **arrays: Any) -> None:
         super().__init__(steps)
         self.made, self.x, self.a0, self.c0, self.arrays = tuple(self), x, a0, c0, arrays
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[type[list[Any]], tuple[list[Any]]]:
         # In a copy the steps would not be parts of the arrays.
         return list, (list(self),)
 
-    def untouched(self, T):
+    def untouched(self, T: int) -> bool:
         """Whether the first T steps are the ones it was made with."""
         return all(map(operator.is_, self[:T], self.made))
 
@@ -330,7 +342,7 @@ class _Steps(list):
 class _Run:
     """The values of T steps, each of which starts where the one before it ended, as the engine has them."""
 
-    def __init__(self, steps, places, whole=None):
+    def __init__(self, steps: list[Any], places: tuple[Any, ...], whole: _Steps | None = None) -> None:
         """steps: tuples, at least one; whole: the _Steps that they are, untouched."""
         a, a_prev, c, c_prev, xt = places
         first, T = steps[0], len(steps)
@@ -348,7 +360,7 @@ class _Run:
             self.gates = np.stack([np.concatenate(gate, axis=1) for gate in gates])
 
     @classmethod
-    def of(cls, steps, T, places):
+    def of(cls, steps: _Steps | list[Any], T: int, places: tuple[Any, ...]) -> _Run | None:
         """The first T steps; None if they are not those of one run."""
         if T > len(steps) or not len(steps):
             raise ValueError(f"da has {T} steps, caches {len(steps)}")
@@ -361,34 +373,37 @@ class _Run:
                 return None
         return cls(steps[:T] or steps[:1], places)._first(T)
 
-    def _first(self, T):
+    def _first(self, T: int) -> _Run:
         for name in ("x", "h", "gates", "c"):
             array = getattr(self, name)
             setattr(self, name, None if array is None else array[:T])
         return self
 
-    def side_by_side(self):
+    def side_by_side(self) -> _Run:
         """The same with the T steps as one step of T*m rows."""
         before = {"h0": ("h", self.h0), "c0": ("c", self.c0)}
         for name, (states, first) in before.items():
-            value = np.concatenate([first[None], getattr(self, states)[:-1]])
+            value = np.concatenate([np.asarray(first)[None], getattr(self, states)[:-1]])
             setattr(self, name, value.reshape(-1, value.shape[-1]))
         for name in ("x", "h", "gates", "c"):
             value = getattr(self, name)
             setattr(self, name, np.ascontiguousarray(value).reshape(1, -1, value.shape[-1]))
         return self
 
-    def cache(self, cell, weights):
+    def cache(self, cell: Any, weights: tuple[Array, Array, Array]) -> Cache:
         """As the forward pass of the engine leaves it, with these weights."""
         saved = {name: getattr(self, name) for name in ("x", "h", "h0", "gates", "c", "c0")}
         return Cache.from_arrays(cell.variant(), weights, **saved)
 
 
-def _step_by_step(dh, steps, cell_backward, carry):
+def _step_by_step(
+    dh: Array, steps: _Steps | list[Any], cell_backward: Callable[..., Any], carry: bool
+) -> dict[str, Array]:
     """Backward over steps that may be of anything; dh (T, m, n_a)."""
     T, (m, n_a) = len(dh), dh.shape[1:]
     da_carried, dc_carried = np.zeros((n_a, m)), np.zeros((n_a, m))
-    total, dx = {}, [None] * T
+    total: dict[str, Array] = {}
+    dx: list[Any] = [None] * T
     for t in reversed(range(T)):
         g = cell_backward(dh[t].T + da_carried, dc_carried, steps[t])
         dx[t], da_prev, dc_prev = g.pop("dxt"), g.pop("da_prev"), g.pop("dc_prev", None)
@@ -402,13 +417,13 @@ def _step_by_step(dh, steps, cell_backward, carry):
 # ---- layout ---------------------------------------------------------------------------------------------------------
 
 
-def _of_a_step(name, value, step):
+def _of_a_step(name: str, value: Array, step: tuple[Any, ...]) -> Array:
     """-> a gradient (n_a, m) of what the step gave; a number stands for an array of it."""
     n_a, m = np.shape(step[0])
     return np.full((n_a, m), value) if np.ndim(value) == 0 else sized(name, value, ("n_a", "m"), {"n_a": n_a, "m": m})
 
 
-def _of_steps(da, steps):
+def _of_steps(da: Array, steps: _Steps | list[Any]) -> Array:
     """-> da (n_a, m, T)"""
     if not len(steps):
         return np.asarray(da)
@@ -416,22 +431,22 @@ def _of_steps(da, steps):
     return sized("da", da, ("n_a", "m", "T"), {"n_a": n_a, "m": m})
 
 
-def _time_first(array):
+def _time_first(array: Array) -> Array:
     """(n, m, T) -> float64 (T, m, n), C-contiguous"""
     return native.time_first(np.asarray(array, np.float64))
 
 
-def _as_given(array):
+def _as_given(array: Any) -> Array:
     """(T, m, n) -> (n, m, T), a view"""
     return array.transpose(2, 1, 0)
 
 
-def _inputs(x):
+def _inputs(x: Array) -> list[Array]:
     """x (n_x, m, T) -> list of T views (n_x, m)"""
     return list(np.asarray(x).transpose(2, 0, 1))
 
 
-def _predict(W, b, h):
+def _predict(W: Array, b: Array, h: Array) -> Array:
     """softmax(W a + b) over the first axis: W (n_y, n_a), b (n_y, 1), h (T, m, n_a) -> (n_y, m, T)"""
     T, m, n_a = h.shape
     y = np.asarray(W, np.float64) @ h.reshape(T * m, n_a).T

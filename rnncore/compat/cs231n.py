@@ -19,12 +19,16 @@ What differs, where the original is wrong or solutions disagree:
   gradient of a weight in Fortran order is in Fortran order.
 """
 
+from __future__ import annotations
+
 import functools
 import math
+from typing import Any
 
 import numpy as np
 
 from .. import functional, losses
+from .._types import Array
 from ..engine import native
 from ..engine.arrays import as_ids
 from . import layout
@@ -51,7 +55,9 @@ __all__ = [
 _lstm_forward = functools.partial(functional.lstm_forward, gate_order="ifog")
 
 
-def rnn_step_forward(x, prev_h, Wx, Wh, b):
+def rnn_step_forward(
+    x: Array, prev_h: Array, Wx: Array, Wh: Array, b: Array
+) -> tuple[Array, tuple[Any, tuple[Any, ...]]]:
     """One step of a tanh RNN.
 
     x (N, D), prev_h (N, H), Wx (D, H), Wh (H, H), b (H,) -> next_h (N, H), cache
@@ -69,14 +75,15 @@ def rnn_step_forward(x, prev_h, Wx, Wh, b):
     return next_h, (cache, next_h.shape)
 
 
-def rnn_step_backward(dnext_h, cache):
+def rnn_step_backward(dnext_h: Array, cache: tuple[Any, tuple[int, int]]) -> tuple[Array, ...]:
     """dnext_h (N, H), cache of :func:`rnn_step_forward` -> dx (N, D), dprev_h (N, H), dWx, dWh, db"""
     cache, shape = cache
     grads = functional.rnn_backward(None, cache, layout.cotangent("dnext_h", dnext_h, "NH", shape))
+    assert grads.dx is not None  # features have a gradient, ids have none
     return grads.dx[0], grads.dh0, grads.dWx, grads.dWh, grads.db
 
 
-def rnn_forward(x, h0, Wx, Wh, b):
+def rnn_forward(x: Array, h0: Array, Wx: Array, Wh: Array, b: Array) -> tuple[Array, tuple[Any, tuple[Any, ...]]]:
     """A tanh RNN over a sequence.
 
     x (N, T, D), h0 (N, H), Wx (D, H), Wh (H, H), b (H,) -> h (N, T, H), cache
@@ -95,14 +102,16 @@ def rnn_forward(x, h0, Wx, Wh, b):
     return h, (cache, h.shape)
 
 
-def rnn_backward(dh, cache):
+def rnn_backward(dh: Array, cache: tuple[Any, tuple[int, int, int]]) -> tuple[Array, ...]:
     """dh (N, T, H), gradient of every step's output, cache -> dx (N, T, D), dh0 (N, H), dWx, dWh, db"""
     cache, shape = cache
     grads = functional.rnn_backward(layout.swap(layout.cotangent("dh", dh, "NTH", shape)), cache)
     return layout.swap(grads.dx), grads.dh0, grads.dWx, grads.dWh, grads.db
 
 
-def lstm_step_forward(x, prev_h, prev_c, Wx, Wh, b):
+def lstm_step_forward(
+    x: Array, prev_h: Array, prev_c: Array, Wx: Array, Wh: Array, b: Array
+) -> tuple[Array, Array, tuple[Any, tuple[Any, ...]]]:
     """One step of an LSTM, gate blocks i f o g.
 
     x (N, D), prev_h and prev_c (N, H), Wx (D, 4H), Wh (H, 4H), b (4H,) -> next_h, next_c (N, H), cache
@@ -121,16 +130,17 @@ def lstm_step_forward(x, prev_h, prev_c, Wx, Wh, b):
     return next_h, next_c, (cache, next_h.shape)
 
 
-def lstm_step_backward(dnext_h, dnext_c, cache):
+def lstm_step_backward(dnext_h: Array, dnext_c: Array | int, cache: tuple[Any, tuple[int, int]]) -> tuple[Array, ...]:
     """dnext_h, dnext_c (N, H), cache of :func:`lstm_step_forward` -> dx, dprev_h, dprev_c, dWx, dWh, db"""
     cache, shape = cache
     dnext_h = layout.cotangent("dnext_h", dnext_h, "NH", shape)
     dnext_c = layout.cotangent("dnext_c", dnext_c, "NH", shape)
     grads = functional.lstm_backward(None, cache, dnext_h, dnext_c)
+    assert grads.dx is not None  # features have a gradient, ids have none
     return grads.dx[0], grads.dh0, grads.dc0, grads.dWx, grads.dWh, grads.db
 
 
-def lstm_forward(x, h0, Wx, Wh, b):
+def lstm_forward(x: Array, h0: Array, Wx: Array, Wh: Array, b: Array) -> tuple[Array, tuple[Any, tuple[Any, ...]]]:
     """An LSTM over a sequence, gate blocks i f o g; the cell state starts at zero.
 
     x (N, T, D), h0 (N, H), Wx (D, 4H), Wh (H, 4H), b (4H,) -> h (N, T, H), cache
@@ -149,14 +159,14 @@ def lstm_forward(x, h0, Wx, Wh, b):
     return h, (cache, h.shape)
 
 
-def lstm_backward(dh, cache):
+def lstm_backward(dh: Array, cache: tuple[Any, tuple[int, int, int]]) -> tuple[Array, ...]:
     """dh (N, T, H), gradient of every step's output, cache -> dx (N, T, D), dh0 (N, H), dWx, dWh, db"""
     cache, shape = cache
     grads = functional.lstm_backward(layout.swap(layout.cotangent("dh", dh, "NTH", shape)), cache)
     return layout.swap(grads.dx), grads.dh0, grads.dWx, grads.dWh, grads.db
 
 
-def word_embedding_forward(x, W):
+def word_embedding_forward(x: Array, W: Array) -> tuple[Array, tuple[Array, tuple[Any, ...], np.dtype[Any]]]:
     """Rows of W (V, D) for integer ids x (N, T), or of any shape -> out (N, T, D), cache
 
     Examples
@@ -173,7 +183,7 @@ def word_embedding_forward(x, W):
     return np.take(W, ids, axis=0), (ids, W.shape, W.dtype)
 
 
-def word_embedding_backward(dout, cache):
+def word_embedding_backward(dout: Array, cache: tuple[Array, tuple[int, int], np.dtype[Any]]) -> Array:
     """dout (N, T, D), cache -> dW (V, D), where the gradients of a word that comes many times add up"""
     ids, (V, D), dtype = cache
     shape = (*ids.shape, D)
@@ -185,7 +195,7 @@ def word_embedding_backward(dout, cache):
     return dW
 
 
-def sigmoid(x):
+def sigmoid(x: Array) -> Array:
     """Logistic function of an array; large values of either sign do not overflow.
 
     Examples
@@ -197,7 +207,7 @@ def sigmoid(x):
     return losses.sigmoid(np.asarray(x))
 
 
-def affine_forward(x, w, b):
+def affine_forward(x: Array, w: Array, b: Array) -> tuple[Array, tuple[Array, Array, Array]]:
     """x (N, d1, ..., dk), its rows as vectors of D values, w (D, M), b (M,) -> out (N, M), cache
 
     Examples
@@ -214,7 +224,7 @@ def affine_forward(x, w, b):
     return _affine(x.reshape(len(x), math.prod(x.shape[1:])), w, b), (x, w, b)
 
 
-def affine_backward(dout, cache):
+def affine_backward(dout: Array, cache: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
     """dout (N, M), cache -> dx of x's shape, dw (D, M), db (M,)"""
     x, w, b = cache
     dout = layout.cotangent("dout", dout, "NM", (len(x), len(b)))
@@ -222,7 +232,7 @@ def affine_backward(dout, cache):
     return dx.reshape(x.shape), dw, db
 
 
-def temporal_affine_forward(x, w, b):
+def temporal_affine_forward(x: Array, w: Array, b: Array) -> tuple[Array, tuple[Array, Array, Array]]:
     """One affine map for all steps: x (N, T, D), w (D, M), b (M,) -> out (N, T, M), cache
 
     Examples
@@ -240,7 +250,7 @@ def temporal_affine_forward(x, w, b):
     return _as_it_lies(out.reshape(*rows.shape[:2], out.shape[1]), x), (x, w, b)
 
 
-def temporal_affine_backward(dout, cache):
+def temporal_affine_backward(dout: Array, cache: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
     """dout (N, T, M), cache -> dx (N, T, D), dw (D, M), db (M,)"""
     x, w, b = cache
     N, T, D = x.shape
@@ -250,23 +260,23 @@ def temporal_affine_backward(dout, cache):
     return _as_it_lies(dx.reshape(rows.shape), x), dw, db
 
 
-def _as_it_lies(array, x):
+def _as_it_lies(array: Array, x: Array) -> Array:
     """The array, its first axes exchanged if x has time first in memory: then rows need no copy."""
     return layout.swap(array) if layout.swap(x).flags.c_contiguous and not x.flags.c_contiguous else array
 
 
-def _affine(rows, w, b):
+def _affine(rows: Array, w: Array, b: Array) -> Array:
     with layout.named(W="w"):
         return native.affine_forward(rows, layout.real("w", w, "DM"), layout.real("b", b, "M"))
 
 
-def _affine_gradients(rows, w, b, dout):
+def _affine_gradients(rows: Array, w: Array, b: Array, dout: Array) -> tuple[Array, Array, Array]:
     dtype = np.result_type(rows, w, b, np.float32)
     dw, db = np.zeros(np.shape(w), dtype), np.zeros(np.shape(b), dtype)
     return native.affine_backward(rows, layout.real("w", w, "DM"), dout, dw, db), dw, db
 
 
-def temporal_softmax_loss(x, y, mask, verbose=False):
+def temporal_softmax_loss(x: Array, y: Array, mask: Array, verbose: bool = False) -> tuple[float, Array]:
     """Cross-entropy of the steps where the mask is set, summed over time and averaged over the batch.
 
     Parameters

@@ -11,9 +11,14 @@ Where the functions differ from some copies of the originals:
 * Ids outside of the vocabulary are a ValueError; a negative one counted from the end.
 """
 
+from __future__ import annotations
+
+from typing import Any
+
 import numpy as np
 
 from .. import functional
+from .._types import Array
 from .layout import clean_ids, row, sized, sized_values, transposed
 from .min_char_rnn import rnn_step
 
@@ -42,18 +47,18 @@ _AXES = {"Wax": ("n_a", "n_x"), "Waa": ("n_a", "n_a"), "Wya": ("n_y", "n_a"), "b
 # ---- utils.py -------------------------------------------------------------------------------------------------------
 
 
-def softmax(x):
+def softmax(x: Array) -> Array:
     """Over the first axis of x (n,) or (n, m)."""
     e = np.exp(x - np.max(x, axis=0))
     return e / e.sum(axis=0)
 
 
-def smooth(loss, cur_loss):
+def smooth(loss: float, cur_loss: float) -> float:
     """Running average of a loss."""
     return loss * 0.999 + cur_loss * 0.001
 
 
-def get_initial_loss(vocab_size, seq_length):
+def get_initial_loss(vocab_size: int, seq_length: int) -> float:
     """Loss of ``seq_length`` guesses that are all the same.
 
     Examples
@@ -64,7 +69,7 @@ def get_initial_loss(vocab_size, seq_length):
     return -np.log(1.0 / vocab_size) * seq_length
 
 
-def get_sample(sample_ix, ix_to_char):
+def get_sample(sample_ix: list[int], ix_to_char: dict[int, str]) -> str:
     """The text of some ids, its first letter a capital.
 
     Examples
@@ -76,12 +81,12 @@ def get_sample(sample_ix, ix_to_char):
     return text[:1].upper() + text[1:]
 
 
-def print_sample(sample_ix, ix_to_char):
+def print_sample(sample_ix: Any, ix_to_char: Any) -> None:
     """Print :func:`get_sample`."""
     print(get_sample(sample_ix, ix_to_char), end="")
 
 
-def initialize_parameters(n_a, n_x, n_y):
+def initialize_parameters(n_a: int, n_x: int, n_y: int) -> dict[str, Array]:
     """-> dict Wax (n_a, n_x), Waa (n_a, n_a), Wya (n_y, n_a), b (n_a, 1), by (n_y, 1); seeds NumPy with 1."""
     np.random.seed(1)  # noqa: NPY002
     shapes = {"Wax": (n_a, n_x), "Waa": (n_a, n_a), "Wya": (n_y, n_a)}
@@ -89,13 +94,15 @@ def initialize_parameters(n_a, n_x, n_y):
     return {**parameters, "b": np.zeros((n_a, 1)), "by": np.zeros((n_y, 1))}
 
 
-def rnn_step_forward(parameters, a_prev, x):
+def rnn_step_forward(parameters: dict[str, Array], a_prev: Array, x: Array) -> tuple[Array, Array]:
     """a_prev (n_a, 1), x (n_x, 1) -> a_next (n_a, 1), probabilities (n_y, 1)."""
     a_next = np.tanh(parameters["Wax"] @ x + parameters["Waa"] @ a_prev + parameters["b"])
     return a_next, softmax(parameters["Wya"] @ a_next + parameters["by"])
 
 
-def rnn_step_backward(dy, gradients, parameters, x, a, a_prev):
+def rnn_step_backward(
+    dy: Array, gradients: dict[str, Array], parameters: dict[str, Array], x: Array, a: Array, a_prev: Array
+) -> dict[str, Array]:
     """Add the gradients of one step to the arrays in ``gradients``, and put da_next of the step before there."""
     draw = (1 - a * a) * (parameters["Wya"].T @ dy + gradients["da_next"])
     gradients["dWya"] += dy @ a.T
@@ -107,14 +114,16 @@ def rnn_step_backward(dy, gradients, parameters, x, a, a_prev):
     return gradients
 
 
-def update_parameters(parameters, gradients, lr):
+def update_parameters(parameters: dict[str, Array], gradients: dict[str, Array], lr: float) -> dict[str, Array]:
     """One step of gradient descent on the arrays in ``parameters``, in place; returns the same dict."""
     for key in _KEYS:
         parameters[key[1:]] += -lr * gradients[key]
     return parameters
 
 
-def rnn_forward(X, Y, a0, parameters, vocab_size=27):
+def rnn_forward(
+    X: list[Any], Y: list[int], a0: Array, parameters: dict[str, Array], vocab_size: int = 27
+) -> tuple[float, tuple[dict[int, Array], ...]]:
     """Summed cross-entropy of a text.
 
     Parameters
@@ -148,7 +157,12 @@ def rnn_forward(X, Y, a0, parameters, vocab_size=27):
     return loss, (dict(enumerate(y_hat.T[:, :, None])), a, dict(enumerate(x[:, :-1])))
 
 
-def rnn_backward(X, Y, parameters, cache):
+def rnn_backward(
+    X: list[Any],
+    Y: list[int],
+    parameters: dict[str, Array],
+    cache: tuple[dict[int, Array], dict[int, Array], dict[int, Array]],
+) -> tuple[dict[str, Array], dict[int, Array]]:
     """Gradients of :func:`rnn_forward` from what is in its cache.
 
     -> dict dWax, dWaa, dWya, db, dby, da_next (n_a, 1), the last one with respect to a0; the dict a of the cache
@@ -181,15 +195,16 @@ def rnn_backward(X, Y, parameters, cache):
 # ---- the notebook ---------------------------------------------------------------------------------------------------
 
 
-def clip(gradients, maxValue):
+def clip(gradients: dict[str, Array], maxValue: int) -> dict[str, Array]:
     """A new dict of dWax, dWaa, dWya, db, dby with every entry in [-maxValue, maxValue]."""
     return {key: np.clip(gradients[key], -maxValue, maxValue) for key in _KEYS}
 
 
-def sample(parameters, char_to_ix, seed):
+def sample(parameters: dict[str, Array], char_to_ix: dict[str, int], seed: int) -> list[int]:
     """Ids of a text drawn from the model, up to a newline, or 50 of them and a newline; seeds NumPy at every step."""
     Wax, Waa, Wya, b, by = (parameters[key] for key in ("Wax", "Waa", "Wya", "b", "by"))
-    vocab_size, a, indices = len(by), np.zeros((np.shape(Waa)[0], 1)), []
+    vocab_size, a = len(by), np.zeros((np.shape(Waa)[0], 1))
+    indices: list[int] = []
     newline, inputs = char_to_ix["\n"], 0
     while len(indices) < 50 and not (indices and indices[-1] == newline):
         a = np.tanh(inputs + Waa @ a + b)
@@ -202,7 +217,9 @@ def sample(parameters, char_to_ix, seed):
     return indices
 
 
-def optimize(X, Y, a_prev, parameters, learning_rate=0.01):
+def optimize(
+    X: list[Any], Y: list[int], a_prev: Array, parameters: dict[str, Array], learning_rate: float = 0.01
+) -> tuple[float, dict[str, Array], Array]:
     """One step of training on one text: forward, backward, gradients clipped to +-5, parameters updated in place.
 
     Parameters
@@ -235,7 +252,16 @@ def optimize(X, Y, a_prev, parameters, learning_rate=0.01):
     return loss, gradients, a
 
 
-def model(data, ix_to_char, char_to_ix, num_iterations=35000, n_a=50, dino_names=7, vocab_size=27, verbose=False):
+def model(
+    data: Any,
+    ix_to_char: dict[int, str],
+    char_to_ix: dict[str, int],
+    num_iterations: int = 35000,
+    n_a: int = 50,
+    dino_names: int = 7,
+    vocab_size: int = 27,
+    verbose: bool = False,
+) -> dict[str, Array] | tuple[dict[str, Array], str]:
     """Train on one name after the other and print samples; the state goes on from name to name.
 
     Parameters
@@ -278,13 +304,13 @@ def model(data, ix_to_char, char_to_ix, num_iterations=35000, n_a=50, dino_names
     return parameters if old else (parameters, last_dino_name)
 
 
-def _sized(parameters, name, state):
+def _sized(parameters: dict[str, Array], name: str, state: Array) -> tuple[Array, ...]:
     """-> Wax, Waa, Wya, b, by and the state (n_a, 1), their shapes checked"""
-    sizes = {}
+    sizes: dict[str, int] = {}
     return *sized_values(parameters, _AXES, sizes), sized(name, state, ("n_a", "1"), sizes)
 
 
-def _ids(X, n_x):
+def _ids(X: list[Any], n_x: int) -> Array:
     """-> int64 (T,): the rows of :func:`_table`."""
     known = [0 if ix is None else ix for ix in X]
     ids = clean_ids("X", known, n_x) if known else np.zeros(0, np.int64)
@@ -294,7 +320,7 @@ def _ids(X, n_x):
     return ids
 
 
-def _table(Wax):
+def _table(Wax: Array) -> Array:
     """Wax (n_a, n_x) -> (n_x + 1, n_a): its columns, and zeros for None."""
     table = np.zeros((Wax.shape[1] + 1, len(Wax)))
     table[:-1] = Wax.T

@@ -22,9 +22,14 @@ What differs, where the original is wrong or wasteful:
 * A sequence (N, T, .) may come back with time as its first axis in memory: a view, for a ``reshape`` to copy.
 """
 
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
 import numpy as np
 
 from .. import losses
+from .._types import Array
 from ..engine import calls, cells, native
 from ..engine.arrays import as_ids
 from . import layout
@@ -54,12 +59,12 @@ _GRU = cells.GRU.variant("reset_before", "new", "zrn")
 class _Layer:
     """Parameters, and gradients of the same shape that keep their identity."""
 
-    def __init__(self, *params):
+    def __init__(self, *params: Any) -> None:
         self.params = list(params)
         self.grads = [np.zeros_like(p, order="C") for p in layout.floats(*params)]
 
     @property
-    def _dtype(self):
+    def _dtype(self) -> np.dtype[Any]:
         """What is computed in: that of the weights, float32 for float16."""
         return np.result_type(*self.params, np.float32)
 
@@ -68,13 +73,14 @@ class _Recurrent(_Layer):
     """What all recurrent layers share: one call of the engine each way, time-major."""
 
     _cell: cells.Variant
-    _names = {}
+    _names: ClassVar[dict[str, str]] = {}
+    cache: Any
 
-    def __init__(self, Wx, Wh, b):
+    def __init__(self, Wx: Array, Wh: Array, b: Array) -> None:
         super().__init__(Wx, Wh, b)
-        self.cache = None
+        self.cache: Any = None
 
-    def _arguments(self, x, states, **options):
+    def _arguments(self, x: Array, states: Any, **options: Any) -> dict[str, Any]:
         """Keywords of the engine's forward function, in the weights' dtype: x (T, N, D), states h0, c0 or None."""
         arrays = {"x": x, **dict(zip(_WEIGHTS, self.params, strict=True))}
         for name, state in zip(("h0", "c0"), states, strict=False):
@@ -87,22 +93,22 @@ class _Recurrent(_Layer):
             **options,
         }
 
-    def _forward(self, x, states):
+    def _forward(self, x: Array, states: Any) -> tuple[Any, ...]:
         """-> hs (T, N, H), states at the end"""
         with layout.named(**self._names):
             return self._keep(*calls.forward(self._cell, **self._arguments(x, states)))
 
-    def _keep(self, hs, states, cache):
+    def _keep(self, hs: Array, states: Array | tuple[Array, Array], cache: Any) -> tuple[Any, ...]:
         self.cache = cache, (hs.shape[1], hs.shape[0], hs.shape[2])
         return hs, states if isinstance(states, tuple) else (states,)
 
-    def _opened(self):
+    def _opened(self) -> tuple[Any, tuple[int, int, int]]:
         """-> cache of the engine, (N, T, H)"""
         if self.cache is None:
             raise RuntimeError("backward needs a forward pass before it")
         return self.cache
 
-    def _write(self, grads):
+    def _write(self, grads: Any) -> Any:
         for grad, value in zip(self.grads, (grads.dWx, grads.dWh, grads.db), strict=True):
             grad[...] = value
         return grads
@@ -113,11 +119,11 @@ class _Step(_Recurrent):
 
     _names = {"h0": "h_prev", "c0": "c_prev"}
 
-    def _step(self, x, *states):
+    def _step(self, x: Array, *states: Any) -> tuple[Array, ...]:
         _, states = self._forward(layout.real("x", x, "ND")[None], states)
         return states
 
-    def _back(self, **cotangents):
+    def _back(self, **cotangents: Any) -> Any:
         cache, (N, _, H) = self._opened()
         cotangents = [layout.cotangent(name, value, "NH", (N, H)) for name, value in cotangents.items()]
         return self._write(calls.backward(self._cell.cell, None, cache, *cotangents))
@@ -136,11 +142,11 @@ class RNN(_Step):
 
     _cell = _RNN
 
-    def forward(self, x, h_prev):
+    def forward(self, x: Array, h_prev: Array) -> Array:
         """x (N, D), h_prev (N, H) -> h_next (N, H)"""
         return self._step(x, h_prev)[0]
 
-    def backward(self, dh_next):
+    def backward(self, dh_next: Array) -> tuple[Array, Array]:
         """dh_next (N, H) -> dx (N, D), dh_prev (N, H)"""
         grads = self._back(dh_next=dh_next)
         return grads.dx[0], grads.dh0
@@ -158,7 +164,7 @@ class GRU(RNN):
     """
 
     _cell = _GRU
-    dWx, dWh, db = (property(lambda self, index=index: self.grads[index]) for index in range(3))
+    dWx, dWh, db = (property(lambda self, index=index: self.grads[index]) for index in range(3))  # type: ignore[misc]
 
 
 class LSTM(_Step):
@@ -175,11 +181,11 @@ class LSTM(_Step):
 
     _cell = _LSTM
 
-    def forward(self, x, h_prev, c_prev):
+    def forward(self, x: Array, h_prev: Array, c_prev: Array) -> tuple[Array, ...]:
         """x (N, D), h_prev, c_prev (N, H) -> h_next, c_next (N, H)"""
         return self._step(x, h_prev, c_prev)
 
-    def backward(self, dh_next, dc_next):
+    def backward(self, dh_next: Array, dc_next: Array | int) -> tuple[Array, Array, Array]:
         """dh_next, dc_next (N, H) -> dx (N, D), dh_prev, dc_prev (N, H)"""
         grads = self._back(dh_next=dh_next, dc_next=dc_next)
         return grads.dx[0], grads.dh0, grads.dc0
@@ -197,43 +203,43 @@ class _Time(_Recurrent):
     """
 
     _names = {"x": "xs", "h0": "state h", "c0": "state c"}
-    _states = ("h",)
+    _states: tuple[str, ...] = ("h",)
 
-    def __init__(self, Wx, Wh, b, stateful=False):
+    def __init__(self, Wx: Array, Wh: Array, b: Array, stateful: bool = False) -> None:
         super().__init__(Wx, Wh, b)
         self.layers, self.dh, self.stateful = None, None, stateful
         self.reset_state()
 
-    def forward(self, xs):
+    def forward(self, xs: Array) -> Array:
         """xs (N, T, D) -> hs (N, T, H)"""
         xs = layout.swap(layout.real("xs", xs, "NTD"))
         return self._finish(*self._forward(xs, self._initial()))
 
-    def _initial(self):
+    def _initial(self) -> list[None]:
         return [getattr(self, name) if self.stateful else None for name in self._states]
 
-    def _finish(self, hs, states):
+    def _finish(self, hs: Array, states: tuple[Array, ...]) -> Array:
         for name, state in zip(self._states, states, strict=True):
             setattr(self, name, state)
         return layout.swap(hs)
 
-    def backward(self, dhs):
+    def backward(self, dhs: Array) -> Array:
         """dhs (N, T, H) -> dxs (N, T, D)"""
         return self._received(calls.backward(self._cell.cell, **self._cotangent(dhs)))
 
-    def _cotangent(self, dhs):
+    def _cotangent(self, dhs: Array) -> dict[str, Any]:
         cache, shape = self._opened()
         return {"dh": layout.swap(layout.cotangent("dhs", dhs, "NTH", shape)), "cache": cache}
 
-    def _received(self, grads):
+    def _received(self, grads: Any) -> Array:
         self.dh = self._write(grads).dh0
         return layout.swap(grads.dx)
 
-    def set_state(self, h):
+    def set_state(self, h: Array) -> None:
         """Start the next forward pass of a stateful layer from h (N, H)."""
         self.h = h
 
-    def reset_state(self):
+    def reset_state(self) -> None:
         """Start the next forward pass from zeros."""
         for name in self._states:
             setattr(self, name, None)
@@ -282,7 +288,7 @@ class TimeLSTM(_Time):
     _cell = _LSTM
     _states = ("h", "c")
 
-    def set_state(self, h, c=None):
+    def set_state(self, h: Array, c: Array | None = None) -> None:
         """Start the next forward pass of a stateful layer from h, c (N, H); zeros where c is None."""
         self.h, self.c = h, c
 
@@ -300,19 +306,21 @@ class TimeBiLSTM:
     (2, 5, 8)
     """
 
-    def __init__(self, Wx1, Wh1, b1, Wx2, Wh2, b2, stateful=False):
+    def __init__(
+        self, Wx1: Array, Wh1: Array, b1: Array, Wx2: Array, Wh2: Array, b2: Array, stateful: bool = False
+    ) -> None:
         self.forward_lstm = TimeLSTM(Wx1, Wh1, b1, stateful)
         self.backward_lstm = TimeLSTM(Wx2, Wh2, b2, stateful)
         self.params = self.forward_lstm.params + self.backward_lstm.params
         self.grads = self.forward_lstm.grads + self.backward_lstm.grads
 
     @property
-    def _both(self):
+    def _both(self) -> tuple[TimeLSTM, TimeLSTM]:
         """The two, reading what stands in ``params`` now."""
         self.forward_lstm.params[:], self.backward_lstm.params[:] = self.params[:3], self.params[3:]
         return self.forward_lstm, self.backward_lstm
 
-    def forward(self, xs):
+    def forward(self, xs: Array) -> Array:
         """xs (N, T, D) -> hs (N, T, 2H)"""
         xs = layout.swap(layout.real("xs", xs, "NTD"))
         both = self._both
@@ -324,7 +332,7 @@ class TimeBiLSTM:
         hs = [lstm._finish(*lstm._keep(*result)) for lstm, result in zip(both, results, strict=True)]
         return layout.swap(np.concatenate([layout.swap(h) for h in hs], axis=2))
 
-    def backward(self, dhs):
+    def backward(self, dhs: Array) -> Array:
         """dhs (N, T, 2H) -> dxs (N, T, D)"""
         both = self._both
         widths = [lstm._opened()[1][2] for lstm in both]
@@ -352,15 +360,16 @@ class TimeEmbedding(_Layer):
     array([1., 0., 2.])
     """
 
-    def __init__(self, W):
+    def __init__(self, W: Array) -> None:
         super().__init__(W)
-        self.layers, self._ids = None, None
+        self.layers: Any = None
+        self._ids: Any = None
 
     @property
-    def W(self):
+    def W(self) -> Any:
         return self.params[0]
 
-    def forward(self, xs):
+    def forward(self, xs: Array) -> Array:
         """xs (N, T), ids in [0, V) -> out (N, T, D)"""
         W, xs = self.params[0], np.asarray(xs)
         if xs.dtype.kind not in "biu":
@@ -370,7 +379,7 @@ class TimeEmbedding(_Layer):
         self._ids = as_ids(layout.swap(xs), len(W), "ids in xs", "V")
         return layout.swap(np.take(W, self._ids, axis=0))
 
-    def backward(self, dout):
+    def backward(self, dout: Array) -> None:
         """dout (N, T, D) -> None; the gradients of a word that comes many times add up"""
         if self._ids is None:
             raise RuntimeError("backward needs a forward pass before it")
@@ -396,11 +405,11 @@ class TimeAffine(_Layer):
     ((2, 5, 4), [40.0, 40.0, 40.0])
     """
 
-    def __init__(self, W, b):
+    def __init__(self, W: Array, b: Array) -> None:
         super().__init__(W, b)
-        self.x = None
+        self.x: Any = None
 
-    def forward(self, x):
+    def forward(self, x: Array) -> Array:
         """x (N, T, D) -> (N, T, M)"""
         W, b = layout.floats(*self.params)
         x = layout.swap(layout.real("x", x, "NTD")).astype(self._dtype, copy=False)
@@ -408,7 +417,7 @@ class TimeAffine(_Layer):
         self.x = layout.swap(x)
         return layout.swap(out.reshape(*x.shape[:2], out.shape[1]))
 
-    def backward(self, dout):
+    def backward(self, dout: Array) -> Array:
         """dout (N, T, M) -> dx (N, T, D)"""
         if self.x is None:
             raise RuntimeError("backward needs a forward pass before it")
@@ -435,11 +444,13 @@ class TimeSoftmaxWithLoss:
     [[0.25, 0.25, 0.25, -0.75], [0.0, 0.0, 0.0, 0.0]]
     """
 
-    def __init__(self):
-        self.params, self.grads = [], []
-        self.cache, self.ignore_label = None, -1
+    def __init__(self) -> None:
+        self.params: list[Array] = []
+        self.grads: list[Array] = []
+        self.cache: Any = None
+        self.ignore_label = -1
 
-    def forward(self, xs, ts):
+    def forward(self, xs: Array, ts: Array) -> float:
         """Scores xs (N, T, V), labels ts (N, T) or one-hot (N, T, V) -> loss, a float"""
         xs, ts = layout.real("xs", xs, "NTV"), np.asarray(ts)
         if ts.shape not in (xs.shape, xs.shape[:2]):
@@ -451,7 +462,7 @@ class TimeSoftmaxWithLoss:
             loss, self.cache = losses.softmax_cross_entropy(xs, ts, weights=ts != self.ignore_label)
         return loss
 
-    def backward(self, dout=1):
+    def backward(self, dout: float = 1) -> Array:
         """-> gradient of ``dout * loss``, (N, T, V)"""
         if self.cache is None:
             raise RuntimeError("backward needs a forward pass before it")
@@ -469,13 +480,15 @@ class TimeDropout:
     [0.0, 2.0]
     """
 
-    def __init__(self, dropout_ratio=0.5):
+    def __init__(self, dropout_ratio: float = 0.5) -> None:
         if not 0 <= dropout_ratio < 1:
             raise ValueError(f"dropout_ratio must lie in [0, 1); got {dropout_ratio}")
-        self.params, self.grads = [], []
-        self.dropout_ratio, self.mask, self.train_flg = dropout_ratio, None, True
+        self.params: list[Array] = []
+        self.grads: list[Array] = []
+        self.dropout_ratio, self.train_flg = dropout_ratio, True
+        self.mask: Any = None
 
-    def forward(self, xs):
+    def forward(self, xs: Array) -> Array:
         """xs of any shape -> the same shape"""
         xs, self.mask = np.asarray(xs), None
         if not self.train_flg:
@@ -485,6 +498,6 @@ class TimeDropout:
         np.multiply(kept, 1 / (1 - self.dropout_ratio), out=self.mask, casting="same_kind")
         return xs * self.mask
 
-    def backward(self, dout):
+    def backward(self, dout: Array) -> Array:
         """dout -> gradient of the input of the last forward pass"""
         return np.array(dout, order="K") if self.mask is None else dout * self.mask

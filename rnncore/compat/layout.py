@@ -3,20 +3,25 @@
 Weights are read on every call; what is laid out anew lives as long as the call and its cache.
 """
 
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
+from .._types import Array
 from ..engine.arrays import as_floating, as_ids
 
 
-def swap(array):
+def swap(array: Any) -> Array:
     """Batch-first to time-major and back: a view with the first two axes exchanged."""
     return np.swapaxes(array, 0, 1)
 
 
-def real(name, value, letters, shape=None):
+def real(name: str, value: Array, letters: str, shape: tuple[Any, ...] | None = None) -> Array:
     """An array of floats with as many axes as ``letters``, and of that shape if there is one; integers become float64.
 
     Examples
@@ -38,13 +43,13 @@ def real(name, value, letters, shape=None):
 _REAL = frozenset("biuf")
 
 
-def floats(*arrays):
+def floats(*arrays: Any) -> list[Array]:
     """Arrays, where integers become float64; what is wrong with them is for the engine to say."""
     arrays = [np.asarray(array) for array in arrays]
     return [array.astype(np.float64) if array.dtype.kind in "biu" else array for array in arrays]
 
 
-def sized(name, value, axes, sizes):
+def sized(name: str, value: Array, axes: tuple[Any, ...], sizes: dict[str, int]) -> Array:
     """An array whose axes have names, each of one length wherever it comes.
 
     ``sizes``, lengths by the names of axes, gains those that are new.
@@ -71,7 +76,7 @@ def sized(name, value, axes, sizes):
 
 
 @lru_cache(maxsize=1024)  # the checks would take longer than a step of a small model
-def _lengths(axes, shapes, sizes):
+def _lengths(axes: tuple[Any, ...], shapes: tuple[Any, ...], sizes: tuple[Any, ...]) -> dict[str, int] | None:
     """Lengths of the named axes of several shapes, and what is known, pairs of name and length; None for a misfit."""
     lengths = {"1": 1, **dict(sizes)}
     for names, shape in zip(axes, shapes, strict=True):
@@ -82,7 +87,12 @@ def _lengths(axes, shapes, sizes):
     return lengths
 
 
-def sized_values(parameters, axes, sizes=None, **others):
+def sized_values(
+    parameters: dict[str, Array],
+    axes: Mapping[str, tuple[str, ...]],
+    sizes: dict[str, Any] | None = None,
+    **others: Any,
+) -> list[Array]:
     """:func:`sized` of the values of a dict, and others: ``axes`` are those of each key. -> list of arrays
 
     The axis "1" has the length 1.
@@ -104,17 +114,17 @@ def sized_values(parameters, axes, sizes=None, **others):
     if lengths is None or not {array.dtype.kind for array in arrays} <= _REAL:
         for key, array in zip(axes, arrays, strict=True):
             sized(key, array, axes[key], sizes)  # says what is wrong
-    sizes.update(lengths)
+    sizes.update(lengths or {})
     return arrays
 
 
-def cotangent(name, value, letters, shape):
+def cotangent(name: str, value: Any, letters: str, shape: tuple[Any, ...]) -> Array:
     """:func:`real`, where a number stands for an array of it: sums of gradients often start as 0."""
     return np.full(shape, float(value)) if np.ndim(value) == 0 else real(name, value, letters, shape)
 
 
 @contextmanager
-def named(**names):
+def named(**names: Any) -> Iterator[Any]:
     """Errors of the engine begin with the name of an argument: put the caller's name there.
 
     Examples
@@ -134,23 +144,23 @@ def named(**names):
         raise type(error)(f"{names[name]} {rest}") from None
 
 
-def transposed(columns):
+def transposed(columns: Array) -> Array:
     """(n, m), a matrix that acts on columns -> float64 (m, n), a view where it can be."""
     return np.asarray(columns, np.float64).T
 
 
-def rows(columns):
+def rows(columns: Array) -> Array:
     """(n, m), one example a column -> float64 (m, n), C-contiguous."""
     return np.array(np.transpose(columns), np.float64, order="C")
 
 
-def row(*columns):
+def row(*columns: Any) -> Array:
     """Columns (H, 1), of one gate after the other -> (G*H,), float64; a view where it can be."""
     rows = [np.asarray(column, np.float64).reshape(-1) for column in columns]
     return rows[0] if len(rows) == 1 else np.concatenate(rows)
 
 
-def stack(matrices):
+def stack(matrices: list[Array]) -> Array:
     """One matrix per gate, each (H, K) and acting on columns -> (K, G*H), acting on rows; C-contiguous float64.
 
     Examples
@@ -168,13 +178,13 @@ def stack(matrices):
     return stacked
 
 
-def unstack(weights, G):
+def unstack(weights: Array, G: int) -> list[Array]:
     """The inverse of :func:`stack`: (K, G*H) -> list of G fresh C-contiguous matrices (H, K)."""
     H = weights.shape[-1] // G
     return [weights[:, k * H : (k + 1) * H].T.copy() for k in range(G)]
 
 
-def clean_ids(name, ids, V):
+def clean_ids(name: str, ids: list[int], V: int) -> Array:
     """-> int64 (T,), in [0, V). TypeError, ValueError for anything but a sequence of such ids."""
     ids = np.asarray(ids)
     if ids.ndim != 1 or (ids.size and ids.dtype.kind not in "iu"):

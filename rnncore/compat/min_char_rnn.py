@@ -18,9 +18,15 @@ Where the functions differ from the originals:
 The arguments are never written and the weights are read anew on every call.
 """
 
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
 import numpy as np
 
 from .. import functional
+from .._types import Array
 from ..engine import calls, cells, native
 from .layout import clean_ids, named, row, sized, sized_values, stack, transposed, unstack
 
@@ -43,7 +49,9 @@ _GRU_AXES |= {f"U{gate}": ("H", "H") for gate in "hrz"} | {"by": ("V", "1")} | {
 # ---- one text at a time, by characters ------------------------------------------------------------------------------
 
 
-def char_rnn_loss(inputs, targets, hprev, Wxh, Whh, Why, bh, by):
+def char_rnn_loss(
+    inputs: list[int], targets: list[int], hprev: Array, Wxh: Array, Whh: Array, Why: Array, bh: Array, by: Array
+) -> tuple[Any, ...]:
     """``lossFun`` of ``min-char-rnn.py``: summed cross-entropy of one text and its gradients, clipped to +-5.
 
     Parameters
@@ -75,7 +83,22 @@ def char_rnn_loss(inputs, targets, hprev, Wxh, Whh, Why, bh, by):
     return loss, dtable.T, *gradients, h
 
 
-def char_lstm_loss(inputs, targets, hprev, cprev, Wf, bf, Wi, bi, Wcc, bcc, Wo, bo, Wy, by):
+def char_lstm_loss(
+    inputs: list[int],
+    targets: list[int],
+    hprev: Array,
+    cprev: Array,
+    Wf: Array,
+    bf: Array,
+    Wi: Array,
+    bi: Array,
+    Wcc: Array,
+    bcc: Array,
+    Wo: Array,
+    bo: Array,
+    Wy: Array,
+    by: Array,
+) -> tuple[Any, ...]:
     """``lossFun`` of eliben's ``min-char-lstm.py``, gradients clipped to +-5.
 
     Parameters
@@ -96,7 +119,7 @@ def char_lstm_loss(inputs, targets, hprev, cprev, Wf, bf, Wi, bi, Wcc, bcc, Wo, 
         The last states.
     """
     arguments = dict(zip(_LSTM_AXES, (hprev, cprev, Wf, bf, Wi, bi, Wcc, bcc, Wo, bo, Wy, by), strict=True))
-    sizes = {}
+    sizes: dict[str, int] = {}
     sized("hprev", hprev, _STATE, sizes), sized("by", by, ("V", "1"), sizes)
     sizes["V + H"] = sizes["V"] + sizes["H"]
     hprev, cprev, Wf, bf, Wi, bi, Wcc, bcc, Wo, bo, Wy, by = sized_values(arguments, _LSTM_AXES, sizes)
@@ -113,7 +136,22 @@ def char_lstm_loss(inputs, targets, hprev, cprev, Wf, bf, Wi, bi, Wcc, bcc, Wo, 
     return loss, *gradients, h_n.T, c_n.T
 
 
-def char_gru_loss(inputs, targets, hprev, Wy, Wh, Wr, Wz, Uh, Ur, Uz, by, bh, br, bz):
+def char_gru_loss(
+    inputs: list[int],
+    targets: list[int],
+    hprev: Array,
+    Wy: Array,
+    Wh: Array,
+    Wr: Array,
+    Wz: Array,
+    Uh: Array,
+    Ur: Array,
+    Uz: Array,
+    by: Array,
+    bh: Array,
+    br: Array,
+    bz: Array,
+) -> tuple[Any, ...]:
     """``lossFun`` of erikvdplas' ``gru`` (``main.py``); the gradients are not clipped.
 
     ``n = tanh(Wh x + Uh (r h') + bh)``, ``h = z h' + (1-z) n``.
@@ -148,7 +186,9 @@ def char_gru_loss(inputs, targets, hprev, Wy, Wh, Wr, Wz, Uh, Ur, Uz, by, bh, br
     return loss, dWy, dWh, dWr, dWz, dUh, dUr, dUz, dby, dbh, dbr, dbz, h_n.T
 
 
-def rnn_step(ids, targets, hprev, table, Whh, Why, bh, by):
+def rnn_step(
+    ids: Array, targets: list[int], hprev: Array, table: Array, Whh: Array, Why: Array, bh: Array, by: Array
+) -> tuple[float, tuple[Array, ...], Array]:
     """Loss, clipped gradients and last state of a text: what ``min-char-rnn`` and Dinosaurus Island do at every step.
 
     ids (T,) in [0, D); table (D, H): the columns of Wxh as rows, C-contiguous; the others as in :func:`char_rnn_loss`
@@ -165,7 +205,7 @@ def rnn_step(ids, targets, hprev, table, Whh, Why, bh, by):
     return loss, (dtable, dWhh, dWhy, dbh, dby), h_n.T
 
 
-def _parts(array, *shapes):
+def _parts(array: Array, *shapes: Any) -> Iterator[Any]:
     """Views of these shapes of a flat array, one after the other."""
     begin = 0
     for rows, columns in shapes:
@@ -174,26 +214,28 @@ def _parts(array, *shapes):
         begin = end
 
 
-def _head(h, Wy, by, targets, dWy=None, dby=None):
+def _head(
+    h: Array, Wy: Array, by: Array, targets: list[int], dWy: Array | None = None, dby: Array | None = None
+) -> tuple[Any, Array, Array, Array]:
     """h (T, 1, H) -> loss, dh (T, 1, H), dWy (V, H), dby (V, 1); these, if given, start as zeros."""
     (T, _, H), V = h.shape, np.shape(Wy)[0]
     if len(targets) < T:
         raise ValueError(f"targets must be as many as inputs, {T}; got {len(targets)}")
     targets = clean_ids("targets", targets[:T], V)
-    if dWy is None:
+    if dWy is None or dby is None:
         dWy, dby = np.zeros((V, H)), np.zeros((V, 1))
     gradients = dWy.T, dby.reshape(-1)
-    losses, dh = native.softmax_head(h.reshape(T, H), transposed(Wy), row(by), targets, np.ones(T), *gradients)
-    return losses.sum(), dh.reshape(T, 1, H), dWy, dby
+    losses, dh_rows = native.softmax_head(h.reshape(T, H), transposed(Wy), row(by), targets, np.ones(T), *gradients)
+    return losses.sum(), np.asarray(dh_rows).reshape(T, 1, H), dWy, dby
 
 
 # ---- batches, time first --------------------------------------------------------------------------------------------
 
 
-class _LSTMCache(dict):
+class _LSTMCache(dict[str, Any]):
     """What ``LSTM.backward`` needs; what else the original keeps is computed when it is asked for."""
 
-    def __missing__(self, key):
+    def __missing__(self, key: str) -> Array:
         if key == "Hin":
             X, before = self["X"], np.concatenate([self["h0"][None], self["Hout"]])[:-1]
             value = np.concatenate([np.ones((*X.shape[:2], 1)), X, before], axis=-1)
@@ -221,7 +263,7 @@ class LSTM:
     """
 
     @staticmethod
-    def init(input_size, hidden_size, fancy_forget_bias_init=3):
+    def init(input_size: int, hidden_size: int, fancy_forget_bias_init: int = 3) -> Array:
         """-> WLSTM (1 + I + d, 4d) from NumPy's global generator; row 0 is the bias, 0 but for the forget gate."""
         WLSTM = np.random.randn(1 + input_size + hidden_size, 4 * hidden_size)  # noqa: NPY002
         WLSTM /= np.sqrt(input_size + hidden_size)
@@ -230,7 +272,9 @@ class LSTM:
         return WLSTM
 
     @staticmethod
-    def forward(X, WLSTM, c0=None, h0=None):
+    def forward(
+        X: Array, WLSTM: Array, c0: Array | None = None, h0: Array | None = None
+    ) -> tuple[Array, Array, Array, dict[str, Any]]:
         """X (n, b, I), WLSTM (1 + I + d, 4d), c0 and h0 (b, d) or None -> Hout (n, b, d), Cn, Hn (b, d), cache.
 
         cache is a dict with the keys of the original: WLSTM, Hout, IFOGf, IFOG, C, Ct, Hin, c0, h0.
@@ -239,10 +283,13 @@ class LSTM:
         Wx, Wh, b = _weights(WLSTM, X, 4)
         c0, h0 = (_state(state, X.shape[1], len(Wh)) for state in (c0, h0))
         Hout, (Hn, Cn), cache = functional.lstm_forward(X, Wx, Wh, b, h0, c0, gate_order="ifog")
+        assert cache is not None  # it was called for training
         return Hout, Cn, Hn, _LSTMCache(WLSTM=WLSTM, X=X, Hout=cache.h, C=cache.c, c0=c0, h0=h0, engine=cache)
 
     @staticmethod
-    def backward(dHout_in, cache, dcn=None, dhn=None):
+    def backward(
+        dHout_in: Array, cache: dict[str, Any], dcn: Array | None = None, dhn: Array | None = None
+    ) -> tuple[Array, ...]:
         """dHout_in (n, b, d), dcn and dhn (b, d) or None -> dX (n, b, I), dWLSTM (1 + I + d, 4d), dc0, dh0 (b, d)."""
         return _backward(cells.LSTM, dHout_in, cache, "WLSTM", 4, dh_n=dhn, dc_n=dcn)
 
@@ -262,7 +309,7 @@ class GRU:
     """
 
     @staticmethod
-    def init(input_size, hidden_size):
+    def init(input_size: int, hidden_size: int) -> Array:
         """-> WGRU (1 + I + d, 3d) from NumPy's global generator; row 0 is the bias, 0."""
         WGRU = np.random.randn(1 + input_size + hidden_size, 3 * hidden_size)  # noqa: NPY002
         WGRU /= np.sqrt(input_size + hidden_size)
@@ -270,21 +317,22 @@ class GRU:
         return WGRU
 
     @staticmethod
-    def forward(X, WGRU, h0=None):
+    def forward(X: Array, WGRU: Array, h0: Array | None = None) -> tuple[Array, Array, dict[str, Any]]:
         """X (n, b, I), WGRU (1 + I + d, 3d), h0 (b, d) or None -> Hout (n, b, d), Hn (b, d), cache (a dict)."""
         X = np.array(X, np.float64)
         Wx, Wh, b = _weights(WGRU, X, 3)
         h0 = _state(h0, X.shape[1], len(Wh))
         Hout, Hn, cache = functional.gru_forward(X, Wx, Wh, b, h0, gate_order="zrn")
+        assert cache is not None  # it was called for training
         return Hout, Hn, {"WGRU": WGRU, "X": X, "Hout": cache.h, "h0": h0, "engine": cache}
 
     @staticmethod
-    def backward(dH, cache, dhn=None):
+    def backward(dH: Array, cache: dict[str, Any], dhn: Array | None = None) -> tuple[Array, ...]:
         """dH (n, b, d), dhn (b, d) or None -> dX (n, b, I), dWGRU (1 + I + d, 3d), dh0 (b, d)."""
         return _backward(cells.GRU, dH, cache, "WGRU", 3, dh_n=dhn)
 
 
-def _weights(W, X, G):
+def _weights(W: Array, X: Array, G: int) -> tuple[Array, Array, Array]:
     """W (1 + I + d, G*d) -> Wx (I, G*d), Wh (d, G*d), b (G*d,), parts of it."""
     if X.ndim != 3:
         raise ValueError(f"X must be (n, b, I); got {X.shape}")
@@ -295,15 +343,15 @@ def _weights(W, X, G):
     return W[1:end], W[end:], W[0]
 
 
-def _state(state, b, d):
+def _state(state: Array | None, b: int, d: int) -> Array:
     return np.zeros((b, d)) if state is None else np.array(state, np.float64)
 
 
-def _cotangent(value):
+def _cotangent(value: Array | None) -> Array | None:
     return None if value is None else np.asarray(value, np.float64)
 
 
-def _backward(cell, dH, cache, name, G, **carried):
+def _backward(cell: Any, dH: Array, cache: dict[str, Any], name: str, G: int, **carried: Any) -> tuple[Array, ...]:
     """-> dX, dW, [dc0,] dh0, with the weights as they are now, as in the originals."""
     weights = _weights(cache[name], cache["X"], G)
     with named(Wx=name, Wh=name, b=name):

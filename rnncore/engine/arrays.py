@@ -123,7 +123,7 @@ def clean_arguments(
     given = {array.name: weights.get(array.name) for array in variant.weights}
     optional = {array.name for array in variant.weights if array.optional} | states.keys()
     arrays = {
-        name: as_floating(name, value)
+        name: as_floating(name, value)  # type: ignore[arg-type]  # that None is an error is its to say
         for name, value in (given | states).items()
         if value is not None or name not in optional
     }
@@ -189,7 +189,8 @@ def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
     size = math.prod(shape) * dtype.itemsize
     if size < 1 << 16:  # malloc itself recycles small ones
         return np.empty(shape, dtype)
-    return np.frombuffer(_engine.Block(size), dtype, math.prod(shape)).reshape(shape)
+    block: Any = _engine.Block(size)  # it has the buffer protocol
+    return np.frombuffer(block, dtype, math.prod(shape)).reshape(shape)
 
 
 def zeros(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:

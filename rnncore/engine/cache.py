@@ -86,7 +86,7 @@ class Cache:
         if not _engine.fits(variant.native, x, Wx, Wh, b, h0, c0, None, None):
             arrays, dtype, _ = clean_arguments(variant, N, x, {"Wx": Wx, "Wh": Wh, "b": b}, {"h0": h0, "c0": c0})
             Wx, Wh, b = as_dense_matrix(arrays["Wx"], dtype), as_dense_matrix(arrays["Wh"], dtype), arrays["b"]
-            b, x, h0, c0 = (None if a is None else as_dense(a, dtype) for a in (b, x, h0, c0))  # type: ignore[assignment]
+            b, x, h0, c0 = (None if a is None else as_dense(a, dtype) for a in (b, x, h0, c0))
         H = len(Wh)
         tokens = {}
         for name, blocks in (("h", 1), ("gates", G), ("c", 1)):

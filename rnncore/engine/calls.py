@@ -12,6 +12,7 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from .. import _engine, checks
 from .._types import Array
@@ -33,7 +34,7 @@ from .arrays import (
 )
 from .cache import Cache
 from .cells import Cell, Variant
-from .packing import PackedTokens, Packing, packing_of_lengths, unpack
+from .packing import PackedTokens, packing_of_lengths, unpack
 
 # Where nothing is saved, an input that must be copied is copied about so many tokens at a time.
 _PIECE_TOKENS = 4096
@@ -49,7 +50,19 @@ class _Inference:
 
     __slots__ = ("c_n", "h", "h_n", "record")
 
-    def __init__(self, variant, x, Wx, Wh, b, h0, c0, bhn, peephole, reverse):  # type: ignore[no-untyped-def]
+    def __init__(
+        self,
+        variant: Variant,
+        x: Array,
+        Wx: Array,
+        Wh: Array,
+        b: Array,
+        h0: Array | None,
+        c0: Any,
+        bhn: Array | None,
+        peephole: Any,
+        reverse: bool,
+    ) -> None:
         T, N, _ = x.shape
         dtype, H = x.dtype, b.shape[0] // len(variant.gates)
         self.h, self.h_n = empty((T, N, H), dtype), np.empty((N, H), dtype)
@@ -96,14 +109,15 @@ class _Forward:
         fits: bool,
     ) -> None:
         ids = None
-        packing: Packing | None = None
+        packing: Any = None
         if isinstance(x, PackedTokens) and not (lengths is None and resets is None):
             raise ValueError("lengths and resets do not go together with PackedTokens")
         if fits:
             (T, N), dtype = x.shape[:2], weights["Wx"].dtype
             D, H = weights["Wx"].shape[0], weights["b"].shape[0] // len(variant.gates)
             if x.ndim == 2:
-                x, ids = None, as_ids(x, D).reshape(-1)
+                ids = as_ids(x, D).reshape(-1)
+                x = None
             if training:
                 # Views, because the caller may give its own arrays another shape before the backward pass.
                 x = None if x is None else x.view()
@@ -145,7 +159,7 @@ class _Forward:
         count = 1
         if checkpoint is not None:
             count = checkpoint_segments(checkpoint, steps)
-        elif not training and ids is None and (packing is not None or not is_dense(x, dtype)):
+        elif not training and x is not None and (packing is not None or not is_dense(x, dtype)):
             count = max(1, -(-tokens // _PIECE_TOKENS))
         segments = [(0, steps)] if count == 1 else _cut(steps, min(count, max(steps, 1)), reverse)
         own = _engine.Weights(**weights)
@@ -204,21 +218,21 @@ class _Forward:
         return self.h, h_n if c_n is None else (h_n, c_n), self.cache if self.training else None
 
 
-def prepare_forward(  # type: ignore[no-untyped-def]
+def prepare_forward(
     variant: Variant,
-    x,
-    Wx,
-    Wh,
-    b,
-    h0=None,
-    c0=None,
-    bhn=None,
-    peephole=None,
-    lengths=None,
-    resets=None,
-    reverse=False,
-    training=True,
-    checkpoint=None,
+    x: Array,
+    Wx: Array,
+    Wh: Array,
+    b: Array,
+    h0: Array | None = None,
+    c0: Array | None = None,
+    bhn: Any = None,
+    peephole: Any = None,
+    lengths: ArrayLike | None = None,
+    resets: Any = None,
+    reverse: bool = False,
+    training: bool = True,
+    checkpoint: Any = None,
 ) -> _Inference | _Forward:
     """Check the arguments of a forward function and allocate its results."""
     fits = lengths is None and resets is None and _engine.fits(variant.native, x, Wx, Wh, b, h0, c0, bhn, peephole)
@@ -244,7 +258,7 @@ def _cut(steps: int, count: int, reverse: bool) -> list[tuple[int, int]]:
     return segments[::-1] if reverse else segments
 
 
-def _empty_tokens(variant: Variant, arrays: Any, L: int, H: int, dtype: np.dtype[Any]) -> dict[str, Array]:
+def _empty_tokens(variant: Variant, arrays: Any, L: int, H: int, dtype: np.dtype[Any]) -> dict[str, Any]:
     return {array.name: empty(variant.shape(array, L=L, H=H), dtype) for array in arrays}
 
 
@@ -375,7 +389,7 @@ class _Backward:
         if packing is not None:
             dh0, dc0 = packing.unsort(dh0), None if dc0 is None else packing.unsort(dc0)
         assert self.dweights is not None
-        found = {f"d{name}": array for name, array in self.dweights.by_name().items()}
+        found: dict[str, Array | None] = {f"d{name}": array for name, array in self.dweights.by_name().items()}
         found |= {"dx": self.dx, "dh0": dh0, "dc0": dc0}
         gradients = self.cache.variant.cell.gradients
         return gradients(*map(found.get, gradients._fields))
@@ -392,7 +406,7 @@ def _run(call: Any) -> Any:
 
 def forward(variant: Variant, *arguments: Any, **options: Any) -> tuple[Array, Any, Cache | None]:
     """Run a forward call: arguments as in :func:`prepare_forward`."""
-    return _run(prepare_forward(variant, *arguments, **options))  # type: ignore[no-any-return]
+    return _run(prepare_forward(variant, *arguments, **options))
 
 
 def backward(cell: Cell, dh: Any, cache: Any, dh_n: Any = None, dc_n: Any = None) -> Any:

@@ -88,7 +88,7 @@ def softmax_head(
     dx : array (L, D) or None
     """
     x, W, b, dtype = _clean_affine(x, W, b)
-    if dW is not None:
+    if dW is not None and db is not None:
         check_shape("dW", dW, "(D, K)", W.shape)
         check_shape("db", db, "(K,)", W.shape[1:])
     losses, dx = np.zeros(len(x)), None if dW is None else empty(x.shape, dtype)
@@ -215,7 +215,9 @@ def _open_stack(cells: list[StackedCell], D: int, H: int, copies: bool, dtype: n
     return native
 
 
-def make_stream(cells: list[StackedCell], D: int, dtype: np.dtype[Any], h: Array, c: Array | None) -> _engine.Stream:
+def make_stream(
+    cells: list[StackedCell], D: int, dtype: np.dtype[Any], h: Array, c: Array | None = None
+) -> _engine.Stream:
     """Make a native stream over copies of ``cells`` that keeps its state in h, c (layers, N, H)."""
     return _engine.Stream(_open_stack(cells, D, h.shape[2], True, dtype), h.shape[1], h, c)
 
@@ -286,8 +288,9 @@ def sample_ids(
     flags[banned] = 1
     dtype = h.dtype
     stack = _open_stack(cells, V if embedding is None else embedding.shape[1], H, False, dtype)
-    embedding, Wy, by = (None if a is None else as_dense(a, dtype) for a in (embedding, Wy, by))
-    stream = _engine.Stream(stack, 1, *(None if state is None else state[:, None] for state in (h, c)))
+    embedding = None if embedding is None else as_dense(embedding, dtype)
+    Wy, by = as_dense(Wy, dtype), as_dense(by, dtype)
+    stream = _engine.Stream(stack, 1, h[:, None], None if c is None else c[:, None])
     drawn = _engine.sample["float" if Wy.dtype == FLOAT32 else "double"](
         stream,
         embedding,

@@ -1,1 +1,3 @@
 """Weights and modules of other frameworks: PyTorch, Keras, ONNX, safetensors."""
+
+from __future__ import annotations

@@ -11,13 +11,17 @@ Gate blocks are z r h in a GRU, which rnncore has as r z n, and i f c o in an LS
 "old", and with ``reset_after`` the form "reset_after", without "reset_before".
 """
 
-from typing import NamedTuple
+from __future__ import annotations
+
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from .. import checks
+from .._types import Array
 from ..engine.arrays import as_floating, check_shape
 from ..engine.cells import CELLS, GRU, LSTM, RNN
+from ..layers import Recurrent
 from .cells import (
     FRAMEWORK_VARIANTS,
     build,
@@ -50,8 +54,14 @@ _CELLS = {kind.name: cell.name for cell, kind in _KINDS.items()}
 
 
 def from_keras(
-    *sources, cell=None, activation=None, reset_after=None, bidirectional=None, batch_first=True, dtype=None
-):
+    *sources: Any,
+    cell: str | None = None,
+    activation: str | None = None,
+    reset_after: bool | None = None,
+    bidirectional: bool | str | None = None,
+    batch_first: bool = True,
+    dtype: str | None = None,
+) -> Recurrent:
     """A stack of layers with the weights of Keras' layers.
 
     What a source says of itself, by its arrays or its ``get_config``, need not be given, and must agree with what is.
@@ -118,22 +128,24 @@ def from_keras(
                 raise ValueError(f"source {number} has {name}={value!r}, not {settings[name]!r}")
         weights.append(arrays)
     cell, activation = settings["cell"], settings["activation"] or "tanh"
-    options = CELLS[cell].options
-    if activation != "tanh" and "activation" not in options:
+    known = CELLS[cell].options
+    if activation != "tanh" and "activation" not in known:
         raise ValueError(f"activation {activation!r} belongs to a SimpleRNN; the sources have cell={cell!r}")
-    if "form" not in options and settings["reset_after"] is not None:
+    if "form" not in known and settings["reset_after"] is not None:
         raise ValueError(f"reset_after belongs to a GRU; the sources have cell={cell!r}")
-    reset_after = "form" in options and settings["reset_after"] is not False
+    reset_after = "form" in known and settings["reset_after"] is not False
     D, H, cells = _cells(CELLS[cell], weights, 2 if reset_after else 1)
     if dtype is None:
         dtype = common_dtype(dict(pair for source in weights for arrays in source for pair in arrays))
     chosen = {"activation": _ACTIVATIONS[activation], "form": "reset_after" if reset_after else "reset_before"}
-    options = dict(CELLS[cell].framework_options) | {name: word for name, word in chosen.items() if name in options}
+    options: dict[str, Any] = dict(CELLS[cell].framework_options or {}) | {
+        name: word for name, word in chosen.items() if name in known
+    }
     options |= {"bidirectional": settings["bidirectional"], "batch_first": batch_first, "dtype": dtype}
     return build(cells, CELLS[cell], D, H, len(sources), **options)
 
 
-def to_keras(layer, number=None):
+def to_keras(layer: Recurrent, number: int | None = None) -> list[Array]:
     """The weights of one layer of a stack, for ``set_weights`` of a Keras layer.
 
     Parameters
@@ -180,7 +192,7 @@ def to_keras(layer, number=None):
     return arrays
 
 
-def _open(where, source):
+def _open(where: str, source: Any) -> tuple[list[list[Any]], list[tuple[Any, ...]]]:
     """-> the arrays (name, array) of each direction, and what the source says, pairs of a keyword and a value."""
     said = []
     if hasattr(source, "get_weights") and hasattr(source, "get_config"):
@@ -204,18 +216,18 @@ def _open(where, source):
     return [arrays[: len(kinds)], arrays[len(kinds) :]][:directions], said
 
 
-def _described(where, kind, config, go_backwards=False):
+def _described(where: str, kind: str, config: dict[str, Any], go_backwards: bool = False) -> list[tuple[str, Any]]:
     """What the class and the config of a layer say; ValueError for what rnncore's layers do not have."""
     if kind == "Bidirectional":
         _check(where, config, merge_mode=("concat",))
-        said = _described(where, config["layer"]["class_name"], config["layer"]["config"])
+        forward = _described(where, config["layer"]["class_name"], config["layer"]["config"])
         backward = config.get("backward_layer")
-        if backward and said != _described(where, backward["class_name"], backward["config"], go_backwards=True):
+        if backward and forward != _described(where, backward["class_name"], backward["config"], go_backwards=True):
             raise ValueError(f"{where} must have the same kind of layer in both directions")
-        return said
+        return forward
     if kind not in _CELLS:
         raise TypeError(f"{where} must be a SimpleRNN, GRU, LSTM or Bidirectional layer; got {kind}")
-    said = [("cell", _CELLS[kind])]
+    said: list[tuple[str, Any]] = [("cell", _CELLS[kind])]
     _check(where, config, go_backwards=(go_backwards,))
     if kind == "SimpleRNN":
         _check(where, config, activation=tuple(_ACTIVATIONS))
@@ -227,13 +239,13 @@ def _described(where, kind, config, go_backwards=False):
     return said
 
 
-def _check(where, config, **known):
+def _check(where: str, config: dict[str, Any], **known: Any) -> None:
     for name, values in known.items():
         if config.get(name) not in values:
             raise ValueError(f"{where} must have {name} {' or '.join(map(repr, values))}; got {config.get(name)!r}")
 
 
-def _cells(cell, sources, bias_rows):
+def _cells(cell: Any, sources: list[list[list[Any]]], bias_rows: int) -> tuple[int, int, list[dict[str, Any]]]:
     """Lists of arrays (name, array), for each source and direction -> D, H, and the cells in rnncore's layout."""
     (kernel_name, kernel), (_, recurrent) = sources[0][0][:2]
     variant, H = FRAMEWORK_VARIANTS[cell], len(recurrent)
@@ -243,8 +255,11 @@ def _cells(cell, sources, bias_rows):
     rows, size = "D", D
     cells = []
     for source in sources:
-        rules = [(f"({rows}, {columns})", (size, G * H)), (f"(H, {columns})", (H, G * H))]
-        rules += [(f"(2, {columns})", (2, G * H)) if bias_rows == 2 else (f"({columns},)", (G * H,))]
+        rules: list[tuple[str, tuple[int, ...]]] = [
+            (f"({rows}, {columns})", (size, G * H)),
+            (f"(H, {columns})", (H, G * H)),
+        ]
+        rules.append((f"(2, {columns})", (2, G * H)) if bias_rows == 2 else (f"({columns},)", (G * H,)))
         for arrays in source:
             for (name, array), rule in zip(arrays, rules, strict=False):
                 check_shape(name, array, *rule)

@@ -4,7 +4,10 @@
 :mod:`rnncore.interop.onnx_operator` says what they mean. :func:`to_onnx` writes a model of a layer.
 """
 
+from __future__ import annotations
+
 import os
+from typing import Any
 
 import numpy as np
 import onnx
@@ -12,6 +15,7 @@ from google.protobuf.message import DecodeError
 from onnx import helper, numpy_helper
 
 from .. import checks, layers
+from .._types import Array
 from .cells import FRAMEWORK_VARIANTS, LABELS, read, reorder
 from .onnx_operator import ENGINE_ACTIVATIONS, KINDS, PEEPHOLE_ROWS, VALUES, Operator, step_by_step
 
@@ -23,7 +27,7 @@ _INPUTS = ("X", "W", "R", "B", "sequence_lens", "initial_h", "initial_c", "P")
 # ---- reading ----------------------------------------------------------------------------------------------------
 
 
-def operators(source, *, weights=None):
+def operators(source: Any, *, weights: Any = None) -> list[Operator]:
     """All recurrent nodes of a model, in the order of the graph, but for those in the bodies of Loop, Scan and If.
 
     Parameters
@@ -49,7 +53,7 @@ def operators(source, *, weights=None):
     return [graph.operator(node) for node in graph.recurrent]
 
 
-def from_onnx(source, name=None, *, weights=None):
+def from_onnx(source: Any, name: str | None = None, *, weights: Any = None) -> Operator:
     """The RNN, GRU or LSTM node of a model.
 
     Weights are initializers, Constant nodes, or one of these behind Identity nodes. So are ``sequence_lens`` and the
@@ -101,7 +105,7 @@ def from_onnx(source, name=None, *, weights=None):
     return graph.operator(chosen[0])
 
 
-def _label(node):
+def _label(node: Any) -> str:
     """The name of a node, or that of its first output."""
     return node.name or next(filter(None, node.output), "")
 
@@ -109,7 +113,7 @@ def _label(node):
 class _Graph:
     """The recurrent nodes of a graph, and the constants that they read."""
 
-    def __init__(self, source, weights):
+    def __init__(self, source: Any, weights: Any) -> None:
         if isinstance(source, (str, os.PathLike)):
             try:
                 source = onnx.load(source)
@@ -135,7 +139,7 @@ class _Graph:
         self.initializers = {tensor.name: tensor for tensor in source.initializer}
         self.producers = {name: node for node in source.node for name in node.output}
 
-    def constant(self, name):
+    def constant(self, name: str) -> Array | None:
         """-> array, or None if the graph does not say what it is."""
         if name in self.weights:
             return np.asarray(self.weights[name])
@@ -151,7 +155,7 @@ class _Graph:
             raise ValueError(f"{name!r} lies in another file: load the model with onnx.load, or give its path")
         return np.array(numpy_helper.to_array(tensor))
 
-    def weight(self, argument, name):
+    def weight(self, argument: str, name: Any) -> Array | None:
         """-> array; None where the node has no such input."""
         if not name:
             return None
@@ -162,7 +166,7 @@ class _Graph:
             raise ValueError(f"{argument} must be a constant, or in weights; {name!r} {origin}")
         return array
 
-    def operator(self, node):
+    def operator(self, node: Any) -> Operator:
         attributes = {}
         try:
             known = _INPUTS if node.op_type == "LSTM" else _INPUTS[:6]
@@ -174,9 +178,13 @@ class _Graph:
                     raise ValueError(f"{argument} must be there; the inputs are {', '.join(map(repr, node.input))}")
             for attribute in node.attribute:
                 attributes[attribute.name] = helper.get_attribute_value(attribute)
-            arrays = {argument: self.weight(argument, names.get(argument)) for argument in ("W", "R", "B", "P")}
+            arrays: dict[str, Any] = {
+                argument: self.weight(argument, names.get(argument)) for argument in ("W", "R", "B", "P")
+            }
             states = ("sequence_lens", "initial_h", "initial_c")
-            defaults = {argument: self.constant(names[argument]) for argument in states if names.get(argument)}
+            defaults: dict[str, Any] = {
+                argument: self.constant(names[argument]) for argument in states if names.get(argument)
+            }
             return Operator(node.op_type, **arrays, **defaults, attributes=attributes, name=_label(node))
         except (TypeError, ValueError) as error:
             kind = TypeError if isinstance(error, TypeError) else ValueError
@@ -196,7 +204,9 @@ _LISTS = {
 }
 
 
-def to_onnx(layer, *, opset=17, name="rnncore", with_state=False, with_lengths=False):
+def to_onnx(
+    layer: Any, *, opset: int = 17, name: str = "rnncore", with_state: bool = False, with_lengths: bool = False
+) -> Any:
     """A model that computes what a layer, or an operator, does in inference.
 
     Inputs and outputs, with dynamic T and N:
@@ -272,33 +282,38 @@ def to_onnx(layer, *, opset=17, name="rnncore", with_state=False, with_lengths=F
 class _Writer:
     """The parts of a graph; names of tensors are given by the caller."""
 
-    def __init__(self, dtype):
+    def __init__(self, dtype: np.dtype[Any]) -> None:
         self.dtype = dtype.newbyteorder("=")
         self.element = helper.np_dtype_to_tensor_dtype(self.dtype)
-        self.nodes, self.inputs, self.outputs, self.initializers = [], [], [], []
+        self.nodes: list[Any] = []
+        self.inputs: list[Any] = []
+        self.outputs: list[Any] = []
+        self.initializers: list[Any] = []
 
-    def input(self, name, shape, element=None):
+    def input(self, name: str, shape: list[Any], element: int | None = None) -> str:
         self.inputs.append(helper.make_tensor_value_info(name, element or self.element, shape))
         return name
 
-    def output(self, name, shape):
+    def output(self, name: str, shape: list[Any]) -> str:
         self.outputs.append(helper.make_tensor_value_info(name, self.element, shape))
         return name
 
-    def constant(self, name, array, dtype=None):
+    def constant(self, name: str, array: Array | list[int] | None, dtype: type[Any] | None = None) -> str:
         """-> the name; "" for None, which stands for an input that is not there."""
         if array is None:
             return ""
         self.initializers.append(numpy_helper.from_array(np.array(array, dtype or self.dtype, order="C"), name))
         return name
 
-    def node(self, op_type, inputs, outputs, name=None, **attributes):
+    def node(
+        self, op_type: str, inputs: list[str], outputs: list[str], name: str | None = None, **attributes: Any
+    ) -> str:
         while not inputs[-1]:
             inputs = inputs[:-1]
         self.nodes.append(helper.make_node(op_type, inputs, outputs, name=name, **attributes))
         return outputs[0]
 
-    def operator(self, operator, X, states, outputs, suffix=""):
+    def operator(self, operator: Operator, X: str, states: list[str], outputs: list[str], suffix: str = "") -> None:
         """The node of an operator: states are the names of sequence_lens, initial_h and initial_c."""
         W, R, B, P = (self.constant(n + suffix, getattr(operator, n)) for n in ("W", "R", "B", "P"))
         self.node(operator.op_type, [X, W, R, B, *states, P], outputs, operator.name)
@@ -308,7 +323,7 @@ class _Writer:
         )
 
 
-def _write_operator(writer, operator, with_state, with_lengths):
+def _write_operator(writer: _Writer, operator: Operator, with_state: bool, with_lengths: bool) -> None:
     letters = operator.kind.states
     dirs, H = operator.directions, operator.hidden_size
     if operator.layout:
@@ -326,7 +341,7 @@ def _write_operator(writer, operator, with_state, with_lengths):
     writer.operator(operator, X, [lengths, *states], outputs)
 
 
-def _write_layer(writer, layer, with_state, with_lengths):
+def _write_layer(writer: _Writer, layer: Any, with_state: bool, with_lengths: bool) -> None:
     stack = [_operator_of(layer, index) for index in range(layer.num_layers)]
     dirs, H, letters = layer.directions, layer.hidden_size, layer.state_names
     axes = ["N", "T"] if layer.batch_first else ["T", "N"]
@@ -360,7 +375,7 @@ def _write_layer(writer, layer, with_state, with_lengths):
             writer.node("Concat", names, [f"{s}_n"], axis=0)
 
 
-def _operator_of(layer, index):
+def _operator_of(layer: Any, index: int) -> Operator:
     """One layer of a stack, both directions, as an operator of layout 0."""
     op_type = next(op_type for op_type, kind in KINDS.items() if kind.cell is layer.cell)
     kind, options, dirs, H = KINDS[op_type], layer.options(), layer.directions, layer.hidden_size
@@ -384,7 +399,7 @@ def _operator_of(layer, index):
     for name, value in zip(VALUES, parameters, strict=False):
         attributes[name] = [value] * dirs
 
-    weights = {"W": [], "R": [], "B": [], "P": []}
+    weights: dict[str, list[Array]] = {"W": [], "R": [], "B": [], "P": []}
     for direction in range(dirs):
         cell = read(layer, index, direction)
         Wx, Wh, Wb = (reorder(cell[name], layer.cell.gates, kind.gates) for name in ("Wx", "Wh", "b"))

@@ -14,14 +14,19 @@ here the onnx package is not needed. Source: https://onnx.ai/onnx/operators. Whe
 * float16 is computed in float32; bfloat16 is a TypeError.
 """
 
+from __future__ import annotations
+
 import copy
 import math
 import numbers
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from .. import checks, layers
+from .._types import Array
 from ..engine import calls
 from ..engine.arrays import as_floating, as_lengths, check_shape
 from ..engine.cells import GRU, LSTM, RNN, Cell
@@ -35,11 +40,11 @@ class _Kind(NamedTuple):
 
     cell: Cell
     gates: str  # blocks of W, R and B, by rnncore's letters
-    activations: tuple  # of one direction: f, g, h
+    activations: tuple[str, ...]  # of one direction: f, g, h
     flag: str | None  # the attribute that it alone has
 
     @property
-    def states(self):
+    def states(self) -> str:
         return self.cell.states
 
 
@@ -64,8 +69,8 @@ class _Activation(NamedTuple):
     """function(a, alpha, beta), as many of the two as ``defaults`` has; None is no default."""
 
     name: str
-    function: object
-    defaults: tuple = ()
+    function: Callable[..., Array]
+    defaults: tuple[float | None, ...] = ()
 
 
 _ACTIVATIONS = {
@@ -88,14 +93,14 @@ _ACTIVATIONS = {
 # What the engine computes, by the name of rnncore.
 _IDENTITY = ("Affine", (1.0, 0.0))
 ENGINE_ACTIVATIONS = {("Tanh", ()): "tanh", ("Relu", ()): "relu", _IDENTITY: "identity"}
-_ENGINE_FUNCTIONS = {
+_ENGINE_FUNCTIONS: dict[str, list[Any]] = {
     "RNN": [(f,) for f in ENGINE_ACTIVATIONS],
     "GRU": [(("Sigmoid", ()), ("Tanh", ()))],
     "LSTM": [(("Sigmoid", ()), ("Tanh", ()), h) for h in (("Tanh", ()), _IDENTITY)],
 }
 
 
-def _functions(kind, attributes, directions):
+def _functions(kind: _Kind, attributes: dict[str, Any], directions: int) -> list[Any]:
     """-> for each direction a tuple of (name, parameters) for f, g, h. ValueError for a wrong name or number."""
     count = len(kind.activations)
     names = attributes.get("activations") or kind.activations * directions
@@ -127,8 +132,8 @@ def _functions(kind, attributes, directions):
 # ---- attributes -------------------------------------------------------------------------------------------------
 
 
-def _list_of(convert):
-    def clean(name, value):
+def _list_of(convert: Callable[..., Any]) -> Callable[..., Any]:
+    def clean(name: str, value: list[Any]) -> list[Any]:
         if not isinstance(value, (list, tuple)):
             raise ValueError(f"{name} must be a list; got {value!r}")
         return [convert(name, item) for item in value]
@@ -136,34 +141,34 @@ def _list_of(convert):
     return clean
 
 
-def _float(name, value):
+def _float(name: str, value: float) -> float:
     """As the model has it: float32."""
     if not isinstance(value, numbers.Real):
         raise ValueError(f"{name} must be a number; got {value!r}")
     return float(np.float32(value))
 
 
-def _string(name, value):
+def _string(name: str, value: bytes | str) -> str:
     if not isinstance(value, (str, bytes)):
         raise ValueError(f"{name} must be a str; got {value!r}")
     return value.decode() if isinstance(value, bytes) else value
 
 
-def _direction(name, value):
+def _direction(name: str, value: bytes | str) -> str:
     return checks.choice(name, _string(name, value), ("forward", "reverse", "bidirectional"))
 
 
-def _layout(name, value):
+def _layout(name: str, value: int) -> int:
     if value not in (0, 1):
         raise ValueError(f"{name} must be 0 or 1; got {value!r}")
     return int(value)
 
 
-def _flag(name, value):
+def _flag(name: str, value: int) -> int:
     return checks.integer(name, value, least=0)
 
 
-_ATTRIBUTES = {
+_ATTRIBUTES: dict[str, checks.Rule] = {
     "activation_alpha": _list_of(_float),
     "activation_beta": _list_of(_float),
     "activations": _list_of(_string),
@@ -176,7 +181,7 @@ _ATTRIBUTES = {
 }
 
 
-def _clean_attributes(op_type, attributes):
+def _clean_attributes(op_type: str, attributes: dict[str, Any]) -> dict[str, Any]:
     """-> dict of plain values, in the order given."""
     flags = {kind.flag for kind in KINDS.values()} - {KINDS[op_type].flag}
     for name in attributes:
@@ -247,18 +252,18 @@ class Operator:
 
     def __init__(
         self,
-        op_type,
-        W,
-        R,
-        B=None,
-        P=None,
+        op_type: str,
+        W: Array,
+        R: Array,
+        B: Array | None = None,
+        P: Array | None = None,
         *,
-        attributes=None,
-        name="",
-        sequence_lens=None,
-        initial_h=None,
-        initial_c=None,
-    ):
+        attributes: dict[str, Any] | None = None,
+        name: str = "",
+        sequence_lens: Any = None,
+        initial_h: Any = None,
+        initial_c: Any = None,
+    ) -> None:
         self.op_type, self.name = checks.choice("op_type", op_type, tuple(KINDS)), name
         self.kind = KINDS[op_type]
         self._attributes = _clean_attributes(op_type, attributes or {})
@@ -273,7 +278,8 @@ class Operator:
         blocks = f"{G}*H" if G > 1 else "H"
         if self.W.ndim != 3 or self.R.ndim != 3 or 0 in (*self.W.shape, *self.R.shape):
             raise ValueError(f"W and R must have 3 axes and no empty one; got {self.W.shape} and {self.R.shape}")
-        H = self._attributes.setdefault("hidden_size", self.R.shape[2])
+        self._attributes.setdefault("hidden_size", self.R.shape[2])
+        H = int(self._attributes["hidden_size"])
         self.hidden_size, self.input_size = H, self.W.shape[2]
         check_shape("W", self.W, f"(directions, {blocks}, D)", (dirs, G * H, self.input_size))
         check_shape("R", self.R, f"(directions, {blocks}, H)", (dirs, G * H, H))
@@ -294,11 +300,11 @@ class Operator:
                 self._initial({}, state.shape[1 - self.layout] if state.ndim == 3 else 0)
 
     @property
-    def attributes(self):
+    def attributes(self) -> dict[str, Any]:
         return copy.deepcopy(self._attributes)
 
     @property
-    def reason(self):
+    def reason(self) -> str:
         known = _ENGINE_FUNCTIONS[self.op_type]
         reasons = {
             "activations": any(functions not in known for functions in self._functions),
@@ -308,16 +314,22 @@ class Operator:
         return ", ".join(name for name, applies in reasons.items() if applies)
 
     @property
-    def backend(self):
+    def backend(self) -> str:
         return "reference" if self.reason else "engine"
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         name = f" {self.name!r}" if self.name else ""
         size = f"D={self.input_size} H={self.hidden_size} {self.direction}{' batch-first' * self.layout}"
         where = f"on the {self.backend}" + (f" for its {self.reason}" if self.reason else "")
         return f"<{self.op_type}{name}: {size}, {where}>"
 
-    def run(self, X, sequence_lens=None, initial_h=None, initial_c=None):
+    def run(
+        self,
+        X: Array,
+        sequence_lens: Array | None = None,
+        initial_h: Array | None = None,
+        initial_c: Array | None = None,
+    ) -> tuple[Array, ...]:
         """The outputs of the node, as ONNX has them.
 
         Parameters
@@ -352,7 +364,9 @@ class Operator:
             return Y.transpose(2, 0, 1, 3), *(state.swapaxes(0, 1) for state in finals)
         return Y, *finals
 
-    def __call__(self, x, state=None, lengths=None):
+    def __call__(
+        self, x: Array, state: Array | tuple[Array, Array] | None = None, lengths: ArrayLike | None = None
+    ) -> tuple[Any, ...]:
         """The node as a layer of rnncore.
 
         Parameters
@@ -384,7 +398,7 @@ class Operator:
         y = outputs[0] if len(outputs) == 1 else np.concatenate(outputs, axis=2)
         return y.swapaxes(0, 1) if self.layout else y, finals if len(finals) > 1 else finals[0]
 
-    def to_layer(self):
+    def to_layer(self) -> layers.Recurrent:
         """A layer of rnncore with copies of the weights: to train it further, or to stream.
 
         Returns
@@ -409,7 +423,9 @@ class Operator:
                 raise ValueError(f"{name} is a constant of the node; a layer of rnncore takes it with every call")
         cells = [self._cell(direction) for direction in range(self.directions)]
         order = self.kind.cell.gates
-        options = {name: value for name, value in cells[0].items() if isinstance(value, str) and name != "gate_order"}
+        options: dict[str, Any] = {
+            name: value for name, value in cells[0].items() if isinstance(value, str) and name != "gate_order"
+        }
         if self.P is not None:
             options["peephole"] = True
         layer = layers.RECURRENT[self.kind.cell.name](
@@ -427,21 +443,21 @@ class Operator:
         return layer
 
     @property
-    def dtype(self):
+    def dtype(self) -> np.dtype[Any]:
         """Of all the arrays together."""
         own = (self.W, self.R, self.B, self.P, self.initial_h, self.initial_c)
         return np.result_type(*(array.dtype for array in own if array is not None))
 
     # -- arguments of a call: time-major, states (directions, N, H)
 
-    def _time_major(self, name, value):
+    def _time_major(self, name: str, value: Array) -> Array:
         x = as_floating(name, value)
         if x.ndim != 3 or x.shape[2] != self.input_size:
             axes = "(N, T, D)" if self.layout else "(T, N, D)"
             raise ValueError(f"{name} must be {axes} with D = {self.input_size}; got {x.shape}")
         return x.swapaxes(0, 1) if self.layout else x
 
-    def _lengths(self, value, T, N, name="sequence_lens"):
+    def _lengths(self, value: ArrayLike | None, T: int, N: int, name: str = "sequence_lens") -> Array | None:
         """-> int64 (N,), or None; those of the node where none are given."""
         if value is None:
             value, name = self.sequence_lens, "sequence_lens"
@@ -452,16 +468,16 @@ class Operator:
         except (TypeError, ValueError) as error:
             raise type(error)(str(error).replace("lengths", name, 1)) from None
 
-    def _state(self, name, value, N, layout):
+    def _state(self, name: str, value: Any, N: int, layout: int) -> Array:
         """-> (directions, N, H) of a state that is (N, directions, H) with layout 1."""
         array = as_floating(name, value)
-        letters, wanted = ["directions", "N", "H"], [self.directions, N, self.hidden_size]
+        letters, wanted = "(directions, N, H)", (self.directions, N, self.hidden_size)
         if layout:
-            letters[:2], wanted[:2] = letters[1::-1], wanted[1::-1]
-        check_shape(name, array, f"({', '.join(letters)})", tuple(wanted))
+            letters, wanted = "(N, directions, H)", (N, self.directions, self.hidden_size)
+        check_shape(name, array, letters, wanted)
         return array.swapaxes(0, 1) if layout else array
 
-    def _initial(self, given, N):
+    def _initial(self, given: dict[str, Array], N: int) -> dict[str, Array]:
         """-> dict of the states by letter, those of the node where none are given."""
         own = {"h": self.initial_h, "c": self.initial_c}
         missing = {s: a for s, a in own.items() if a is not None and s not in given}
@@ -469,7 +485,7 @@ class Operator:
 
     # -- computation
 
-    def _forward(self, x, lengths, states):
+    def _forward(self, x: Array, lengths: ArrayLike | None, states: dict[str, Array]) -> tuple[Any, ...]:
         """x (T, N, D), states (directions, N, H) -> outputs [(T, N, H)], final states [(directions, N, H)]"""
         states = self._initial(states, x.shape[1])
         runs = [
@@ -494,14 +510,14 @@ class Operator:
         finals = [(final,) if len(self.kind.states) == 1 else final for final in finals]
         return outputs, tuple(np.stack(values) for values in zip(*finals, strict=True))
 
-    def _biases(self, direction):
+    def _biases(self, direction: int) -> Array:
         """-> Wb, Rb (G*H,) each, at least float32"""
         dtype = np.promote_types(self.dtype, np.float32)
         if self.B is None:
             return np.zeros((2, self.W.shape[1]), dtype)
         return self.B[direction].reshape(2, -1).astype(dtype, copy=False)
 
-    def _variant(self, direction):
+    def _variant(self, direction: int) -> tuple[Any, dict[str, Array]]:
         """The engine's variant of one direction, and its weights by name."""
         arguments = self._cell(direction)
         weights = {name: value for name, value in arguments.items() if not isinstance(value, str)}
@@ -512,7 +528,7 @@ class Operator:
         )
         return variant, weights
 
-    def _cell(self, direction):
+    def _cell(self, direction: int) -> dict[str, Any]:
         """The weights and options of one direction, as the engine's function takes them; blocks as they lie in ONNX."""
         H, functions = self.hidden_size, self._functions[direction]
         Wb, Rb = self._biases(direction)
@@ -531,7 +547,15 @@ class Operator:
         return cell | {"output_activation": ENGINE_ACTIVATIONS[functions[2]]}
 
 
-def step_by_step(operator, direction, x, h0=None, c0=None, lengths=None, reverse=False):
+def step_by_step(
+    operator: Any,
+    direction: int,
+    x: Array,
+    h0: Any = None,
+    c0: Any = None,
+    lengths: Array | None = None,
+    reverse: bool = False,
+) -> tuple[Any, ...]:
     """The equations of the operators, in plain NumPy: what every :class:`Operator` is held to.
 
     With f, g, h the functions of ``activations``, Wb, Rb the halves of B and (.) elementwise, for every t::
@@ -579,7 +603,8 @@ def step_by_step(operator, direction, x, h0=None, c0=None, lengths=None, reverse
     >>> float(c_n[0, 0])  # i = f = 1/2, the cell gate is 0
     0.25
     """
-    x, h0, c0, lengths = (None if array is None else np.asarray(array) for array in (x, h0, c0, lengths))
+    x = np.asarray(x)
+    h0, c0, lengths = (None if array is None else np.asarray(array) for array in (h0, c0, lengths))
     dtype = np.result_type(np.float32, operator.dtype, *(array.dtype for array in (x, h0, c0) if array is not None))
     (T, N, _), H, attributes = x.shape, operator.hidden_size, operator.attributes
     W, R = operator.W[direction].astype(dtype), operator.R[direction].astype(dtype)
@@ -589,14 +614,14 @@ def step_by_step(operator, direction, x, h0=None, c0=None, lengths=None, reverse
     h, c = (np.zeros((N, H), dtype) if s is None else s.astype(dtype) for s in (h0, c0))
     bound = attributes.get("clip", math.inf)
 
-    def activation(index, a):
+    def activation(index: int, a: Array) -> Array:
         name, parameters = operator._functions[direction][index]
         return _ACTIVATIONS[name.lower()].function(a, *parameters)
 
-    def f(a):
+    def f(a: Array) -> Array:
         return activation(0, np.clip(a, -bound, bound))
 
-    def g(a):
+    def g(a: Array) -> Array:
         return activation(1, np.clip(a, -bound, bound))
 
     valid = np.arange(T)[:, None, None] < (np.full(N, T) if lengths is None else lengths)[:, None]  # (T, N, 1)

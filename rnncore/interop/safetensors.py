@@ -5,14 +5,19 @@ the layer again: ``format`` and ``version``; ``layer``, the class; ``arguments``
 Files with the names of PyTorch's modules, as in :mod:`rnncore.interop.state_dict`, are read too.
 """
 
+from __future__ import annotations
+
 import inspect
 import json
+from os import PathLike
+from typing import Any
 
 import numpy as np
 import safetensors.numpy
 
+from .._types import Array
 from ..files import replacing
-from ..layers import RECURRENT, Dense, Embedding, Recurrent
+from ..layers import RECURRENT, Dense, Embedding, Layer, Recurrent
 from . import state_dict
 
 __all__ = ["load", "load_into", "save"]
@@ -23,7 +28,7 @@ _CLASSES = {cls.__name__: cls for cls in (*RECURRENT.values(), Embedding, Dense)
 _DTYPES = ("F16", "F32", "F64")
 
 
-def save(layer, path):
+def save(layer: Any, path: str | PathLike[str]) -> None:
     """Write a layer to a file that is either whole or not there.
 
     What is drawn at random is not kept: the state of the generator that dropout uses.
@@ -61,7 +66,7 @@ def save(layer, path):
         file.write(data)
 
 
-def load(path, *, prefix=""):
+def load(path: str | PathLike[str], *, prefix: str = "") -> Any:
     """The layer in a file of :func:`save`, or that with the weights of one of PyTorch's recurrent modules.
 
     Names do not tell everything of a module: for an RNN with ``nonlinearity="relu"``, for ``batch_first`` and
@@ -111,7 +116,7 @@ def load(path, *, prefix=""):
     return layer
 
 
-def load_into(layer, path, *, prefix=""):
+def load_into(layer: Any, path: str | PathLike[str], *, prefix: str = "") -> None:
     """Give an existing layer the weights in a file, in place: the arrays of ``layer.params`` keep their identity.
 
     Parameters
@@ -135,7 +140,6 @@ def load_into(layer, path, *, prefix=""):
     Examples
     --------
     >>> import os, tempfile
-    >>> import rnncore as rc
     >>> one, other = (Dense(3, 5, seed=seed) for seed in (0, 1))
     >>> with tempfile.TemporaryDirectory() as directory:
     ...     path = os.path.join(directory, "dense.safetensors")
@@ -164,19 +168,19 @@ def load_into(layer, path, *, prefix=""):
     _write(layer, path, arrays, prefix)
 
 
-def _name(layer):
+def _name(layer: Any) -> str:
     if type(layer) not in _CLASSES.values():
         *names, last = _CLASSES
         raise TypeError(f"layer must be an {', '.join(names)} or {last}; got {type(layer).__name__}")
     return type(layer).__name__
 
 
-def _arguments(cls):
+def _arguments(cls: type[Layer]) -> list[str]:
     """Names of the constructor's arguments that say what a layer is, not what it starts from."""
     return [name for name in inspect.signature(cls).parameters if name not in ("init", "seed")]
 
 
-def _read(path, prefix):
+def _read(path: str | PathLike[str], prefix: str) -> tuple[Any, ...]:
     """-> arrays by name, those that start with ``prefix``, and class and arguments if :func:`save` wrote the file."""
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
@@ -208,7 +212,9 @@ def _read(path, prefix):
     return arrays, (cls, arguments)
 
 
-def _check_sizes(cls, arguments, arrays, path, prefix):
+def _check_sizes(
+    cls: type[Layer], arguments: dict[str, Any], arrays: dict[str, Array], path: str | PathLike[str], prefix: str
+) -> None:
     """The layer that the arguments describe takes no more memory than the file."""
     if issubclass(cls, Recurrent):
         places = [("Wx_0", 0, "input_size")]
@@ -227,7 +233,7 @@ def _check_sizes(cls, arguments, arrays, path, prefix):
         raise ValueError(f"{path} does not describe a layer, or is damaged: its arguments are not those of its arrays")
 
 
-def _write(layer, path, arrays, prefix):
+def _write(layer: Any, path: str | PathLike[str], arrays: dict[str, Array], prefix: str) -> None:
     """Arrays into ``layer.params``, after a check of all of them."""
     wanted = {prefix + name: array for name, array in layer.params.items()}
     if missing := [name for name in wanted if name not in arrays]:

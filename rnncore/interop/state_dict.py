@@ -11,12 +11,16 @@ G says what it is: 1 RNN, 3 GRU, 4 LSTM. Gate blocks have rnncore's order, r z n
 "reset_after" and the update "old"; one with the update "new" has the same outputs when the z block changes its sign.
 """
 
+from __future__ import annotations
+
 import re
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
 from .. import checks
+from .._types import Array
 from ..engine.arrays import as_floating, check_shape
 from .cells import (
     FRAMEWORK_VARIANTS,
@@ -38,7 +42,15 @@ __all__ = ["from_layer", "load", "to_layer"]
 _NAME = re.compile(r"(?:weight|bias)_(?:ih|hh)_l(0|[1-9][0-9]*)(_reverse)?")
 
 
-def to_layer(arrays, *, prefix="", nonlinearity="tanh", batch_first=False, dropout=0.0, dtype=None):
+def to_layer(
+    arrays: dict[str, Array],
+    *,
+    prefix: str = "",
+    nonlinearity: str = "tanh",
+    batch_first: bool = False,
+    dropout: float = 0.0,
+    dtype: str | None = None,
+) -> Any:
     """The layer that has these weights.
 
     Parameters
@@ -77,7 +89,7 @@ def to_layer(arrays, *, prefix="", nonlinearity="tanh", batch_first=False, dropo
     """
     checks.choice("nonlinearity", nonlinearity, ("tanh", "relu"))
     arrays = _select(arrays, prefix)
-    matches = [_NAME.fullmatch(name) for name in arrays]
+    matches = [match for name in arrays if (match := _NAME.fullmatch(name))]
     numbers = sorted({int(match[1]) for match in matches})
     if numbers[-1] >= len(numbers):
         raise ValueError(f"layers must be numbered from 0 without a gap; got {', '.join(map(str, numbers))}")
@@ -92,12 +104,14 @@ def to_layer(arrays, *, prefix="", nonlinearity="tanh", batch_first=False, dropo
     cells = _cells(arrays, prefix, num_layers, directions, variant, D, H)
     if dtype is None:
         dtype = common_dtype({prefix + name: array for name, array in arrays.items()})
-    options = dict(cell.framework_options) | ({"activation": nonlinearity} if "activation" in cell.options else {})
+    options = dict[str, Any](cell.framework_options or {}) | (
+        {"activation": nonlinearity} if "activation" in cell.options else {}
+    )
     options |= {"bidirectional": directions == 2, "batch_first": batch_first, "dropout": dropout, "dtype": dtype}
     return build(cells, cell, D, H, num_layers, **options)
 
 
-def load(layer, arrays, *, prefix=""):
+def load(layer: Any, arrays: dict[str, Array], *, prefix: str = "") -> None:
     """Give an existing layer these weights, in place: the arrays of ``layer.params`` keep their identity and dtype.
 
     Parameters
@@ -130,7 +144,7 @@ def load(layer, arrays, *, prefix=""):
     write(layer, _cells(arrays, prefix, *stack, layer.variant, layer.input_size, layer.hidden_size))
 
 
-def from_layer(layer):
+def from_layer(layer: Any) -> dict[str, Array]:
     """The weights of a layer as PyTorch's modules name and lay them out.
 
     Parameters
@@ -176,15 +190,15 @@ def from_layer(layer):
     return arrays
 
 
-def _check_expressible(layer):
+def _check_expressible(layer: Any) -> None:
     check_expressible(layer, "PyTorch", activation=("tanh", "relu"), form=("reset_after",))
 
 
-def _suffixes(number, directions):
+def _suffixes(number: int, directions: int) -> list[str]:
     return [f"_l{number}", f"_l{number}_reverse"][:directions]
 
 
-def is_name(name):
+def is_name(name: str) -> bool:
     """Whether this is one of PyTorch's names, without prefix."""
     return _NAME.fullmatch(name) is not None
 
@@ -192,7 +206,7 @@ def is_name(name):
 # ---- reading arrays ---------------------------------------------------------------------------------------------
 
 
-def _select(arrays, prefix):
+def _select(arrays: dict[str, Array], prefix: str) -> dict[str, Array]:
     """-> dict of the arrays whose keys start with ``prefix``, by the rest of the key; all are names of PyTorch's."""
     if not isinstance(arrays, Mapping):
         raise TypeError(f"arrays must be a mapping of names to arrays; got {type(arrays).__name__}")
@@ -209,7 +223,7 @@ def _select(arrays, prefix):
     return {name: as_floating(prefix + name, value) for name, value in selected.items()}
 
 
-def _check_names(arrays, prefix, num_layers, directions):
+def _check_names(arrays: dict[str, Array], prefix: str, num_layers: int, directions: int) -> None:
     kinds = ["weight_ih", "weight_hh"]
     if any(name.startswith("bias") for name in arrays):
         kinds += ["bias_ih", "bias_hh"]
@@ -220,7 +234,9 @@ def _check_names(arrays, prefix, num_layers, directions):
         raise ValueError(f"the layer has no {', '.join(surplus)}")
 
 
-def _cells(arrays, prefix, num_layers, directions, variant, D, H):
+def _cells(
+    arrays: dict[str, Array], prefix: str, num_layers: int, directions: int, variant: Any, D: int, H: int
+) -> list[dict[str, Array]]:
     """-> list of the cells' arrays in rnncore's layout, as :func:`write` takes them; every shape is checked."""
     G = len(variant.gates)
     columns = [("D", D)] + [(multiple(directions), directions * H)] * (num_layers - 1)

@@ -21,14 +21,21 @@ float64, as in single steps. What differs:
   ``OMP_WAIT_POLICY=passive`` leaves them to the engine.
 """
 
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
 import numpy as np
 import torch
 from torch.autograd import forward_ad
 from torch.nn.utils.rnn import PackedSequence
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
+from .._types import Array
 from ..engine import calls, cells
 from ..engine.packing import PackedTokens
+from ..layers import Recurrent
 from . import state_dict
 from .cells import FRAMEWORK_VARIANTS
 
@@ -46,7 +53,7 @@ _VARIANTS = {
 # ---- weights --------------------------------------------------------------------------------------------------------
 
 
-def from_torch(source, *, prefix="", dtype=None, **options):
+def from_torch(source: Any, *, prefix: str = "", dtype: Any = None, **options: Any) -> Recurrent:
     """A layer of rnncore with the weights of a module, copied.
 
     Parameters
@@ -92,7 +99,7 @@ def from_torch(source, *, prefix="", dtype=None, **options):
     return state_dict.to_layer(arrays, prefix=prefix, dtype=dtype, **options)
 
 
-def to_torch(layer):
+def to_torch(layer: Recurrent) -> GRU | LSTM | RNN:
     """The module of torch.nn with the weights of a layer, copied.
 
     Parameters
@@ -120,7 +127,9 @@ def to_torch(layer):
     True
     """
     arrays = state_dict.from_layer(layer)
-    options = {"nonlinearity": layer.activation} if "activation" in layer.cell.options else {}
+    options: dict[str, Any] = (
+        {"nonlinearity": layer.variant.options["activation"]} if "activation" in layer.cell.options else {}
+    )
     with torch.random.fork_rng(
         devices=[]
     ):  # the initial values are not kept: PyTorch's generator need not know of them
@@ -138,7 +147,7 @@ def to_torch(layer):
     return module
 
 
-def _array_of(name, tensor):
+def _array_of(name: str, tensor: torch.Tensor) -> Array:
     """A tensor, or already an array, as an array."""
     if not isinstance(tensor, torch.Tensor):
         return np.asarray(tensor)
@@ -153,10 +162,18 @@ def _array_of(name, tensor):
 # w_ih (G*H, D), w_hh (G*H, H), and b_ih, b_hh (G*H,) if there are biases, for each direction.
 
 
-def _arguments(variant, x, states, weights, training):
+def _arguments(
+    variant: Any, x: Array, states: list[Array], weights: list[list[Array]], training: bool
+) -> Iterator[Any]:
     """Arrays -> keywords of the engine's forward function for each direction; it reads the transposes as they lie."""
     for direction, (w_ih, w_hh, *biases) in enumerate(weights):
-        arguments = {"x": x, "Wx": w_ih.T, "Wh": w_hh.T, "reverse": direction == 1, "training": training}
+        arguments: dict[str, Any] = {
+            "x": x,
+            "Wx": w_ih.T,
+            "Wh": w_hh.T,
+            "reverse": direction == 1,
+            "training": training,
+        }
         for name, state in zip(("h0", "c0"), states, strict=False):
             arguments[name] = state[direction]
         if not biases:
@@ -172,7 +189,9 @@ def _arguments(variant, x, states, weights, training):
         yield arguments
 
 
-def _forward(variant, x, states, weights, training):
+def _forward(
+    variant: Any, x: Array, states: list[Array], weights: list[list[Array]], *, training: bool
+) -> tuple[Any, ...]:
     """Arrays -> y (T, N, H * directions) or (L, H * directions), final states, caches of the directions"""
     if len(weights) == 2 and isinstance(x, np.ndarray):
         x = np.ascontiguousarray(x)  # once, not for each direction
@@ -186,7 +205,7 @@ def _forward(variant, x, states, weights, training):
     return np.concatenate(outputs, axis=-1), [np.stack(states) for states in finals], caches
 
 
-def _backward(variant, caches, dy, dfinals, needs_dx):
+def _backward(variant: Any, caches: list[Any], dy: Array, dfinals: list[Array], needs_dx: bool) -> tuple[Any, ...]:
     """Arrays, dy and dfinals may be None -> dx or None, gradients of the cell in each direction"""
     H = caches[0].hidden_size
     arguments = []
@@ -201,7 +220,7 @@ def _backward(variant, caches, dy, dfinals, needs_dx):
     return dx, results
 
 
-def _gradients_of_weights(g, biases):
+def _gradients_of_weights(g: Any, biases: bool) -> tuple[Array, ...]:
     """Gradients of one cell -> those of w_ih, w_hh and, if there are biases, b_ih, b_hh."""
     if not biases:
         return g.dWx.T, g.dWh.T
@@ -211,30 +230,47 @@ def _gradients_of_weights(g, biases):
     return g.dWx.T, g.dWh.T, g.db, db_hh
 
 
-def _tensor(array):
+def _tensor(array: Array | None) -> torch.Tensor | None:
     return None if array is None else torch.from_numpy(array)
 
 
-def _array(tensor):
+def _array(tensor: torch.Tensor | None) -> Any:
     return None if tensor is None else tensor.resolve_neg().detach().numpy()
 
 
-def _arrays(rows, directions, x, states, weights):
+def _arrays(
+    rows: Any,
+    directions: int,
+    x: torch.Tensor,
+    states: list[torch.Tensor],
+    weights: list[torch.Tensor] | tuple[Any, ...],
+) -> tuple[Any, ...]:
     """Tensors, weights of all directions one after the other -> x, states, weights as above"""
     count = len(weights) // directions
-    x, states, weights = _array(x), list(map(_array, states)), list(map(_array, weights))
+    array: Any = _array(x)
     if rows is not None:
-        x = PackedTokens(x, rows)
-    return x, states, [weights[k : k + count] for k in range(0, len(weights), count)]
+        array = PackedTokens(array, rows)
+    of_weights = list(map(_array, weights))
+    groups = [of_weights[k : k + count] for k in range(0, len(of_weights), count)]
+    return array, list(map(_array, states)), groups
 
 
 class _Recurrence(torch.autograd.Function):
     """:func:`_forward` in autograd. What the backward pass needs is saved in tensors and lives as long as the graph."""
 
     @staticmethod
-    def forward(ctx, variant, rows, directions, x, h0, c0, *weights):
+    def forward(
+        ctx: Any,
+        variant: Any,
+        rows: Array | None,
+        directions: int,
+        x: torch.Tensor,
+        h0: torch.Tensor | None,
+        c0: torch.Tensor | None,
+        *weights: Any,
+    ) -> tuple[Any, ...]:
         states = [state for state in (h0, c0) if state is not None]
-        y, finals, ctx.caches = _forward(variant, *_arrays(rows, directions, x, states, weights), True)
+        y, finals, ctx.caches = _forward(variant, *_arrays(rows, directions, x, states, weights), training=True)
         ctx.variant, ctx.biases = variant, len(weights) > 2 * directions
         kept = [cache.detach() for cache in ctx.caches]
         # The weights, and x where the engine has no copy of it: PyTorch notices if they are changed before backward.
@@ -245,7 +281,7 @@ class _Recurrence(torch.autograd.Function):
         return tuple(map(_tensor, (y, *finals)))
 
     @staticmethod
-    def backward(ctx, dy, *dfinals):
+    def backward(ctx: Any, dy: torch.Tensor, *dfinals: Any) -> tuple[Any, ...]:
         if torch.is_grad_enabled():
             raise RuntimeError("the engine has no gradients of gradients: create_graph must be False; got True")
         x, *saved = map(_array, ctx.saved_tensors)
@@ -264,13 +300,15 @@ class _Recurrence(torch.autograd.Function):
         return None, None, None, *map(_tensor, (dx, *dstates, *gradients))
 
 
-def _run(variant, rows, directions, x, states, weights):
+def _run(
+    variant: Any, rows: Any, directions: int, x: torch.Tensor, states: list[torch.Tensor], weights: list[torch.Tensor]
+) -> tuple[torch.Tensor, list[torch.Tensor]]:
     """Tensors -> y, final states"""
     if torch.is_grad_enabled() and any(t.requires_grad for t in (x, *states, *weights)):
         h0, c0 = (*states, None, None)[:2]
         y, *finals = _Recurrence.apply(variant, rows, directions, x, h0, c0, *weights)
         return y, finals
-    y, finals, _ = _forward(variant, *_arrays(rows, directions, x, states, weights), False)
+    y, finals, _ = _forward(variant, *_arrays(rows, directions, x, states, weights), training=False)
     return _tensor(y), list(map(_tensor, finals))
 
 
@@ -279,7 +317,7 @@ def _run(variant, rows, directions, x, states, weights):
 _PLAIN = torch.Tensor, torch.nn.Parameter
 
 
-def _is_observed():
+def _is_observed() -> bool:
     """Whether somebody follows what is computed operation by operation: a tracer, a mode, a forward-mode derivative."""
     return torch.jit.is_tracing() or is_in_torch_dispatch_mode() or forward_ad._current_level >= 0
 
@@ -288,21 +326,36 @@ class _Recurrent:
     """What the three modules share: a forward pass on the engine, before torch.nn's in the order of bases."""
 
     #: So many take the engine longer to set up than torch.nn to compute (H = 128 .. 1024), by dtype.
-    _few_tokens: dict
+    _few_tokens: dict[torch.dtype, int]
 
-    def __init__(self, *args, **kwargs):
+    # Of torch.nn.RNNBase.
+    mode: str
+    input_size: int
+    hidden_size: int
+    num_layers: int
+    proj_size: int
+    batch_first: bool
+    bidirectional: bool
+    training: bool
+    dropout: float
+    _all_weights: list[list[str]]
+    _parameters: dict[str, Any]
+
+    def __init__(self, *args, **kwargs):  # type: ignore[no-untyped-def]  # the signature of torch.nn, to the letter
         super().__init__(*args, **kwargs)
         if self.proj_size:
             raise ValueError(f"proj_size must be 0: the engine has no projections; got {self.proj_size}")
 
-    def forward(self, input, hx=None):
+    def forward(
+        self, input: PackedSequence | torch.Tensor, hx: torch.Tensor | tuple[torch.Tensor, torch.Tensor] | None = None
+    ) -> tuple[Any, ...]:
         """input (T, N, D), with ``batch_first`` (N, T, D), (T, D), or a PackedSequence -> output, states, as there."""
         is_batch = type(input) is torch.Tensor and input.dim() == 3
         if is_batch and 0 < input.size(0) * input.size(1) <= self._few_tokens.get(input.dtype, 0):
-            return super().forward(input, hx)
+            return super().forward(input, hx)  # type: ignore[misc]
         x, batch_sizes, order, back = input if isinstance(input, PackedSequence) else (input, None, None, None)
         if not self._is_for_the_engine(x):
-            return super().forward(input, hx)
+            return super().forward(input, hx)  # type: ignore[misc]
         states = self._states(hx)
         weights = [[self._weight(name) for name in names] for names in self._all_weights]
         self._check(x, states, weights, batch_sizes)
@@ -317,15 +370,17 @@ class _Recurrent:
         variant = _VARIANTS[self.mode]
         rows = None if batch_sizes is None else batch_sizes.numpy()
         directions = 2 if self.bidirectional else 1
-        finals = []
+        of_layers = []
         for layer in range(self.num_layers):
             if layer and self.dropout and self.training:
                 x = torch.nn.functional.dropout(x, self.dropout)
             cells = slice(layer * directions, (layer + 1) * directions)
             own = states if self.num_layers == 1 else [state[cells] for state in states]
             x, final = _run(variant, rows, directions, x, own, [w for of_cell in weights[cells] for w in of_cell])
-            finals.append(final)
-        finals = finals[0] if self.num_layers == 1 else [torch.cat(parts) for parts in zip(*finals, strict=True)]
+            of_layers.append(final)
+        finals = of_layers[0]
+        if self.num_layers > 1:
+            finals = [torch.cat(parts) for parts in zip(*of_layers, strict=True)]
 
         if back is not None:
             finals = [state.index_select(1, back) for state in finals]
@@ -337,12 +392,12 @@ class _Recurrent:
             x = x.transpose(0, 1)
         return x, tuple(finals) if self.mode == "LSTM" else finals[0]
 
-    def _weight(self, name):
+    def _weight(self, name: str) -> torch.Tensor:
         """The parameter, or what a parametrization computes in its place."""
         parameter = self._parameters.get(name)
         return getattr(self, name) if parameter is None else parameter
 
-    def _is_for_the_engine(self, x):
+    def _is_for_the_engine(self, x: torch.Tensor) -> bool:
         return (
             type(x) in _PLAIN
             and (x.dtype is torch.float32 or x.dtype is torch.float64)
@@ -351,7 +406,7 @@ class _Recurrent:
             and not (torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling() or _is_observed())
         )
 
-    def _states(self, hx):
+    def _states(self, hx: torch.Tensor | tuple[torch.Tensor, torch.Tensor] | None) -> list[torch.Tensor]:
         """-> list of the tensors in hx"""
         if hx is None:
             return []
@@ -362,7 +417,13 @@ class _Recurrent:
             raise TypeError(f"hx must be {'a tuple (h_0, c_0) of tensors' if is_lstm else 'a tensor'}; got {kinds}")
         return states
 
-    def _check(self, x, states, weights, batch_sizes):
+    def _check(
+        self,
+        x: torch.Tensor,
+        states: list[torch.Tensor],
+        weights: list[list[torch.Tensor]],
+        batch_sizes: torch.Tensor | None,
+    ) -> None:
         """ValueError if a shape, dtype or device is not what the module's settings and its input say."""
         D, H, directions = self.input_size, self.hidden_size, 2 if self.bidirectional else 1
         is_packed, time = batch_sizes is not None, int(self.batch_first and x.dim() == 3)
@@ -371,7 +432,7 @@ class _Recurrent:
             axes = "(L, D)" if is_packed else f"{axes}, T > 0,"
             raise ValueError(f"input must be {axes} with D = input_size = {D}; got {tuple(x.shape)}")
         letters, wanted = "(num_layers * directions, N, H)", (self.num_layers * directions, H)
-        if is_packed:
+        if batch_sizes is not None:
             wanted = wanted[0], int(batch_sizes[0]), H
         elif x.dim() == 3:
             wanted = wanted[0], x.shape[1 - time], H
@@ -395,7 +456,7 @@ class _Recurrent:
                     raise ValueError(f"input must be {_kind_of(tensor)}, as {name}; got {_kind_of(x)}")
 
 
-def _kind_of(tensor):
+def _kind_of(tensor: torch.Tensor) -> str:
     return f"{tensor.dtype} on {tensor.device}" + ("" if tensor.layout is torch.strided else f", {tensor.layout}")
 
 
@@ -443,7 +504,7 @@ class LSTM(_Recurrent, torch.nn.LSTM):
     _few_tokens = {torch.float64: 1}
 
 
-def replace(model):
+def replace(model: Any) -> list[str]:
     """Let every RNN, GRU and LSTM of torch.nn in a model compute on rnncore's engine: the same objects and parameters.
 
     Parameters

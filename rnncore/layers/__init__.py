@@ -4,6 +4,8 @@ Every layer has ``params`` and ``grads``, dicts with the same keys whose arrays 
 place. ``forward`` returns a cache for ``backward``, which adds to ``grads``; calling a layer is inference.
 """
 
+from __future__ import annotations
+
 from . import base, recurrent, simple, stack, stream
 from .base import *  # noqa: F403
 from .recurrent import *  # noqa: F403

@@ -47,8 +47,7 @@ class Stream:
         self.input_size, self.hidden_size, self.dtype = layer.input_size, layer.hidden_size, layer.dtype
         shape = (layer.num_layers, self.batch_size, layer.hidden_size)
         self._state = tuple(np.zeros(shape, self.dtype) for _ in layer.state_names)
-        h, c = (*self._state, None)[:2]
-        self._native = native.make_stream(cells, self.input_size, self.dtype, h, c)
+        self._native = native.make_stream(cells, self.input_size, self.dtype, *self._state)
 
     def step(self, x: ArrayLike, out: Array | None = None) -> Array:
         """Advance every sequence by one step.
@@ -78,7 +77,7 @@ class Stream:
         if not (isinstance(out, np.ndarray) and out.shape == (N, H) and out.dtype == dtype):
             got = f"{out.shape} {out.dtype}" if isinstance(out, np.ndarray) else type(out).__name__
             raise ValueError(f"out must be an array (N, H) = {(N, H)} of {dtype}; got {got}")
-        if not out.flags.carray or np.may_share_memory(x, out):  # type: ignore[arg-type]
+        if not out.flags.carray or np.may_share_memory(x, out):
             raise ValueError("out must be C-contiguous, writable, and apart from x")
         array = np.asarray(x)
         if array.dtype.kind in "iu":

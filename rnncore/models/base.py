@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from os import PathLike
@@ -11,9 +11,11 @@ from types import NoneType
 from typing import Any, Literal, Self
 
 import numpy as np
+from numpy.random import Generator
 from numpy.typing import DTypeLike
 
 from .. import checks
+from .._types import Array
 from ..checks import Rule
 from ..layers import RECURRENT, Embedding
 from ..optim import SGD, Adagrad, Adam, RMSProp
@@ -24,13 +26,13 @@ from .training import Run
 OPTIMIZERS = {"sgd": SGD, "rmsprop": RMSProp, "adagrad": Adagrad, "adam": Adam}
 
 
-def random_state(name, value):
+def random_state(name: str, value: Any) -> Any:
     if value is None or isinstance(value, np.random.Generator):
         return value
     return checks.integer(name, value, least=0)
 
 
-def _dtype(name, value):
+def _dtype(name: str, value: str) -> str:
     try:
         found = "None" if value is None else np.dtype(value).name
     except TypeError:
@@ -78,9 +80,12 @@ class Model:
 
     def __post_init__(self) -> None:
         self._settings()
-        self.history = []
+        self.history: list[dict[str, Any]] = []
         self.interrupted = False
-        self.layers = self.params = self.grads = None
+        # By name; None until the layers are made.
+        self.layers: dict[str, Any] = None  # type: ignore[assignment]
+        self.params: dict[str, Array] = None  # type: ignore[assignment]
+        self.grads: dict[str, Array] = None  # type: ignore[assignment]
 
     # ---- settings -----------------------------------------------------------------------------------------------
 
@@ -98,7 +103,7 @@ class Model:
         """
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
 
-    def set_params(self, **params) -> Self:
+    def set_params(self, **params: Any) -> Self:
         """Change settings; they are used by the next ``fit``.
 
         Returns
@@ -123,7 +128,7 @@ class Model:
             raise
         return self
 
-    def _settings(self):
+    def _settings(self) -> dict[str, Any]:
         """The settings checked, in plain types. Attributes stay what was given, as scikit-learn wants it."""
         settings = self.get_params()
         clean = {
@@ -141,9 +146,11 @@ class Model:
 
     # ---- layers -------------------------------------------------------------------------------------------------
 
-    def _make_trunk(self, format, rng, *, size=None, bidirectional=False):
+    def _make_trunk(
+        self, format: Any, rng: Generator, *, size: int | None = None, bidirectional: bool = False
+    ) -> Trunk:
         """Embedding and recurrent layers for inputs of some format; size is that of the embedding."""
-        common = {"dtype": self.dtype, "seed": rng}
+        common: dict[str, Any] = {"dtype": self.dtype, "seed": rng}
         embedding = Embedding(format.size, size, **common) if format.holds_ids and size else None
         if embedding:
             embedding.params["W"] *= self.embedding_scale
@@ -159,13 +166,13 @@ class Model:
         )
         return Trunk(embedding, recurrent, self.dropout, rng)
 
-    def _embedding_width(self):
+    def _embedding_width(self) -> int:
         """E: as set, or what is usual for characters and for words."""
         if self.embedding_size is not None:
             return self.embedding_size
         return self.hidden_size if self.level == "word" else 64
 
-    def _take_layers(self, **layers):
+    def _take_layers(self, **layers: Any) -> None:
         """Name the layers and their parameters; those that are None are left out."""
         self.layers = {name: layer for name, layer in layers.items() if layer is not None}
         self.params = {f"{name}.{key}": a for name, layer in self.layers.items() for key, a in layer.params.items()}
@@ -174,21 +181,21 @@ class Model:
         network = {field.name for field in dataclasses.fields(self) if field.metadata["network"]}
         self._built = {name: value for name, value in self._settings().items() if name in network}
 
-    def _zero_grad(self):
+    def _zero_grad(self) -> None:
         for layer in self.layers.values():
             layer.zero_grad()
 
-    def _check_built(self):
+    def _check_built(self) -> None:
         if self.layers is None:
             raise ValueError("the model has no parameters yet: call fit first")
 
-    def __sklearn_is_fitted__(self):
+    def __sklearn_is_fitted__(self) -> Any:
         return self.layers is not None
 
     # ---- training -----------------------------------------------------------------------------------------------
 
     @contextmanager
-    def _as_before_on_error(self):
+    def _as_before_on_error(self) -> Iterator[Any]:
         """Bad input leaves the model as it was."""
         before = dict(self.__dict__)
         try:
@@ -198,7 +205,7 @@ class Model:
             self.__dict__.update(before)
             raise
 
-    def _check_training(self, validation):
+    def _check_training(self, validation: Any) -> bool:
         """Settings may have been set since they were checked. -> whether ``fit`` goes on with the layers as they are"""
         settings = self._settings()
         if self.patience is not None and validation is None:
@@ -209,11 +216,11 @@ class Model:
                 raise ValueError(f"warm_start goes on with {name} = {was!r} of the layers; got {settings[name]!r}")
         return goes_on
 
-    def _update(self, batch):
+    def _update(self, batch: Any) -> Any:
         """Loss of a batch, with its gradients in ``grads``. -> loss, its weight in the mean, steps of sequences"""
         raise NotImplementedError
 
-    def _train(self, make_batches, score, callbacks):
+    def _train(self, make_batches: Callable[..., Any], score: Callable[..., Any] | None, callbacks: list[Any]) -> None:
         """make_batches() gives the batches of an epoch; score() the mean loss of held-out data, or is None."""
         wanted = (self.optimizer, self.learning_rate)
         if self._optimizer is None or self._optimizer_settings[0] != self.optimizer:
@@ -225,11 +232,11 @@ class Model:
 
     # ---- files --------------------------------------------------------------------------------------------------
 
-    def _data_state(self):
+    def _data_state(self) -> Any:
         """What the model learned about its data, in JSON types; ``_restore_data`` takes it back."""
         raise NotImplementedError
 
-    def _restore_data(self, state):
+    def _restore_data(self, state: Any) -> Any:
         """Set what ``_data_state`` described and make the layers for it."""
         raise NotImplementedError
 
@@ -254,7 +261,7 @@ class Model:
         write_model(path, type(self).__name__, description, self.params)
 
     @classmethod
-    def _restore(cls, description, arrays):
+    def _restore(cls, description: dict[str, Any], arrays: dict[str, Array]) -> Any:
         settings = dict(description["settings"])
         if isinstance(settings.get("class_weight"), list):
             settings["class_weight"] = {label: weight for label, weight in settings["class_weight"]}
@@ -271,6 +278,6 @@ class Model:
         model.history = list(description["history"])
         return model
 
-    def __repr__(self):
+    def __repr__(self) -> Any:
         size = "" if self.params is None else f", {sum(p.size for p in self.params.values()):,} parameters"
         return f"<{type(self).__name__} {self.cell} {self.num_layers} x {self.hidden_size}{size}>"

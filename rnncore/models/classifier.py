@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -60,24 +60,24 @@ class SequenceClassifier(Labeller):
 
     # ---- data ---------------------------------------------------------------------------------------------------
 
-    def _clean_targets(self, name, y, X):
+    def _clean_targets(self, name: str, y: Any, X: Any) -> Array:
         return label_of_each(name, y, X)
 
-    def _strata(self, y):
+    def _strata(self, y: Any) -> Array:
         return y
 
-    def _learn(self, X, y, rows):
+    def _learn(self, X: Any, y: Any, rows: Any) -> None:
         self._labels = Labels.learn(y)
         self._input_format = self._learn_format("X", X, rows)
         self._make_layers()
 
-    def _encode(self, X, y, names, training):
+    def _encode(self, X: Any, y: Any, names: tuple[str, str], training: bool) -> Examples:
         inputs, numbers = self._input_format.encode(names[0], X), self._labels.encode(names[1], y)
         weights = class_weights(self._settings()["class_weight"], self._labels, numbers) if training else None
         lengths = np.array([len(sequence) for sequence in inputs], np.int64)
         return Examples(inputs, numbers, lengths, None if weights is None else weights[numbers])
 
-    def _batch(self, examples, rows):
+    def _batch(self, examples: Examples, rows: Any) -> Batch:
         inputs, lengths = pad_inputs(take(examples.inputs, rows), self._input_format, self._built["dtype"])
         weights = None if examples.weights is None else examples.weights[rows]
         weight = len(rows) if weights is None else float(weights.sum())
@@ -85,7 +85,7 @@ class SequenceClassifier(Labeller):
 
     # ---- the network --------------------------------------------------------------------------------------------
 
-    def _pool(self, h, state, lengths):
+    def _pool(self, h: Array, state: Any, lengths: Any) -> Array:
         """-> (N, H * directions) from the states of the top layer."""
         if self._built["pooling"] == "mean":
             return h.sum(axis=0) / np.maximum(lengths, 1)[:, None].astype(h.dtype)
@@ -126,12 +126,13 @@ class SequenceClassifier(Labeller):
             self._trunk.backward(None, cache, from_states(dstates))
         return loss
 
-    def _losses(self, batch):
+    def _losses(self, batch: Batch) -> Array:
         inputs, targets, lengths, _ = batch.arguments
         return self._head.losses(self._pooled(inputs, lengths), targets)
 
-    def _pooled(self, inputs, lengths):
-        return self._pool(*self._trunk(inputs, None, lengths), lengths)
+    def _pooled(self, inputs: Array, lengths: Any) -> Array:
+        h, state = self._trunk(inputs, None, lengths)
+        return self._pool(h, state, lengths)
 
     # ---- use ----------------------------------------------------------------------------------------------------
 

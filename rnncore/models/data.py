@@ -6,11 +6,13 @@ A sequence is a str, a list of str (tokens), integers (ids) or an array (T, D) o
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.random import Generator
 
 from .. import checks
+from .._types import Array
 from ..engine.arrays import as_lengths
 from ..text import Vocabulary, pad
 
@@ -20,14 +22,14 @@ KINDS = ("text", "tokens", "ids", "features")
 class Examples(NamedTuple):
     """Encoded data, one entry a sequence: what is trained on and scored."""
 
-    inputs: list  # arrays (T,) of ids or (T, D)
-    targets: list | np.ndarray | None
-    lengths: np.ndarray  # (N,) steps of each
-    weights: list | np.ndarray | None = None  # how much each step or sequence counts
-    labels: np.ndarray | None = None  # (N,) that the sequences are conditioned on
+    inputs: list[Array]  # arrays (T,) of ids or (T, D)
+    targets: Any  # list of arrays, or array
+    lengths: Array  # (N,) steps of each
+    weights: Any = None  # how much each step or sequence counts
+    labels: Array | None = None  # (N,) that the sequences are conditioned on
 
 
-def take(column, rows):
+def take(column: Any, rows: Any) -> Any:
     """Entries of a list or an array."""
     return column[rows] if isinstance(column, np.ndarray) else [column[row] for row in rows]
 
@@ -35,7 +37,7 @@ def take(column, rows):
 # ---- sequences --------------------------------------------------------------------------------------------------
 
 
-def as_sequences(name, values, lengths=None):
+def as_sequences(name: str, values: Any, lengths: Any = None) -> list[Any]:
     """-> list of sequences, from an iterable of them or a padded array (N, T) or (N, T, D) with lengths (N,)."""
     if isinstance(values, (str, bytes, Mapping)) or not isinstance(values, Iterable):
         raise TypeError(f"{name} must be a list of sequences, or a padded array; got {type(values).__name__}")
@@ -64,15 +66,16 @@ class Format:
         Number of ids, or of features.
     """
 
-    def __init__(self, kind, size, vocabulary=None):
-        self.kind, self.size, self.vocabulary = kind, size, vocabulary
+    def __init__(self, kind: str, size: int, vocabulary: Vocabulary | None = None) -> None:
+        self.kind, self.size = kind, size
+        self.vocabulary: Any = vocabulary  # a Vocabulary where the kind is text or tokens
 
     @property
-    def holds_ids(self):
+    def holds_ids(self) -> bool:
         return self.kind != "features"
 
     @classmethod
-    def learn(cls, name, sequences, rows, level, max_vocabulary):
+    def learn(cls, name: str, sequences: Any, rows: Any, level: Any, max_vocabulary: Any) -> Format:
         """The format of the sequences; a vocabulary is that of some rows of them."""
         if not sequences:
             raise ValueError(f"{name} must hold at least one sequence; got none")
@@ -99,11 +102,11 @@ class Format:
             format.size = next(a.shape[1] for a, kind in zip(arrays, kinds, strict=True) if kind is not None)
         return format
 
-    def encode(self, name, sequences):
+    def encode(self, name: str, sequences: Any) -> list[Array]:
         """-> list of arrays (T,) of ids or (T, D) of features; ValueError, TypeError naming what is wrong."""
         return [self.encode_one(f"{name}[{n}]", sequence) for n, sequence in enumerate(sequences)]
 
-    def encode_one(self, name, sequence):
+    def encode_one(self, name: str, sequence: Array | list[Any]) -> Array:
         """-> array (T,) of ids or (T, D) of features"""
         found = _kind(name, sequence)
         if found is not None and found != self.kind:
@@ -124,7 +127,7 @@ class Format:
             raise ValueError(f"{name} must have {self.size} features a step as in training; got {array.shape[1]}")
         return array
 
-    def _array(self, name, sequence):
+    def _array(self, name: str, sequence: Array | list[Any]) -> Array:
         array = np.asarray(sequence)
         if self.kind == "ids":
             if array.size == 0:
@@ -138,7 +141,7 @@ class Format:
             raise ValueError(f"{name} must be finite; got {array[step, feature]} at step {step}, feature {feature}")
         return array
 
-    def decode(self, ids):
+    def decode(self, ids: Array) -> Any:
         """ids (T,) -> text, list of tokens, or the ids."""
         if self.kind == "text":
             return self.vocabulary.decode(ids)
@@ -146,12 +149,12 @@ class Format:
             return [self.vocabulary.tokens[i] for i in ids]
         return np.asarray(ids, np.int64)
 
-    def state(self):
+    def state(self) -> dict[str, Any]:
         vocabulary = None if self.vocabulary is None else self.vocabulary.state()
         return {"kind": self.kind, "size": self.size, "vocabulary": vocabulary}
 
     @classmethod
-    def from_state(cls, state):
+    def from_state(cls, state: Any) -> Format:
         kind, size = checks.choice("kind", state["kind"], KINDS), checks.integer("size", state["size"], least=1)
         vocabulary = state["vocabulary"]
         if (vocabulary is not None) != (kind in ("text", "tokens")):
@@ -171,7 +174,7 @@ _DESCRIPTIONS = {
 }
 
 
-def _kind(name, sequence):
+def _kind(name: str, sequence: Array | list[Any]) -> str | None:
     """What a sequence holds; None where it has no element to tell by. TypeError, ValueError if it is none."""
     if isinstance(sequence, str):
         return "text"
@@ -197,12 +200,12 @@ def _kind(name, sequence):
     return "ids" if array.dtype.kind in "iu" else "features"
 
 
-def pad_inputs(arrays, format, dtype):
+def pad_inputs(arrays: list[Array], format: Format, dtype: str) -> tuple[Array, Array]:
     """-> inputs (T, N) of ids or (T, N, D) of dtype, lengths (N,)"""
     return pad(arrays, dtype=np.int64 if format.holds_ids else dtype)
 
 
-def steps_before(targets, first):
+def steps_before(targets: Any, first: int) -> Array:
     """Teacher forcing: each step of targets (T, N, ...) is predicted from the one before, the first from ``first``."""
     inputs = np.empty_like(targets)
     inputs[:1] = first
@@ -221,18 +224,18 @@ class Labels:
     classes : ndarray (C,)
     """
 
-    def __init__(self, classes):
+    def __init__(self, classes: Array) -> None:
         self.classes = classes
         self._numbers = {label: number for number, label in enumerate(classes.tolist())}
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.classes)
 
     @classmethod
-    def learn(cls, values):
+    def learn(cls, values: Any) -> Labels:
         return cls(np.unique(values))
 
-    def encode(self, name, values):
+    def encode(self, name: str, values: Any) -> Array:
         """values (n,) -> numbers (n,); ValueError for a label that is not among the classes."""
         try:
             return np.array([self._numbers[value] for value in values.tolist()], np.int64)
@@ -240,16 +243,16 @@ class Labels:
             known = ", ".join(map(repr, self.classes.tolist()[:12])) + (", ..." if len(self) > 12 else "")
             raise ValueError(f"{name} must hold labels of the training data ({known}); got {error.args[0]!r}") from None
 
-    def state(self):
+    def state(self) -> dict[str, Any]:
         kind = self.classes.dtype.kind
         return {"dtype": "str" if kind == "U" else self.classes.dtype.name, "values": self.classes.tolist()}
 
     @classmethod
-    def from_state(cls, state):
+    def from_state(cls, state: Any) -> Labels:
         return cls(np.array(state["values"], dtype=state["dtype"]))
 
 
-def label_array(name, values):
+def label_array(name: str, values: Any) -> Array:
     """-> one-dimensional array of labels that can be compared: str, integers, floats or bool."""
     array = np.asarray(list(values) if isinstance(values, str) else values)
     if array.dtype.kind == "O" and array.ndim == 1 and all(isinstance(value, str) for value in array):
@@ -261,7 +264,7 @@ def label_array(name, values):
     return array.astype(str) if array.dtype.kind == "T" else array
 
 
-def label_of_each(name, values, X):
+def label_of_each(name: str, values: Any, X: Any) -> Array:
     """-> labels (N,), one for each sequence of X"""
     labels = label_array(name, values)
     if len(labels) != len(X):
@@ -269,7 +272,7 @@ def label_of_each(name, values, X):
     return labels
 
 
-def class_weights(setting, labels, numbers):
+def class_weights(setting: Any, labels: Any, numbers: Array) -> Array | None:
     """-> weight of each class (C,), or None. "balanced" is n / (C count), as in scikit-learn."""
     if setting is None:
         return None
@@ -282,7 +285,7 @@ def class_weights(setting, labels, numbers):
     return weights
 
 
-def check_class_weight(name, value):
+def check_class_weight(name: str, value: Any) -> Any:
     """The setting: None, "balanced", or label -> weight."""
     if value is None or (isinstance(value, str) and value == "balanced"):
         return value
@@ -297,7 +300,7 @@ def check_class_weight(name, value):
 # ---- held-out data ----------------------------------------------------------------------------------------------
 
 
-def split_rows(count, share, rng, strata=None):
+def split_rows(count: int, share: Any, rng: Generator, strata: Array | None = None) -> tuple[Array, Array]:
     """-> rows to train on, rows to hold out: a share of them, of every class alike where strata (N,) are given."""
     share = float(share)
     if not 0 < share < 1:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.random import Generator
 
 from .. import checks
+from .._types import Array
 from ..engine import native
 from .network import log_softmax, repeat_rows, take_rows
 
@@ -16,7 +19,7 @@ _PIECE = 4096  # draws a native call, so that an interrupt is heard
 # ---- sampling ---------------------------------------------------------------------------------------------------
 
 
-def check_sampling(n, temperature, top_k, top_p):
+def check_sampling(n: int, temperature: float, top_k: int | None, top_p: float | None) -> tuple[Any, ...]:
     """-> n, temperature, top_k or None, top_p or None"""
     n, temperature = checks.integer("n", n, least=0), checks.not_negative("temperature", temperature)
     if top_k is not None:
@@ -26,7 +29,20 @@ def check_sampling(n, temperature, top_k, top_p):
     return n, temperature, top_k, top_p
 
 
-def sample_tokens(trunk, dense, state, first, n, rng, *, temperature, top_k, top_p, banned, stop):
+def sample_tokens(
+    trunk: Any,
+    dense: Any,
+    state: Any,
+    first: int,
+    n: int,
+    rng: Generator,
+    *,
+    temperature: float,
+    top_k: int | None,
+    top_p: float | None,
+    banned: list[int],
+    stop: int,
+) -> Array:
     """Draw ids that are fed back: n, or up to and with ``stop`` (-1: none), after the id ``first``.
 
     state: of one sequence, as the recurrent layer gives it, or None for zeros. One uniform number is used for each.
@@ -72,23 +88,23 @@ class Hypothesis(NamedTuple):
 class Beam(NamedTuple):
     """What a beam search found, and how; ``rnncore.plots.beam(beam.steps, best=beam.best)`` draws it."""
 
-    hypotheses: list  # of Hypothesis, best first
+    hypotheses: list[Hypothesis]  # best first
     #: For each step the hypotheses that were in the beam and still grew: (place of the parent in the list of the step
     #: before, -1 at first; token; log_prob so far; whether a hypothesis above came from it).
-    steps: list
-    best: tuple  # step and place where the best hypothesis ends
+    steps: list[list[tuple[int, str, float, bool]]]
+    best: tuple[int, int]  # step and place where the best hypothesis ends
 
 
 class Search(NamedTuple):
     """Beams of N sequences: what W hypotheses of each became at every step. Sorted by score, best first."""
 
-    tokens: np.ndarray  # (T, N, W)
-    parents: np.ndarray  # (T, N, W), places in the beam of the step before
-    log_probs: np.ndarray  # (T, N, W), -inf is none
-    grew: np.ndarray  # (T, N, W) bool: the hypothesis had not ended before
-    scores: np.ndarray  # (N, W)
+    tokens: Array  # (T, N, W)
+    parents: Array  # (T, N, W), places in the beam of the step before
+    log_probs: Array  # (T, N, W), -inf is none
+    grew: Array  # (T, N, W) bool: the hypothesis had not ended before
+    scores: Array  # (N, W)
 
-    def path(self, n, w):
+    def path(self, n: int, w: int) -> list[int]:
         """Places of a hypothesis in the beams of the steps while it grew."""
         path = []
         for t in reversed(range(len(self.tokens))):
@@ -97,11 +113,11 @@ class Search(NamedTuple):
             w = self.parents[t, n, w]
         return path[::-1]
 
-    def ids(self, n, w):
+    def ids(self, n: int, w: int) -> Array:
         """Tokens of a hypothesis, with the one that ended it."""
         return np.array([self.tokens[t, n, k] for t, k in enumerate(self.path(n, w))], np.int64)
 
-    def beam(self, n, decode, name):
+    def beam(self, n: int, decode: Callable[..., Any], name: Callable[[int], str]) -> Beam:
         """-> Beam of sequence n; decode(ids) gives a result, name(id) a token."""
         T, _, W = self.tokens.shape
         hypotheses = [
@@ -110,7 +126,8 @@ class Search(NamedTuple):
             if self.scores[n, w] > -np.inf
         ]
         used = {place for w in range(len(hypotheses)) for place in enumerate(self.path(n, w))}
-        steps, places = [], {}  # place in the beam -> place in the list of the step
+        steps: list[list[tuple[int, str, float, bool]]] = []
+        places: dict[int, int] = {}  # place in the beam -> place in the list of the step
         for t in range(T):
             grew = [w for w in range(W) if self.grew[t, n, w] and self.log_probs[t, n, w] > -np.inf]
             if not grew:
@@ -126,7 +143,18 @@ class Search(NamedTuple):
         return Beam(hypotheses, steps, best)
 
 
-def beam_search(trunk, dense, state, first, steps, *, width, length_penalty, stop, banned):
+def beam_search(
+    trunk: Any,
+    dense: Any,
+    state: Any,
+    first: Sequence[int] | Array,
+    steps: Array,
+    *,
+    width: int,
+    length_penalty: float,
+    stop: int,
+    banned: list[int],
+) -> Search:
     """The likeliest continuations of N sequences, ``width`` for each, found step by step.
 
     A hypothesis of L tokens is worth log p / L ** length_penalty (the course; Wu et al. 2016 in another form), and the
@@ -171,7 +199,7 @@ def beam_search(trunk, dense, state, first, steps, *, width, length_penalty, sto
     return Search(tokens, parents, totals, grew, scores)
 
 
-def _largest(values, count):
+def _largest(values: Any, count: int) -> Array:
     """Index of the largest values of each row, largest first, of equal ones the first."""
     found = np.sort(np.argpartition(-values, min(count, values.shape[1]) - 1, axis=1)[:, :count], axis=1)
     order = np.argsort(-np.take_along_axis(values, found, axis=1), axis=1, kind="stable")

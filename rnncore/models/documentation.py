@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import textwrap
+from typing import Any, TypeVar
 
 from ..engine.cells import CELLS
+
+T = TypeVar("T")
 
 _CELLS = ", ".join(f'"{name}"' for name in CELLS)
 _PARTS = {
@@ -99,7 +102,7 @@ TypeError, ValueError
 }
 
 
-def document(cls):
+def document(cls: type[T]) -> type[T]:
     """Put the shared parts into the docstrings of a class and its methods."""
     for thing in (cls, *(value for value in vars(cls).values() if callable(value))):
         if thing.__doc__:
@@ -107,6 +110,6 @@ def document(cls):
     return cls
 
 
-def _expand(line):
+def _expand(line: str) -> Any:
     part = _PARTS.get(line.strip())
     return line if part is None else textwrap.indent(part.strip("\n"), line[: len(line) - len(line.lstrip())])

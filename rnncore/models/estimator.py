@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import numbers
 from collections.abc import Iterable
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 from numpy.random import Generator
@@ -16,9 +16,9 @@ from .._types import Array
 from ..layers import Dense
 from ..text import Vocabulary, batches_by_length
 from .base import Model, random_state, setting
-from .data import Format, Labels, as_sequences, check_class_weight, split_rows, take
+from .data import Examples, Format, Labels, as_sequences, check_class_weight, split_rows, take
 from .network import Head
-from .training import as_callbacks
+from .training import Callbacks, as_callbacks
 
 Sequences = Iterable[str] | Iterable[list[str]] | Iterable[ArrayLike] | Array
 Validation = float | tuple[Any, Any] | tuple[Any, Any, ArrayLike]
@@ -27,7 +27,7 @@ Validation = float | tuple[Any, Any] | tuple[Any, Any, ArrayLike]
 class Batch(NamedTuple):
     """What one update is made from, or one part of a score."""
 
-    arguments: tuple  # of loss_and_gradients
+    arguments: tuple[Any, ...]  # of loss_and_gradients
     weight: float  # of its loss in the mean: the number of its losses, or the sum of their weights
     tokens: int  # steps of sequences
 
@@ -38,10 +38,14 @@ class Estimator(Model):
 
     random_state: int | Generator | None = setting(None, random_state)
 
-    _estimator_type = None  # "classifier", so that scikit-learn splits by class
+    _estimator_type: ClassVar[str | None] = None  # "classifier", so that scikit-learn splits by class
     _needs_targets = True
 
-    def __sklearn_tags__(self):
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._input_format: Any = None  # learned by fit
+
+    def __sklearn_tags__(self) -> Any:
         """What scikit-learn asks of estimators since 1.6."""
         from sklearn.utils import ClassifierTags, InputTags, Tags, TargetTags
 
@@ -55,33 +59,41 @@ class Estimator(Model):
 
     # ---- what a subclass says -----------------------------------------------------------------------------------
 
-    def _clean_targets(self, name, y, X):
+    def _clean_targets(self, name: str, y: Any, X: Any) -> Any:
         """-> y as a list or array with one entry a sequence of X; ValueError where it does not match."""
         raise NotImplementedError
 
-    def _strata(self, y):
+    def _strata(self, y: Any) -> Any:
         """-> class of each sequence (N,), if a split should keep their shares; None otherwise."""
         return None
 
-    def _learn(self, X, y, rows):
+    def _learn(self, X: Any, y: Any, rows: Any) -> Any:
         """Learn what inputs and targets look like, and make the layers; vocabularies are those of some rows."""
         raise NotImplementedError
 
-    def _encode(self, X, y, names, training):
+    def _encode(self, X: Any, y: Any, names: tuple[str, str], training: bool) -> Examples:
         """-> Examples; names are those of X and y in messages."""
         raise NotImplementedError
 
-    def _batch(self, examples, rows):
+    def _batch(self, examples: Examples, rows: Any) -> Any:
         """-> Batch"""
         raise NotImplementedError
 
-    def _losses(self, batch):
+    def _losses(self, batch: Batch) -> Any:
         """-> losses of a batch, (T, N) of steps or (N,) of sequences, without class weights"""
         raise NotImplementedError
 
     # ---- training -----------------------------------------------------------------------------------------------
 
-    def _fit(self, X, y, lengths, validation, callback, progress):
+    def _fit(
+        self,
+        X: Any,
+        y: Any,
+        lengths: Any,
+        validation: Any,
+        callback: Callbacks | None,
+        progress: bool,
+    ) -> Any:
         with self._as_before_on_error():
             callbacks = as_callbacks(callback, progress)
             examples, held_out = self._prepare(X, y, lengths, validation)
@@ -89,7 +101,7 @@ class Estimator(Model):
         self._train(lambda: self._batches(examples, self.batch_size, self._rng), score, callbacks)
         return self
 
-    def _prepare(self, X, y, lengths, validation):
+    def _prepare(self, X: Any, y: Any, lengths: Any, validation: Any) -> tuple[Any, ...]:
         """-> examples to train on, held-out examples or None"""
         goes_on = self._check_training(validation)
         X = as_sequences("X", X, lengths)
@@ -110,10 +122,10 @@ class Estimator(Model):
         X, y = take(X, rows), None if y is None else take(y, rows)
         examples = self._encode(X, y, ("X", "y"), training=True)
         if held_out is not None:
-            held_out = self._encode(*held_out, ("validation X", "validation y"), training=False)
+            held_out = self._encode(held_out[0], held_out[1], ("validation X", "validation y"), training=False)
         return examples, held_out
 
-    def _clean_validation(self, validation):
+    def _clean_validation(self, validation: Any) -> tuple[Any, ...]:
         if not isinstance(validation, (tuple, list)) or len(validation) not in (2, 3):
             raise TypeError(f"validation must be a share, (X, y) or (X, y, lengths); got {type(validation).__name__}")
         X = as_sequences("validation X", validation[0], *validation[2:])
@@ -121,35 +133,39 @@ class Estimator(Model):
             raise ValueError("validation X must hold at least one sequence; got none")
         return X, self._clean_targets("validation y", validation[1], X)
 
-    def _update(self, batch):
+    def loss_and_gradients(self, *arguments: Any) -> float:
+        """Mean loss of a batch; its gradients replace those in ``grads``."""
+        raise NotImplementedError
+
+    def _update(self, batch: Batch) -> tuple[float, float, int]:
         return self.loss_and_gradients(*batch.arguments), batch.weight, batch.tokens
 
-    def _batches(self, examples, batch_size, rng=None):
+    def _batches(self, examples: Examples, batch_size: int, rng: Generator | None = None) -> list[Batch]:
         return [self._batch(examples, rows) for rows in batches_by_length(examples.lengths, batch_size, rng)]
 
-    def _mean_loss(self, examples):
+    def _mean_loss(self, examples: Examples) -> float:
         total = count = 0
         for batch in self._batches(examples, self.batch_size):
             total, count = total + self._losses(batch).sum(), count + batch.weight
         return float(total / max(count, 1))
 
-    def _learn_format(self, name, sequences, rows):
+    def _learn_format(self, name: str, sequences: Any, rows: Any) -> Format:
         return Format.learn(name, sequences, rows, self.level, self._settings()["max_vocabulary"])
 
     # ---- use ----------------------------------------------------------------------------------------------------
 
-    def _inputs(self, X, lengths):
+    def _inputs(self, X: Any, lengths: Any) -> list[Array]:
         """-> list of encoded sequences, to predict from."""
         self._check_built()
         return self._input_format.encode("X", as_sequences("X", X, lengths))
 
-    def _scored(self, X, y, lengths):
+    def _scored(self, X: Any, y: Any, lengths: Any) -> Any:
         """-> Examples, to score"""
         self._check_built()
         X = as_sequences("X", X, lengths)
         return self._encode(X, self._clean_targets("y", y, X), ("X", "y"), training=False)
 
-    def _log_prob(self, X, y, lengths):
+    def _log_prob(self, X: Any, y: Any, lengths: Any) -> Array:
         """-> (N,), of sequences whose losses are those of their steps"""
         examples = self._scored(X, y, lengths)
         result = np.zeros(len(examples.inputs))
@@ -157,7 +173,7 @@ class Estimator(Model):
             result[rows] = -self._losses(self._batch(examples, rows)).sum(axis=0)
         return result
 
-    def _inference_batches(self, lengths):
+    def _inference_batches(self, lengths: Any) -> list[Array]:
         """Rows of sequences of like length, as many as go well together."""
         return batches_by_length(lengths, max(self.batch_size, 64))
 
@@ -180,11 +196,11 @@ class Labeller(Estimator):
         """Of text and tokens; None for ids and features, and before ``fit``."""
         return None if self.layers is None else self._input_format.vocabulary
 
-    def _outputs(self):
+    def _outputs(self) -> tuple[int, str]:
         """-> values of the output layer, what they mean."""
         return len(self._labels), "softmax"
 
-    def _make_layers(self):
+    def _make_layers(self) -> None:
         size = self._embedding_width()
         self._trunk = self._make_trunk(self._input_format, self._rng, size=size, bidirectional=self.bidirectional)
         outputs, kind = self._outputs()
@@ -192,10 +208,10 @@ class Labeller(Estimator):
         self._head = Head(Dense(width, outputs, dtype=self.dtype, seed=self._rng), kind, self.dropout, self._rng)
         self._take_layers(embedding=self._trunk.embedding, recurrent=self._trunk.recurrent, output=self._head.dense)
 
-    def _data_state(self):
+    def _data_state(self) -> dict[str, dict[str, Any]]:
         return {"inputs": self._input_format.state(), "labels": self._labels.state()}
 
-    def _restore_data(self, state):
+    def _restore_data(self, state: Any) -> None:
         self._rng = np.random.default_rng(self.random_state)
         self._input_format, self._labels = Format.from_state(state["inputs"]), Labels.from_state(state["labels"])
         self._make_layers()

@@ -71,23 +71,23 @@ class SequenceGenerator(Estimator):
         """Of text and tokens; None for ids and vectors, and before ``fit``."""
         return None if self.layers is None else self._input_format.vocabulary
 
-    def _clean_targets(self, name, y, X):
+    def _clean_targets(self, name: str, y: Any, X: Any) -> Array | None:
         return None if y is None else label_of_each(name, y, X)
 
-    def _strata(self, y):
+    def _strata(self, y: Any) -> Array:
         return y
 
-    def _learn(self, X, y, rows):
-        self._labels = None if y is None else Labels.learn(y)
+    def _learn(self, X: Any, y: Any, rows: Any) -> None:
+        self._labels: Any = None if y is None else Labels.learn(y)
         self._input_format = self._learn_format("X", X, rows)
         self._make_layers()
 
     @property
-    def _end_id(self):
+    def _end_id(self) -> int:
         """Of tokens: what comes before the first and after the last."""
         return self._input_format.size if self.vocabulary is None else self.vocabulary.eos_id
 
-    def _make_layers(self):
+    def _make_layers(self) -> None:
         format, rng = self._input_format, self._rng
         if format.kind == "ids":
             format = Format("ids", format.size + 1)
@@ -95,7 +95,7 @@ class SequenceGenerator(Estimator):
         kind = "softmax" if format.holds_ids else "sigmoid"
         output = Dense(self.hidden_size, format.size, dtype=self.dtype, seed=rng)
         self._head = Head(output, kind, self.dropout, rng)
-        self._start = None
+        self._start: Any = None  # an Embedding where there are classes
         if self._labels is not None:
             recurrent = self._trunk.recurrent
             values = len(recurrent.state_names) * self.num_layers * self.hidden_size
@@ -105,7 +105,7 @@ class SequenceGenerator(Estimator):
         layers = {"embedding": self._trunk.embedding, "start": self._start}
         self._take_layers(**layers, recurrent=self._trunk.recurrent, output=output)
 
-    def _encode(self, X, y, names, training):
+    def _encode(self, X: Any, y: Any, names: tuple[str, str], training: bool) -> Examples:
         sequences = self._input_format.encode(names[0], X)
         if (y is None) != (self._labels is None):
             raise ValueError(f"{names[1]} must be {'None' if y is not None else 'classes'}, as in training")
@@ -118,7 +118,7 @@ class SequenceGenerator(Estimator):
         lengths = np.array([len(sequence) for sequence in sequences], np.int64)
         return Examples(sequences, None, lengths, labels=labels)
 
-    def _batch(self, examples, rows):
+    def _batch(self, examples: Examples, rows: Any) -> Batch:
         targets, lengths = pad_inputs(take(examples.inputs, rows), self._input_format, self._built["dtype"])
         labels = None if examples.labels is None else examples.labels[rows]
         tokens = int(lengths.sum())
@@ -156,7 +156,7 @@ class SequenceGenerator(Estimator):
             self._start.backward(dstart, ids)
         return loss
 
-    def _initial_state(self, labels):
+    def _initial_state(self, labels: Any) -> tuple[Any, Any]:
         """-> state that sequences of these classes start from, cache of it; None, None without classes."""
         if labels is None:
             return None, None
@@ -165,7 +165,7 @@ class SequenceGenerator(Estimator):
         states = values.reshape(len(labels), -1, recurrent.num_layers, recurrent.hidden_size)
         return from_states(list(np.moveaxis(states, 0, 2))), ids
 
-    def _losses(self, batch):
+    def _losses(self, batch: Batch) -> Array:
         inputs, targets, lengths, labels = batch.arguments
         h, _ = self._trunk(inputs, self._initial_state(labels)[0], lengths)
         return self._head.losses(h, targets, lengths)
@@ -229,7 +229,7 @@ class SequenceGenerator(Estimator):
         WRONG
         """
         examples = self._scored(X, y, lengths)
-        result = [None] * len(examples.inputs)
+        result: list[Any] = [None] * len(examples.inputs)
         for rows in self._inference_batches(examples.lengths):
             inputs, _, steps, labels = self._batch(examples, rows).arguments
             h, _ = self._trunk(inputs, self._initial_state(labels)[0], steps)
@@ -317,7 +317,7 @@ class SequenceGenerator(Estimator):
         if label is not None:
             state, _ = self._initial_state(self._labels.encode("label", label_array("label", [label])))
         rng = np.random.default_rng(random_state)
-        before = [] if seed is None else self._input_format.encode_one("seed", seed)
+        before: Any = [] if seed is None else self._input_format.encode_one("seed", seed)
         if not self._input_format.holds_ids:
             if top_k is not None or top_p is not None:
                 raise ValueError("top_k and top_p choose among tokens; the sequences here are vectors of labels")
@@ -336,7 +336,7 @@ class SequenceGenerator(Estimator):
         )
         return self._input_format.decode(ids[:-1] if len(ids) and ids[-1] == self._end_id else ids)
 
-    def _draw_vectors(self, n, state, before, temperature, rng):
+    def _draw_vectors(self, n: int, state: Any, before: Any, temperature: float, rng: Generator) -> Array:
         """Steps of labels that are drawn one by one: (n, D) of 0 and 1."""
         D = self._input_format.size
         result = np.zeros((n, D), np.int64)
@@ -358,18 +358,18 @@ class SequenceGenerator(Estimator):
 
     # ---- files --------------------------------------------------------------------------------------------------
 
-    def _data_state(self):
+    def _data_state(self) -> dict[str, Any]:
         labels = None if self._labels is None else self._labels.state()
         return {"inputs": self._input_format.state(), "labels": labels}
 
-    def _restore_data(self, state):
+    def _restore_data(self, state: Any) -> None:
         self._rng = np.random.default_rng(self.random_state)
         self._input_format = Format.from_state(state["inputs"])
         self._labels = None if state["labels"] is None else Labels.from_state(state["labels"])
         self._make_layers()
 
 
-def _check_labels(name, vectors):
+def _check_labels(name: str, vectors: Any) -> None:
     wrong = np.asarray(vectors)[~np.isin(vectors, (0, 1))]
     if wrong.size:
         raise ValueError(f"{name} must hold 0 and 1 for every label of a step; got {wrong[0]}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from typing import Any, Self
 
 import numpy as np
@@ -61,7 +62,8 @@ class LanguageModel(Model):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.vocabulary = None
+        self.vocabulary: Vocabulary = None  # type: ignore[assignment]  # until the layers are made
+        self._carried: Any = None
 
     # ---- the network --------------------------------------------------------------------------------------------
 
@@ -155,20 +157,20 @@ class LanguageModel(Model):
         self._train(lambda: list(self._chunks(encoded)), score, callbacks)
         return self
 
-    def _update(self, chunk):
+    def _update(self, chunk: tuple[Any, ...]) -> tuple[float, int, int]:
         inputs, targets, lengths, first = chunk
         loss, self._carried = self.loss_and_gradients(inputs, targets, lengths, None if first else self._carried)
         tokens = targets.size if lengths is None else int(lengths.sum())
         return loss, tokens, tokens
 
-    def _encode(self, texts):
+    def _encode(self, texts: list[str] | str) -> list[Array]:
         """-> list of id arrays: the text as it is, or the sentences with <eos> at their ends."""
         if isinstance(texts, str):
             return [self.vocabulary.encode(texts)]
         end = [self.vocabulary.eos_id]
         return [np.concatenate([self.vocabulary.encode(text), end]) for text in texts]
 
-    def _chunks(self, encoded):
+    def _chunks(self, encoded: list[Array]) -> Iterator[Any]:
         """Yield inputs (T, N), targets (T, N), lengths or None, and whether the state starts anew."""
         if self._sentences:
             for rows in batches_by_length([len(ids) for ids in encoded], self.batch_size, self._rng):
@@ -177,7 +179,7 @@ class LanguageModel(Model):
         else:
             yield from self._cut(streams(encoded[0], self.batch_size), None)
 
-    def _cut(self, targets, lengths):
+    def _cut(self, targets: Any, lengths: Any) -> Iterator[Any]:
         inputs = steps_before(targets, self.vocabulary.eos_id)
         for begin in range(0, len(targets), self.chunk_length):
             steps = slice(begin, begin + self.chunk_length)
@@ -278,16 +280,16 @@ class LanguageModel(Model):
             raise ValueError("texts must hold at least one token; got none")
         return -self._nats(encoded)
 
-    def _nats(self, encoded):
+    def _nats(self, encoded: list[Array]) -> float:
         """Mean loss of a token."""
         return float(-self._log_probs(encoded).sum() / sum(map(len, encoded)))
 
-    def _scored(self, texts):
+    def _scored(self, texts: list[str] | str) -> list[Array]:
         """-> list of id arrays whose tokens count."""
         texts = [texts] if isinstance(texts, str) else list(texts)
         return self._encode(texts) if self._sentences else [self.vocabulary.encode(text) for text in texts]
 
-    def _log_probs(self, encoded, first=None, state=None):
+    def _log_probs(self, encoded: list[Array], first: int | None = None, state: Any = None) -> Array:
         """-> (len(encoded),); first: the id before each of them, state: of one sequence, that each starts from."""
         result = np.zeros(len(encoded))
         if not encoded:
@@ -302,19 +304,19 @@ class LanguageModel(Model):
                 result[rows] -= self._head.losses(h, wanted, left).sum(axis=0)
         return result
 
-    def _read(self, prompt):
+    def _read(self, prompt: str) -> tuple[Any, ...]:
         """-> last id of <eos> and prompt, state before it (None: zeros)."""
         context = np.concatenate([[self.vocabulary.eos_id], self.vocabulary.encode(prompt)])
         state = self._trunk(context[:-1, None])[1] if len(context) > 1 else None
         return int(context[-1]), state
 
-    def _banned(self, stop_at_eos):
+    def _banned(self, stop_at_eos: bool) -> list[int]:
         """Ids that are never drawn."""
         # Nothing stands for the end in a text of characters.
         never_ends = self._built["level"] == "char" and not stop_at_eos
         return [self.vocabulary.unk_id, self.vocabulary.eos_id] if never_ends else [self.vocabulary.unk_id]
 
-    def _decode(self, ids, stop_at_eos):
+    def _decode(self, ids: Array, stop_at_eos: bool) -> str:
         if stop_at_eos and len(ids) and ids[-1] == self.vocabulary.eos_id:
             ids = ids[:-1]
         return self.vocabulary.decode(ids)
@@ -433,13 +435,13 @@ class LanguageModel(Model):
 
     # ---- files --------------------------------------------------------------------------------------------------
 
-    def _data_state(self):
+    def _data_state(self) -> dict[str, Any]:
         return {"vocabulary": self.vocabulary.state(), "sentences": self._sentences}
 
-    def _restore_data(self, state):
+    def _restore_data(self, state: Any) -> None:
         self.build(Vocabulary.from_state(state["vocabulary"]))
         self._sentences = bool(state["sentences"])
 
-    def __repr__(self):
+    def __repr__(self) -> Any:
         size = "" if self.vocabulary is None else f", {len(self.vocabulary)} {self.level}s"
         return f"<LanguageModel {self.cell} {self.num_layers} x {self.hidden_size}{size}>"

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
+from numpy.random import Generator
+
+from .._types import Array, State
 from ..layers import dropout_mask
 from ..losses import fused_softmax_cross_entropy, sigmoid, sigmoid_cross_entropy
 
@@ -14,13 +19,13 @@ class Trunk:
     Called as the recurrent layers are: ``trunk(inputs)`` for inference, ``forward`` and ``backward`` for training.
     """
 
-    def __init__(self, embedding, recurrent, dropout, rng):
+    def __init__(self, embedding: Any, recurrent: Any, dropout: float, rng: Generator) -> None:
         self.embedding, self.recurrent, self.dropout, self._rng = embedding, recurrent, dropout, rng
 
-    def __call__(self, inputs, state=None, lengths=None):
+    def __call__(self, inputs: Array, state: Any = None, lengths: Any = None) -> tuple[Any, ...]:
         return self.recurrent(self.embedding(inputs) if self.embedding else inputs, state, lengths)
 
-    def forward(self, inputs, state=None, lengths=None):
+    def forward(self, inputs: Any, state: Any = None, lengths: Any = None) -> tuple[Any, ...]:
         """-> h (T, N, H * directions), state, cache"""
         ids = mask = None
         if self.embedding:
@@ -29,7 +34,9 @@ class Trunk:
         h, state, cache = self.recurrent.forward(inputs, state, lengths)
         return h, state, (ids, mask, cache)
 
-    def backward(self, dh, cache, dstate=None):
+    def backward(
+        self, dh: Array | None, cache: tuple[Array, None, Any], dstate: Any = None
+    ) -> Array | tuple[Array, Array]:
         """-> gradient with respect to the state given; those of the parameters are added to ``grads``."""
         ids, mask, cache = cache
         dx, dstate = self.recurrent.backward(dh, cache, dstate)
@@ -41,10 +48,10 @@ class Trunk:
 class Head:
     """Output layer, and what its values mean: classes that exclude each other (softmax), or labels (sigmoid)."""
 
-    def __init__(self, dense, kind, dropout, rng):
+    def __init__(self, dense: Any, kind: str, dropout: float, rng: Generator) -> None:
         self.dense, self.kind, self.dropout, self._rng = dense, kind, dropout, rng
 
-    def forward(self, h, targets, lengths=None, weights=None):
+    def forward(self, h: Array, targets: Any, lengths: Any = None, weights: Any = None) -> tuple[float, Array]:
         """Mean loss of h (T, N, H), or (N, H) without lengths, and its gradient; adds to the gradients of the layer.
 
         targets (T, N) of class numbers, or (T, N, K) of labels in [0, 1] for sigmoid.
@@ -58,26 +65,25 @@ class Head:
             dh = self.dense.backward(dlogits, cache)
         return loss, undrop(dh, mask)
 
-    def losses(self, h, targets, lengths=None):
+    def losses(self, h: Array, targets: Any, lengths: Any = None) -> Array:
         """Loss of every step, float64 (T, N) or (N,)."""
         if self.kind == "softmax":
-            options = {"reduction": "none", "training": False}
-            return fused_softmax_cross_entropy(self.dense, h, targets, lengths, **options)[0]
+            return fused_softmax_cross_entropy(self.dense, h, targets, lengths, reduction="none", training=False)[0]
         return sigmoid_cross_entropy(self.dense(h), targets, lengths, reduction="none")[0]
 
-    def probabilities(self, h):
+    def probabilities(self, h: Array) -> Array:
         """h (..., H) -> (..., K)"""
         logits = self.dense(h)
         return np.exp(log_softmax(logits)) if self.kind == "softmax" else sigmoid(logits)
 
 
-def log_softmax(logits):
+def log_softmax(logits: Array) -> Array:
     """Over the last axis."""
     shifted = logits - logits.max(axis=-1, keepdims=True)
     return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
 
 
-def drop(x, share, rng):
+def drop(x: Array, share: float, rng: Generator) -> tuple[Array, Array | None]:
     """-> x with a share of its values set to zero, and the mask that does it; None where nothing is dropped."""
     if not share:
         return x, None
@@ -85,26 +91,26 @@ def drop(x, share, rng):
     return x * mask, mask
 
 
-def undrop(dx, mask):
+def undrop(dx: Any, mask: Array | None) -> Array:
     """The gradient of :func:`drop`."""
     return dx if mask is None else dx * mask
 
 
-def as_states(state):
+def as_states(state: State) -> tuple[Array, ...]:
     """The state of a recurrent layer as a tuple of arrays (num_layers * directions, N, H): h, or h and c."""
     return state if isinstance(state, tuple) else (state,)
 
 
-def from_states(states):
+def from_states(states: Sequence[Array]) -> State:
     """The other way round."""
     return tuple(states) if len(states) > 1 else states[0]
 
 
-def repeat_rows(state, count):
+def repeat_rows(state: State, count: int) -> State:
     """The state of a batch in which each row stands ``count`` times."""
     return from_states([np.repeat(array, count, axis=1) for array in as_states(state)])
 
 
-def take_rows(state, rows):
+def take_rows(state: State, rows: Array) -> State:
     """The state of a batch of these rows."""
     return from_states([array[:, rows] for array in as_states(state)])

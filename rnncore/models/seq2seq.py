@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from .. import checks
-from .._types import Array
+from .._types import Array, State
 from ..layers import Dense
 from ..text import Vocabulary, pad
 from .base import setting
@@ -72,25 +73,25 @@ class EncoderDecoder(Estimator):
         """Of the sequences that are written; None for ids, and before ``fit``."""
         return None if self.layers is None else self._target_format.vocabulary
 
-    def _clean_targets(self, name, y, X):
+    def _clean_targets(self, name: str, y: Any, X: Any) -> list[Any]:
         y = as_sequences(name, y)
         if len(y) != len(X):
             raise ValueError(f"{name} must have one sequence for each of {len(X)} in X; got {len(y)}")
         return y
 
-    def _learn(self, X, y, rows):
+    def _learn(self, X: Any, y: Any, rows: Any) -> None:
         self._input_format, self._target_format = self._learn_format("X", X, rows), self._learn_format("y", y, rows)
         if not self._target_format.holds_ids:
             raise TypeError("y must hold str, lists of str or ids; got features")
         self._make_layers()
 
     @property
-    def _end_id(self):
+    def _end_id(self) -> int:
         """What comes before the first token of a target and after the last."""
         vocabulary = self._target_format.vocabulary
         return self._target_format.size if vocabulary is None else vocabulary.eos_id
 
-    def _make_layers(self):
+    def _make_layers(self) -> None:
         rng, size = self._rng, self._embedding_width()
         target = self._target_format
         if target.kind == "ids":
@@ -111,20 +112,20 @@ class EncoderDecoder(Estimator):
             output=output,
         )
 
-    def _encode(self, X, y, names, training):
+    def _encode(self, X: Any, y: Any, names: tuple[str, str], training: bool) -> Examples:
         sources = self._sources(names[0], X)
         targets = [np.append(ids, self._end_id) for ids in self._target_format.encode(names[1], y)]
         # Like long in both; what one of them is longer is not computed.
         lengths = np.array([len(s) + len(t) for s, t in zip(sources, targets, strict=True)], np.int64)
         return Examples(sources, targets, lengths)
 
-    def _sources(self, name, X):
+    def _sources(self, name: str, X: Any) -> list[Array]:
         return list(map(self._reversed, self._input_format.encode(name, X)))
 
-    def _reversed(self, source):
+    def _reversed(self, source: Array) -> Array:
         return source[::-1] if self._built["reverse_source"] else source
 
-    def _batch(self, examples, rows):
+    def _batch(self, examples: Examples, rows: Any) -> Batch:
         sources, source_lengths = pad_inputs(take(examples.inputs, rows), self._input_format, self._built["dtype"])
         targets, lengths = pad(take(examples.targets, rows), dtype=np.int64)
         inputs, steps = steps_before(targets, self._end_id), int(lengths.sum())
@@ -163,7 +164,7 @@ class EncoderDecoder(Estimator):
         self._encoder.backward(None, encoder_cache, dstate)
         return loss
 
-    def _cross(self, state):
+    def _cross(self, state: Any) -> tuple[State, Any]:
         """The encoder's final state as the decoder's initial one, and what the way back needs."""
         if not self._bridges:
             return state, ()
@@ -176,7 +177,7 @@ class EncoderDecoder(Estimator):
         states, caches = zip(*crossed, strict=True)
         return from_states(states), caches
 
-    def _cross_back(self, dstate, caches):
+    def _cross_back(self, dstate: Any, caches: Any) -> State:
         if not self._bridges:
             return dstate
         dstates = []
@@ -186,7 +187,7 @@ class EncoderDecoder(Estimator):
             dstates.append(dsides.reshape(layers, N, 2, H).swapaxes(1, 2).reshape(layers * 2, N, H))
         return from_states(dstates)
 
-    def _losses(self, batch):
+    def _losses(self, batch: Batch) -> Array:
         sources, inputs, targets, source_lengths, lengths = batch.arguments
         state, _ = self._cross(self._encoder(sources, None, source_lengths)[1])
         h, _ = self._decoder(inputs, state, lengths)
@@ -262,7 +263,7 @@ class EncoderDecoder(Estimator):
             As the targets were.
         """
         sources = self._inputs(X, lengths)
-        result = [None] * len(sources)
+        result: list[Any] = [None] * len(sources)
         for rows, search in self._searches(sources, beam_width, length_penalty, max_length):
             for n, row in enumerate(rows):
                 result[row] = self._decode(search.ids(n, 0))
@@ -292,11 +293,11 @@ class EncoderDecoder(Estimator):
         name = str if vocabulary is None else vocabulary.tokens.__getitem__
         return search.beam(0, self._decode, name)
 
-    def _inputs(self, X, lengths):
+    def _inputs(self, X: Any, lengths: Any) -> list[Array]:
         self._check_built()
         return self._sources("X", as_sequences("X", X, lengths))
 
-    def _searches(self, sources, beam_width, length_penalty, max_length):
+    def _searches(self, sources: Any, beam_width: int, length_penalty: float, max_length: Any) -> Iterator[Any]:
         """Yield rows of sources and the Search of them."""
         width = checks.integer("beam_width", beam_width, least=1)
         length_penalty = checks.not_negative("length_penalty", length_penalty)
@@ -322,7 +323,7 @@ class EncoderDecoder(Estimator):
                 ),
             )
 
-    def _decode(self, ids):
+    def _decode(self, ids: Array) -> str:
         return self._target_format.decode(ids[:-1] if len(ids) and ids[-1] == self._end_id else ids)
 
     def score(self, X: Sequences, y: Sequences, *, lengths: ArrayLike | None = None) -> float:
@@ -347,10 +348,10 @@ class EncoderDecoder(Estimator):
 
     # ---- files --------------------------------------------------------------------------------------------------
 
-    def _data_state(self):
+    def _data_state(self) -> dict[str, dict[str, Any]]:
         return {"inputs": self._input_format.state(), "targets": self._target_format.state()}
 
-    def _restore_data(self, state):
+    def _restore_data(self, state: Any) -> None:
         self._rng = np.random.default_rng(self.random_state)
         self._input_format = Format.from_state(state["inputs"])
         self._target_format = Format.from_state(state["targets"])

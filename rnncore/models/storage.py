@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+from os import PathLike
+from typing import Any
 
 import numpy as np
 
+from .._types import Array
 from ..files import replacing
 
 FORMAT = "rnncore model"
@@ -13,7 +16,7 @@ VERSION = 2
 READABLE = (1, 2)  # 1 held language models only, with fewer settings; what is missing takes its default
 
 
-def write_model(path, name, description, arrays):
+def write_model(path: str | PathLike[str], name: str, description: dict[str, Any], arrays: dict[str, Array]) -> None:
     """Write a file that is either whole or not there.
 
     Parameters
@@ -25,12 +28,12 @@ def write_model(path, name, description, arrays):
     arrays : dict of str to ndarray
     """
     header = {"format": FORMAT, "version": VERSION, "model": name, "description": description}
-    header = json.dumps(header, default=_plain)
+    content: dict[str, Any] = {f"array/{key}": value for key, value in arrays.items()}
     with replacing(path) as file:
-        np.savez(file, header=np.array(header), **{f"array/{key}": value for key, value in arrays.items()})
+        np.savez(file, header=np.array(json.dumps(header, default=_plain)), **content)
 
 
-def read_model(path):
+def read_model(path: str | PathLike[str]) -> tuple[Any, ...]:
     """-> name of the model's class, description, arrays; ValueError for anything that is not a whole model file."""
     # Opened here, so that only what the file system says comes out as OSError.
     with open(path, "rb") as file:
@@ -51,7 +54,7 @@ def read_model(path):
     return name, description, {key.removeprefix("array/"): value for key, value in contents.items()}
 
 
-def _plain(value):
+def _plain(value: bool | float) -> bool | float:
     """A NumPy number as one of Python, for JSON."""
     if isinstance(value, np.generic):
         return value.item()

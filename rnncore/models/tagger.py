@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence, Sized
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -56,7 +56,7 @@ class SequenceTagger(Labeller):
 
     # ---- data ---------------------------------------------------------------------------------------------------
 
-    def _clean_targets(self, name, y, X):
+    def _clean_targets(self, name: str, y: Any, X: Any) -> list[Array]:
         if isinstance(y, str) or not hasattr(y, "__len__"):
             raise TypeError(f"{name} must be a list of label sequences; got {type(y).__name__}")
         if len(y) != len(X):
@@ -67,18 +67,19 @@ class SequenceTagger(Labeller):
             for n, (labels, x) in enumerate(zip(y, X, strict=True))
         ]
 
-    def _steps(self, sequence):
+    def _steps(self, sequence: Array | list[str] | str) -> int:
         """Length of a sequence that is not encoded yet; None of what is no sequence, which is found then."""
         if isinstance(sequence, str) and self.level == "word":
             return len(sequence.replace("\n", " . ").split())  # a newline is a token
         return len(sequence) if isinstance(sequence, Sized) else None
 
-    def _clean_labels(self, name, labels, steps, padded):
+    def _clean_labels(self, name: str, labels: Any, steps: int, padded: bool) -> Array:
         """-> labels (T,), or (T, K) of 0 and 1."""
         if not isinstance(labels, Sized):
             raise TypeError(f"{name} must be the labels of a sequence; got {type(labels).__name__}")
-        if self.output == "sigmoid" and not isinstance(labels, str) and np.ndim(labels) == 2:
-            array = np.asarray(labels)
+        given: Any = labels
+        if self.output == "sigmoid" and not isinstance(labels, str) and np.ndim(given) == 2:
+            array = np.asarray(given)
             if array.dtype.kind not in "biuf" or not np.isin(array, (0, 1)).all():
                 raise ValueError(f"{name} must hold 0 and 1 for every label; got {array.dtype} {array.shape}")
         elif len(labels) == 0:
@@ -92,7 +93,7 @@ class SequenceTagger(Labeller):
             raise ValueError(f"{name} must have {steps} labels, one a step of its sequence; got {len(array)}")
         return array
 
-    def _learn(self, X, y, rows):
+    def _learn(self, X: Any, y: Any, rows: Any) -> None:
         filled = [labels for labels in y if labels.size]
         if not filled:
             raise ValueError("y must hold at least one label; got none")
@@ -110,12 +111,12 @@ class SequenceTagger(Labeller):
                 )
         self._make_layers()
 
-    def _outputs(self):
+    def _outputs(self) -> tuple[int, str]:
         if self.output == "softmax":
             return len(self._labels), "softmax"
         return (len(self._labels) if self._multiple else 1), "sigmoid"
 
-    def _encode(self, X, y, names, training):
+    def _encode(self, X: Any, y: Any, names: tuple[str, str], training: bool) -> Examples:
         inputs = self._input_format.encode(names[0], X)
         targets = [self._numbers(f"{names[1]}[{n}]", labels) for n, labels in enumerate(y)]
         lengths = np.array([len(sequence) for sequence in inputs], np.int64)
@@ -124,11 +125,11 @@ class SequenceTagger(Labeller):
             raise ValueError("class_weight needs one class a step; y holds several labels")
         weights = None
         if training and setting is not None:
-            of_class = class_weights(setting, self._labels, np.concatenate(targets))
+            of_class: Any = class_weights(setting, self._labels, np.concatenate(targets))
             weights = [of_class[numbers] for numbers in targets]
         return Examples(inputs, targets, lengths, weights)
 
-    def _numbers(self, name, labels):
+    def _numbers(self, name: str, labels: Any) -> Array:
         """labels (T,) -> numbers of classes (T,); labels (T, K) stay."""
         K = len(self._labels)
         if self._multiple:
@@ -138,11 +139,11 @@ class SequenceTagger(Labeller):
         self._check_axes(name, labels)
         return self._labels.encode(name, labels)
 
-    def _check_axes(self, name, labels):
+    def _check_axes(self, name: str, labels: Any) -> None:
         if labels.ndim != 1:
             raise ValueError(f"{name} must be labels (T,), as y[0]; got {labels.shape}")
 
-    def _batch(self, examples, rows):
+    def _batch(self, examples: Examples, rows: Any) -> Batch:
         inputs, lengths = pad_inputs(take(examples.inputs, rows), self._input_format, self._built["dtype"])
         targets, _ = pad(take(examples.targets, rows), dtype=np.int64)
         weights = None if examples.weights is None else pad(take(examples.weights, rows))[0]
@@ -176,11 +177,11 @@ class SequenceTagger(Labeller):
         self._trunk.backward(dh, cache)
         return loss
 
-    def _for_head(self, targets):
+    def _for_head(self, targets: Any) -> Array:
         """Binary labels (T, N) as one column."""
         return targets[..., None] if self._head.kind == "sigmoid" and targets.ndim == 2 else targets
 
-    def _losses(self, batch):
+    def _losses(self, batch: Batch) -> Array:
         inputs, targets, lengths, _ = batch.arguments
         h, _ = self._trunk(inputs, None, lengths)
         return self._head.losses(h, self._for_head(targets), lengths)
@@ -226,7 +227,7 @@ class SequenceTagger(Labeller):
             Columns in the order of ``classes_``. For K labels (T, K), the probability of each to hold.
         """
         inputs = self._inputs(X, lengths)
-        result = [None] * len(inputs)
+        result: list[Any] = [None] * len(inputs)
         for rows in self._inference_batches([len(sequence) for sequence in inputs]):
             batch, steps = pad_inputs(take(inputs, rows), self._input_format, self._built["dtype"])
             h, _ = self._trunk(batch, None, steps)
@@ -276,9 +277,9 @@ class SequenceTagger(Labeller):
 
     # ---- files --------------------------------------------------------------------------------------------------
 
-    def _data_state(self):
+    def _data_state(self) -> dict[str, Any]:
         return super()._data_state() | {"multiple": self._multiple}
 
-    def _restore_data(self, state):
+    def _restore_data(self, state: Any) -> None:
         self._multiple = bool(state["multiple"])
         super()._restore_data(state)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from .._types import Array
 from ..optim import Optimizer
 
 
@@ -20,7 +21,7 @@ class Progress(NamedTuple):
     loss: float  # of this update, nats
     held_out: float | None  # mean loss, after the last update of an epoch with validation data
     epoch_ends: bool  # after the last update of an epoch
-    record: dict  # of the epoch, as in ``history``
+    record: dict[str, Any]  # of the epoch, as in ``history``
     optimizer: Optimizer  # its learning_rate may be changed
 
 
@@ -34,12 +35,13 @@ class Run:
     callbacks: a list of functions of a :class:`Progress`.
     """
 
-    def __init__(self, model, optimizer, callbacks):
+    def __init__(self, model: Any, optimizer: Any, callbacks: list[Any]) -> None:
         self.model, self.optimizer, self.callbacks = model, optimizer, callbacks
         self.update = self.tokens = 0
-        self.best, self.best_params, self.since_best = math.inf, None, 0
+        self.best, self.since_best = math.inf, 0
+        self.best_params: dict[str, Array] | None = None
 
-    def train(self, make_batches, score):
+    def train(self, make_batches: Callable[..., Any], score: Callable[..., Any] | None) -> None:
         """make_batches() gives the batches of an epoch; score() the mean loss of held-out data, or is None."""
         model = self.model
         model.interrupted = False
@@ -59,11 +61,11 @@ class Run:
             for name, p in model.params.items():
                 p[...] = self.best_params[name]
 
-    def _train_epoch(self, batches, score):
+    def _train_epoch(self, batches: list[Any], score: Any) -> bool:
         """-> whether a callback ended the training"""
         model, optimizer = self.model, self.optimizer
         epoch = model.history[-1]["epoch"] + 1 if model.history else 1
-        record = {"epoch": epoch, "loss": 0.0, "held_out": None, "tokens": 0, "seconds": 0.0}
+        record: dict[str, Any] = {"epoch": epoch, "loss": 0.0, "held_out": None, "tokens": 0, "seconds": 0.0}
         record["learning_rate"] = optimizer.learning_rate
         model.history.append(record)
         updates, total = len(batches) * model.epochs, 0.0
@@ -89,14 +91,14 @@ class Run:
                 return True
         return False
 
-    def _compare(self, held_out):
+    def _compare(self, held_out: float) -> None:
         self.since_best += 1
         if held_out < self.best:
             self.best, self.since_best = held_out, 0
             self.best_params = {name: p.copy() for name, p in self.model.params.items()}
 
 
-def as_callbacks(callback, progress):
+def as_callbacks(callback: Callbacks | None, progress: bool) -> list[Any]:
     """-> list of functions; TypeError if ``callback`` is not None, one or some of them."""
     callbacks = [] if callback is None else [callback] if callable(callback) else callback
     if not isinstance(callbacks, (list, tuple)) or not all(map(callable, callbacks)):
@@ -118,7 +120,8 @@ class Bar:
             from tqdm import tqdm
         except ModuleNotFoundError:
             raise ModuleNotFoundError('progress=True needs tqdm: pip install "rnncore[cli]"') from None
-        self._make, self._disable, self._bar = tqdm, disable, None
+        self._make, self._disable = tqdm, disable
+        self._bar: Any = None
         self._start = time.perf_counter()
 
     def __call__(self, progress: Progress) -> None:

@@ -9,6 +9,8 @@ Shapes: T time, N batch, D input, H hidden, G gate blocks; ``x (T,N,D)``, ``h (T
 Option names are checked here; shapes and ranges are not, so NumPy's own errors show.
 """
 
+from __future__ import annotations
+
 from .gru import GRUGradients, gru_backward, gru_forward
 from .lstm import LSTMGradients, lstm_backward, lstm_forward
 from .rnn import RNNGradients, rnn_backward, rnn_forward

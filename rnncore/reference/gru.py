@@ -1,9 +1,13 @@
 """The gated recurrent unit (Cho et al. 2014) in its three forms, forward and backward."""
 
-from typing import NamedTuple
+from __future__ import annotations
+
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
+from .._types import Array
 from .steps import (
     Steps,
     blocks,
@@ -31,13 +35,13 @@ GATES = {2: "rz", 1: "zz"}  # without a reset gate, r is z and stays unused
 class GRUCache(NamedTuple):
     """What :func:`gru_backward` needs; the arrays computed by the forward pass are read-only."""
 
-    x: np.ndarray  # (T,N,D) or ids (T,N), zero at padding
-    Wx: np.ndarray  # (D,G*H)
-    Wh: np.ndarray  # (H,G*H)
-    h0: np.ndarray  # (N,H)
-    gates: np.ndarray  # (T,N,G*H), in gate_order
-    h: np.ndarray  # (T,N,H)
-    m: np.ndarray | None  # (T,N,H), h' Whn + bhn of reset_after
+    x: Array  # (T,N,D) or ids (T,N), zero at padding
+    Wx: Array  # (D,G*H)
+    Wh: Array  # (H,G*H)
+    h0: Array  # (N,H)
+    gates: Array  # (T,N,G*H), in gate_order
+    h: Array  # (T,N,H)
+    m: Array | None  # (T,N,H), h' Whn + bhn of reset_after
     form: str
     update: str
     gate_order: str
@@ -50,36 +54,36 @@ class GRUGradients(NamedTuple):
     ``dx`` is None for ids, ``dbhn`` unless the form is reset_after.
     """
 
-    dx: np.ndarray | None  # (T,N,D)
-    dWx: np.ndarray  # (D,G*H)
-    dWh: np.ndarray  # (H,G*H)
-    db: np.ndarray  # (G*H,)
-    dh0: np.ndarray  # (N,H)
-    dbhn: np.ndarray | None  # (H,)
+    dx: Array | None  # (T,N,D)
+    dWx: Array  # (D,G*H)
+    dWh: Array  # (H,G*H)
+    db: Array  # (G*H,)
+    dh0: Array  # (N,H)
+    dbhn: Array | None  # (H,)
 
 
-def sigmoid_gates(form, gate_order):
+def sigmoid_gates(form: str, gate_order: str) -> Any:
     """Their letters, in the order of their blocks."""
     return "z" if form == "simplified" else gate_order[:2]
 
 
 def gru_forward(
-    x,
-    Wx,
-    Wh,
-    b,
-    h0=None,
+    x: ArrayLike,
+    Wx: ArrayLike,
+    Wh: ArrayLike,
+    b: ArrayLike,
+    h0: ArrayLike | None = None,
     *,
-    form="reset_before",
-    update="new",
-    bhn=None,
-    gate_order="rzn",
-    lengths=None,
-    resets=None,
-    reverse=False,
-    training=True,
-    checkpoint=None,
-):
+    form: str = "reset_before",
+    update: str = "new",
+    bhn: ArrayLike | None = None,
+    gate_order: str = "rzn",
+    lengths: ArrayLike | None = None,
+    resets: ArrayLike | None = None,
+    reverse: bool = False,
+    training: bool = True,
+    checkpoint: Any = None,
+) -> Any:
     """Run a gated recurrent unit over a batch of sequences.
 
     With h' the state before the step and * elementwise, for every t::
@@ -165,7 +169,7 @@ def gru_forward(
     if bhn is not None and form != "reset_after":
         raise ValueError(f"bhn belongs to form 'reset_after'; got form {form!r}")
     x, Wx, Wh, b, h0, bhn = clean(x, Wx, Wh, b, h0, bhn)
-    T, N, H = *x.shape[:2], Wh.shape[0]
+    (T, N), H = x.shape[:2], Wh.shape[0]
     h0 = state(h0, N, H, Wh.dtype)
     bhn = np.zeros(H, Wh.dtype) if bhn is None else bhn
     steps = plan(T, lengths, resets, reverse)
@@ -176,7 +180,7 @@ def gru_forward(
     Wh_rz, Wh_n = Wh[:, :k], Wh[:, k:]
     gates = project(x, Wx, b)  # (T,N,G*H); step t replaces its pre-activations by the gates
     h = np.empty((T, N, H), Wh.dtype)
-    ms = np.zeros((T, N, H), Wh.dtype) if training and form == "reset_after" else None
+    ms: Any = np.zeros((T, N, H), Wh.dtype) if training and form == "reset_after" else None
     h_t = h0
     for t in steps.order:
         h_prev = h_t if steps.resets is None else np.where(steps.resets[t], 0, h_t)
@@ -212,7 +216,7 @@ def gru_forward(
     return h, h_t.copy(), cache
 
 
-def gru_backward(dh, cache, dh_n=None):
+def gru_backward(dh: ArrayLike | None, cache: Any, dh_n: ArrayLike | None = None) -> GRUGradients:
     """Gradients of :func:`gru_forward` by backpropagation through time.
 
     Parameters

@@ -1,9 +1,13 @@
 """Long short-term memory (Hochreiter and Schmidhuber 1997), forward and backward."""
 
-from typing import NamedTuple
+from __future__ import annotations
+
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
+from .._types import Array
 from .steps import (
     Steps,
     blocks,
@@ -30,15 +34,15 @@ GATES = "ifgo"
 class LSTMCache(NamedTuple):
     """What :func:`lstm_backward` needs; the arrays computed by the forward pass are read-only."""
 
-    x: np.ndarray  # (T,N,D) or ids (T,N), zero at padding
-    Wx: np.ndarray  # (D,4H)
-    Wh: np.ndarray  # (H,4H)
-    h0: np.ndarray  # (N,H)
-    c0: np.ndarray  # (N,H)
-    peephole: np.ndarray | None  # (3,H), rows i f o
-    gates: np.ndarray  # (T,N,4H), in gate_order
-    c: np.ndarray  # (T,N,H)
-    h: np.ndarray  # (T,N,H)
+    x: Array  # (T,N,D) or ids (T,N), zero at padding
+    Wx: Array  # (D,4H)
+    Wh: Array  # (H,4H)
+    h0: Array  # (N,H)
+    c0: Array  # (N,H)
+    peephole: Array | None  # (3,H), rows i f o
+    gates: Array  # (T,N,4H), in gate_order
+    c: Array  # (T,N,H)
+    h: Array  # (T,N,H)
     peephole_output: str
     output_activation: str
     gate_order: str
@@ -51,33 +55,33 @@ class LSTMGradients(NamedTuple):
     ``dx`` is None for ids, ``dpeephole`` without peephole.
     """
 
-    dx: np.ndarray | None  # (T,N,D)
-    dWx: np.ndarray  # (D,4H)
-    dWh: np.ndarray  # (H,4H)
-    db: np.ndarray  # (4H,)
-    dh0: np.ndarray  # (N,H)
-    dc0: np.ndarray  # (N,H)
-    dpeephole: np.ndarray | None  # (3,H)
+    dx: Array | None  # (T,N,D)
+    dWx: Array  # (D,4H)
+    dWh: Array  # (H,4H)
+    db: Array  # (4H,)
+    dh0: Array  # (N,H)
+    dc0: Array  # (N,H)
+    dpeephole: Array | None  # (3,H)
 
 
 def lstm_forward(
-    x,
-    Wx,
-    Wh,
-    b,
-    h0=None,
-    c0=None,
+    x: ArrayLike,
+    Wx: ArrayLike,
+    Wh: ArrayLike,
+    b: ArrayLike,
+    h0: ArrayLike | None = None,
+    c0: ArrayLike | None = None,
     *,
-    peephole=None,
-    peephole_output="current",
-    output_activation="tanh",
-    gate_order="ifgo",
-    lengths=None,
-    resets=None,
-    reverse=False,
-    training=True,
-    checkpoint=None,
-):
+    peephole: ArrayLike | None = None,
+    peephole_output: str = "current",
+    output_activation: str = "tanh",
+    gate_order: str = "ifgo",
+    lengths: ArrayLike | None = None,
+    resets: ArrayLike | None = None,
+    reverse: bool = False,
+    training: bool = True,
+    checkpoint: Any = None,
+) -> tuple[Array, tuple[Array, Array], LSTMCache | None]:
     """Run a long short-term memory over a batch of sequences.
 
     With h', c' the state before the step and * elementwise, for every t::
@@ -168,7 +172,7 @@ def lstm_forward(
     if not isinstance(gate_order, str) or sorted(gate_order) != sorted(GATES):
         raise ValueError(f"gate_order must be the letters i f g o in some order; got {gate_order!r}")
     x, Wx, Wh, b, h0, c0, peephole = clean(x, Wx, Wh, b, h0, c0, peephole)
-    T, N, H = *x.shape[:2], Wh.shape[0]
+    (T, N), H = x.shape[:2], Wh.shape[0]
     h0, c0 = state(h0, N, H, Wh.dtype), state(c0, N, H, Wh.dtype)
     steps = plan(T, lengths, resets, reverse)
     x = zero_padding(x, steps.valid)
@@ -209,7 +213,9 @@ def lstm_forward(
     return h, (h_t.copy(), c_t.copy()), cache
 
 
-def lstm_backward(dh, cache, dh_n=None, dc_n=None):
+def lstm_backward(
+    dh: ArrayLike | None, cache: Any, dh_n: ArrayLike | None = None, dc_n: ArrayLike | None = None
+) -> LSTMGradients:
     """Gradients of :func:`lstm_forward` by backpropagation through time.
 
     Parameters

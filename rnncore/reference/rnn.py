@@ -1,9 +1,14 @@
 """The simple recurrent network (Elman 1990), forward and backward."""
 
-from typing import NamedTuple
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
+from .._types import Array
 from .steps import (
     Steps,
     check_option,
@@ -20,7 +25,7 @@ from .steps import (
 )
 
 # name: (activation of a, its derivative written in h = activation(a))
-ACTIVATIONS = {
+ACTIVATIONS: dict[str, tuple[Callable[[Array], Array], Callable[[Array], Array]]] = {
     "tanh": (np.tanh, lambda h: 1 - h * h),
     "relu": (lambda a: np.maximum(a, 0), lambda h: (h > 0).astype(h.dtype)),
     "identity": (lambda a: a, np.ones_like),
@@ -30,12 +35,12 @@ ACTIVATIONS = {
 class RNNCache(NamedTuple):
     """What :func:`rnn_backward` needs; the arrays computed by the forward pass are read-only."""
 
-    x: np.ndarray  # (T,N,D) or ids (T,N), zero at padding
-    Wx: np.ndarray  # (D,H)
-    Wh: np.ndarray  # (H,H)
-    h0: np.ndarray  # (N,H)
-    gates: np.ndarray  # (T,N,H), the same array as h
-    h: np.ndarray  # (T,N,H)
+    x: Array  # (T,N,D) or ids (T,N), zero at padding
+    Wx: Array  # (D,H)
+    Wh: Array  # (H,H)
+    h0: Array  # (N,H)
+    gates: Array  # (T,N,H), the same array as h
+    h: Array  # (T,N,H)
     activation: str
     steps: Steps
 
@@ -43,27 +48,27 @@ class RNNCache(NamedTuple):
 class RNNGradients(NamedTuple):
     """Gradients of the arguments of :func:`rnn_forward`; ``dx`` is None for ids."""
 
-    dx: np.ndarray | None  # (T,N,D)
-    dWx: np.ndarray  # (D,H)
-    dWh: np.ndarray  # (H,H)
-    db: np.ndarray  # (H,)
-    dh0: np.ndarray  # (N,H)
+    dx: Array | None  # (T,N,D)
+    dWx: Array  # (D,H)
+    dWh: Array  # (H,H)
+    db: Array  # (H,)
+    dh0: Array  # (N,H)
 
 
 def rnn_forward(
-    x,
-    Wx,
-    Wh,
-    b,
-    h0=None,
+    x: ArrayLike,
+    Wx: ArrayLike,
+    Wh: ArrayLike,
+    b: ArrayLike,
+    h0: ArrayLike | None = None,
     *,
-    activation="tanh",
-    lengths=None,
-    resets=None,
-    reverse=False,
-    training=True,
-    checkpoint=None,
-):
+    activation: str = "tanh",
+    lengths: ArrayLike | None = None,
+    resets: ArrayLike | None = None,
+    reverse: bool = False,
+    training: bool = True,
+    checkpoint: Any = None,
+) -> Any:
     """Run a simple recurrent network over a batch of sequences.
 
     With h' the state before the step, for every t::
@@ -124,7 +129,7 @@ def rnn_forward(
     check_option("activation", activation, ACTIVATIONS)
     act, _ = ACTIVATIONS[activation]
     x, Wx, Wh, b, h0 = clean(x, Wx, Wh, b, h0)
-    T, N, H = *x.shape[:2], Wh.shape[0]
+    (T, N), H = x.shape[:2], Wh.shape[0]
     h0 = state(h0, N, H, Wh.dtype)
     steps = plan(T, lengths, resets, reverse)
     x = zero_padding(x, steps.valid)
@@ -147,7 +152,7 @@ def rnn_forward(
     return h, h_t.copy(), cache
 
 
-def rnn_backward(dh, cache, dh_n=None):
+def rnn_backward(dh: ArrayLike | None, cache: Any, dh_n: ArrayLike | None = None) -> RNNGradients:
     """Gradients of :func:`rnn_forward` by backpropagation through time.
 
     Parameters
