@@ -176,6 +176,10 @@ cdef class Cell:
         return Cell, self.arguments
 
 
+cdef cnp.ndarray view_of(cnp.ndarray array):
+    return None if array is None else array.view()
+
+
 @cython.freelist(8)
 cdef class Weights:
     """The weights of a cell, or their gradients; None for those that it does not have."""
@@ -187,8 +191,16 @@ cdef class Weights:
 
     def by_name(self):
         """A dict of those that are not None."""
-        arrays = {"Wx": self.Wx, "Wh": self.Wh, "b": self.b, "bhn": self.bhn, "peephole": self.peephole}
-        return {name: array for name, array in arrays.items() if array is not None}
+        cdef dict arrays = {}
+        for name, array in (("Wx", self.Wx), ("Wh", self.Wh), ("b", self.b), ("bhn", self.bhn),
+                            ("peephole", self.peephole)):
+            if array is not None:
+                arrays[name] = array
+        return arrays
+
+    def views(self):
+        """Views of all of them: the caller of a function may give its own arrays another shape afterwards."""
+        return Weights(view_of(self.Wx), view_of(self.Wh), view_of(self.b), view_of(self.bhn), view_of(self.peephole))
 
 
 @cython.freelist(8)

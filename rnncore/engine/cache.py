@@ -203,12 +203,13 @@ class Cache:
         self, begin: int, end: int, weights: _engine.Weights | None = None, **arrays: Array | None
     ) -> _engine.ForwardCall:
         """The native call for some steps."""
-        tokens = self.tokens(begin, end)
-        rows = offset = None
+        rows = offset = resets = ids = None
         if self._packing is not None:
             rows, offset = self._packing.rows[begin:end], self._packing.offset[begin:end]
             offset = offset - offset[:1]
-        resets = None if self._resets is None else self._resets[tokens]
-        ids = None if self._ids is None else self._ids[tokens]
+        if self._resets is not None:
+            resets = self._resets[self.tokens(begin, end)]
+        if self._ids is not None:
+            ids = self._ids[self.tokens(begin, end)]
         batch = _engine.Batch(end - begin, self._shape[1], rows, offset, resets, self._reverse)
         return _engine.ForwardCall(self.variant.native, weights or self._weights, batch, ids=ids, **arrays)

@@ -113,15 +113,14 @@ class _Forward:
         if isinstance(x, PackedTokens) and not (lengths is None and resets is None):
             raise ValueError("lengths and resets do not go together with PackedTokens")
         if fits:
-            (T, N), dtype = x.shape[:2], weights["Wx"].dtype
+            own = _engine.Weights(**weights)
+            (T, N), dtype = x.shape[:2], weights["b"].dtype
             D, H = weights["Wx"].shape[0], weights["b"].shape[0] // len(variant.gates)
             if x.ndim == 2:
                 ids = as_ids(x, D).reshape(-1)
                 x = None
             if training:
-                # Views, because the caller may give its own arrays another shape before the backward pass.
-                x = None if x is None else x.view()
-                weights = {name: None if array is None else array.view() for name, array in weights.items()}
+                x, own = None if x is None else x.view(), own.views()
         else:
             if isinstance(x, PackedTokens):
                 x, packing = unpack(x)
@@ -149,8 +148,9 @@ class _Forward:
                 for name in weights
                 if name in arrays
             }
-        if variant.has_bhn and weights.get("bhn") is None:
-            weights["bhn"] = np.zeros(H, dtype)
+            own = _engine.Weights(**weights)
+        if variant.has_bhn and own.bhn is None:
+            own = _engine.Weights(**own.by_name(), bhn=np.zeros(H, dtype))
 
         self.training, self.packing, self.dtype = training, packing, dtype
         steps = T if packing is None else len(packing.rows)
@@ -162,7 +162,6 @@ class _Forward:
         elif not training and x is not None and (packing is not None or not is_dense(x, dtype)):
             count = max(1, -(-tokens // _PIECE_TOKENS))
         segments = [(0, steps)] if count == 1 else _cut(steps, min(count, max(steps, 1)), reverse)
-        own = _engine.Weights(**weights)
         self.cache = Cache(variant, (T, N, D, H), dtype, packing, resets, bool(reverse), x, ids, own, segments)
         self.h0 = self._initial(states["h0"])
         self.c0 = self._initial(states["c0"]) if len(variant.cell.states) > 1 else None
@@ -198,7 +197,7 @@ class _Forward:
             L = tokens.stop - tokens.start
             # What the cache saves is its own: the caller may write into the result.
             h = empty((L, H), self.dtype) if saves or packing is not None else self.h[begin:end]
-            saved = _empty_tokens(variant, variant.saved, L, H, self.dtype) if saves else {}
+            saved = _empty_tokens(variant.saved_blocks, L, H, self.dtype) if saves else {}
             record = cache.call(
                 begin, end, x=cache.input_of(begin, end), h0=h0, c0=c0, h=h, h_n=self.h_n, c_n=self.c_n, **saved
             )
@@ -258,8 +257,9 @@ def _cut(steps: int, count: int, reverse: bool) -> list[tuple[int, int]]:
     return segments[::-1] if reverse else segments
 
 
-def _empty_tokens(variant: Variant, arrays: Any, L: int, H: int, dtype: np.dtype[Any]) -> dict[str, Any]:
-    return {array.name: empty(variant.shape(array, L=L, H=H), dtype) for array in arrays}
+def _empty_tokens(blocks: tuple[tuple[str, int], ...], L: int, H: int, dtype: np.dtype[Any]) -> dict[str, Any]:
+    """Allocate arrays of tokens (L, blocks * H), by name."""
+    return {name: empty((L, count * H), dtype) for name, count in blocks}
 
 
 # ---- backward ---------------------------------------------------------------------------------------------------
@@ -313,7 +313,7 @@ class _Backward:
                 written = name == "Wh" or self.cache._ids is None
                 gradients[name] = matrix_like(make if written else zeros, weight)
             else:
-                gradients[name] = np.zeros_like(weight)
+                gradients[name] = np.zeros(weight.shape, weight.dtype)
         return _engine.Weights(**gradients)
 
     @property
@@ -357,7 +357,7 @@ class _Backward:
                     h=empty((L, H), dtype),
                     h_n=h0.copy(),
                     c_n=None if c0 is None else c0.copy(),
-                    **_empty_tokens(variant, variant.saved, L, H, dtype),
+                    **_empty_tokens(variant.saved_blocks, L, H, dtype),
                 )
                 yield _engine.forward, call
             dx = self.dx
@@ -377,7 +377,7 @@ class _Backward:
                     dx=dx,
                     dh0=self.dh0,
                     dc0=self.dc0,
-                    **_empty_tokens(variant, variant.scratch, L, H, dtype),
+                    **_empty_tokens(variant.scratch_blocks, L, H, dtype),
                 ),
             )
             adds = True

@@ -90,6 +90,8 @@ class Variant:
         The same letters, in the order of the blocks in memory.
     weights, saved, scratch : tuple of Array
         Those of the cell that this variant has.
+    saved_blocks, scratch_blocks : tuple of (str, int)
+        Names of those arrays, and how many blocks of H columns each has.
     has_bhn : bool
         Whether it has this weight, which callers may leave out.
     native : _engine.Cell
@@ -110,6 +112,8 @@ class Variant:
         self.weights = tuple(array for array in cell.weights if self._has(array.when))
         self.saved = tuple(array for array in cell.saved if self._has(array.when))
         self.scratch = tuple(array for array in cell.scratch if self._has(array.when))
+        self.saved_blocks = self._blocks(self.saved)
+        self.scratch_blocks = self._blocks(self.scratch)
         self.has_bhn = any(array.name == "bhn" for array in self.weights)
         places = tuple(map(self.gate_order.index, self.gates))
         self.native = _engine.Cell(cell.name, places, self.options)
@@ -119,6 +123,9 @@ class Variant:
 
     def _has(self, choice: tuple[str, Word] | None) -> bool:
         return choice is None or self.options[choice[0]] == choice[1]
+
+    def _blocks(self, arrays: tuple[Array, ...]) -> tuple[tuple[str, int], ...]:
+        return tuple((array.name, self.shape(array, L=1, H=1)[-1]) for array in arrays)
 
     def shapes(self, D: int, H: int) -> dict[str, tuple[int, ...]]:
         """The shape of each weight, by name."""
