@@ -1,4 +1,4 @@
-"""Recurrent networks (RNN, GRU, LSTM), forward and backward, on the CPU: a faster backend for NumPy models."""
+"""Recurrent networks, forward and backward, on the CPU: a faster backend for NumPy models."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ except ModuleNotFoundError as error:
         "rnncore's compiled module is not here: this looks like its source checkout, not the installed package. "
         "Leave the directory, or build in place with: pip install -e ."
     ) from error
-from .functional import gru_backward, gru_forward, lstm_backward, lstm_forward, rnn_backward, rnn_forward
+from . import functional, layers
+from .functional import *  # noqa: F403
 from .inspection import gate_activations, gradient_flow
-from .layers import GRU, LSTM, RNN, Dense, Embedding
+from .layers.recurrent import *  # noqa: F403
+from .layers.simple import *  # noqa: F403
 from .losses import fused_softmax_cross_entropy, sigmoid_cross_entropy, softmax_cross_entropy
 from .models import EncoderDecoder, LanguageModel, SequenceClassifier, SequenceGenerator, SequenceTagger, load
 from .optim import SGD, Adagrad, Adam, RMSProp, clip_by_global_norm, clip_by_value
@@ -22,14 +24,9 @@ from .text import Vocabulary, batches_by_length, pad, streams
 __version__ = "0.1.0"
 
 __all__ = [
-    "GRU",
-    "LSTM",
-    "RNN",
     "SGD",
     "Adagrad",
     "Adam",
-    "Dense",
-    "Embedding",
     "EncoderDecoder",
     "LanguageModel",
     "RMSProp",
@@ -45,20 +42,17 @@ __all__ = [
     "gate_activations",
     "get_num_threads",
     "gradient_flow",
-    "gru_backward",
-    "gru_forward",
     "load",
-    "lstm_backward",
-    "lstm_forward",
     "metrics",
     "pad",
     "plots",
     "reference",
-    "rnn_backward",
-    "rnn_forward",
     "set_num_threads",
     "sigmoid_cross_entropy",
     "softmax_cross_entropy",
     "streams",
     "use_isa",
 ]
+__all__ += functional.__all__
+__all__ += layers.recurrent.__all__
+__all__ += layers.simple.__all__

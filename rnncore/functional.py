@@ -20,13 +20,15 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 Checkpoint = Literal[True] | int | None
 
 _PARTS = {
-    "COMMON": """
+    "INPUT": """
     x : array (T, N, D), or integer array (T, N)
         Inputs; integers are ids in [0, D) and mean one-hot rows, as cheap as indexing. Or PackedTokens.
     Wx : array (D, {G}H)
-        Input weights.
+        Input weights.""",
+    "RECURRENT": """
     Wh : array (H, {G}H)
-        Recurrent weights.
+        Recurrent weights.""",
+    "START": """
     b : array ({G}H,)
         Bias.
     h0 : array (N, H), optional
@@ -98,7 +100,9 @@ def rnn_forward(
 
     Parameters
     ----------
-    COMMON
+    INPUT
+    RECURRENT
+    START
     activation : {"tanh", "relu", "identity"}
     OPTIONS
 
@@ -187,7 +191,9 @@ def gru_forward(
 
     Parameters
     ----------
-    COMMON
+    INPUT
+    RECURRENT
+    START
     form : {"reset_before", "reset_after", "simplified"}
     update : {"new", "old"}
         What z weighs.
@@ -283,7 +289,9 @@ def lstm_forward(
 
     Parameters
     ----------
-    COMMON
+    INPUT
+    RECURRENT
+    START
     c0 : array (N, H), optional
         Initial cell state; default zeros.
     peephole : array (3, H), optional

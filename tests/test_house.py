@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import rnncore as rc
+from rnncore.engine.cells import CELLS
 
 PACKAGE = Path(rc.__file__).parent
 
@@ -76,7 +77,7 @@ def test_reference_imports_numpy_only():
         if isinstance(node, ast.ImportFrom) and node.module == "reference"
         for alias in node.names
     }
-    assert taken == {"RNNGradients", "GRUGradients", "LSTMGradients"}
+    assert taken == {cell.gradients.__name__ for cell in CELLS.values()}
 
 
 def test_import_brings_in_no_extras(tmp_path):
@@ -117,7 +118,7 @@ def test_examples_in_docstrings(name):
     assert result.failed == 0
 
 
-@pytest.mark.parametrize("name", ["rnn", "gru", "lstm"])
+@pytest.mark.parametrize("name", CELLS)
 def test_functions_have_examples(name):
     for module in (rc, rc.reference):
         for direction in ("forward", "backward"):

@@ -4,18 +4,14 @@ Every layer has ``params`` and ``grads``, dicts with the same keys whose arrays 
 place. ``forward`` returns a cache for ``backward``, which adds to ``grads``; calling a layer is inference.
 """
 
-from __future__ import annotations
-
-from . import base, recurrent, simple, stack, stream
-from .base import *  # noqa: F403
+from .base import Layer as Layer
+from .base import dropout_mask as dropout_mask
+from .base import glorot_uniform as glorot_uniform
+from .base import orthogonal as orthogonal
 from .recurrent import *  # noqa: F403
+from .recurrent import RECURRENT as RECURRENT
+from .recurrent import LayerCache as LayerCache
+from .recurrent import Recurrent as Recurrent
 from .simple import *  # noqa: F403
-from .stack import *  # noqa: F403
-from .stream import *  # noqa: F403
-
-__all__: list[str] = []
-__all__ += base.__all__
-__all__ += recurrent.__all__
-__all__ += simple.__all__
-__all__ += stack.__all__
-__all__ += stream.__all__
+from .stack import run_stack as run_stack
+from .stream import Stream as Stream

@@ -15,7 +15,7 @@ from .base import Layer, dropout_mask, glorot_uniform, orthogonal
 from .stack import run_stack
 from .stream import Stream
 
-__all__ = ["GRU", "LSTM", "RECURRENT", "RNN", "LayerCache", "Recurrent"]
+__all__ = ["GRU", "LSTM", "RNN"]
 
 Init = Literal["orthogonal", "uniform"]
 Checkpoint = Literal[True] | int | None
@@ -86,6 +86,9 @@ class Recurrent(Layer):
         self.bidirectional, self.batch_first = bool(bidirectional), bool(batch_first)
         self.dropout = checks.share("dropout", dropout)
         self.recurrent_dropout = checks.share("recurrent_dropout", recurrent_dropout)
+        if recurrent_dropout and not any(array.name == "Wh" for array in self.cell.weights):
+            wanted = f"0 for {type(self).__name__}, which has no recurrent weights"
+            raise ValueError(f"recurrent_dropout must be {wanted}; got {recurrent_dropout}")
         self.checkpoint = checkpoint
         if checkpoint is not None:
             calls.checkpoint_segments(checkpoint, 1)
@@ -290,7 +293,7 @@ class Recurrent(Layer):
             arguments = []
             for direction in range(self.directions):
                 weights = self.weights(layer, direction)
-                if training and self.recurrent_dropout and "Wh" in weights:
+                if training and self.recurrent_dropout:
                     m = dropout_mask(self._rng, (self.hidden_size,), self.recurrent_dropout, self.dtype)
                     weights["Wh"] = m[:, None] * weights["Wh"]  # (h' * m) Wh = h' (diag(m) Wh)
                     cache.recurrent_masks.append(m)
