@@ -55,7 +55,7 @@ class _Inference:
         variant: Variant,
         x: Array,
         Wx: Array,
-        Wh: Array,
+        Wh: Array | None,
         b: Array,
         h0: Array | None,
         c0: Any,
@@ -220,9 +220,9 @@ class _Forward:
 def prepare_forward(
     variant: Variant,
     x: Array,
-    Wx: Array,
-    Wh: Array,
-    b: Array,
+    Wx: Any,
+    Wh: Any = None,  # a cell may have no recurrent weights
+    b: Any = None,
     h0: Array | None = None,
     c0: Array | None = None,
     bhn: Any = None,
