@@ -10,11 +10,20 @@ from numpy.typing import ArrayLike
 from ._types import Array
 from .engine import calls
 from .engine.cache import Cache
-from .engine.cells import GRU, LSTM, RNN
+from .engine.cells import GRU, LSTM, RNN, MinGRU
 from .engine.packing import PackedTokens
-from .reference import GRUGradients, LSTMGradients, RNNGradients
+from .reference import GRUGradients, LSTMGradients, MinGRUGradients, RNNGradients
 
-__all__ = ["gru_backward", "gru_forward", "lstm_backward", "lstm_forward", "rnn_backward", "rnn_forward"]
+__all__ = [
+    "gru_backward",
+    "gru_forward",
+    "lstm_backward",
+    "lstm_forward",
+    "mingru_backward",
+    "mingru_forward",
+    "rnn_backward",
+    "rnn_forward",
+]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 Checkpoint = Literal[True] | int | None
@@ -364,4 +373,86 @@ def lstm_backward(
     (1, 3)
     """
     gradients: LSTMGradients = calls.backward(LSTM, dh, cache, dh_n, dc_n)
+    return gradients
+
+
+@_document(G="2")
+def mingru_forward(
+    x: ArrayLike | PackedTokens,
+    Wx: ArrayLike,
+    b: ArrayLike,
+    h0: ArrayLike | None = None,
+    *,
+    candidate: Literal["identity", "positive"] = "identity",
+    lengths: ArrayLike | None = None,
+    resets: ArrayLike | None = None,
+    reverse: bool = False,
+    training: bool = True,
+    checkpoint: Checkpoint = None,
+) -> tuple[Array, Array, Cache | None]:
+    """Run a minimal gated recurrent unit over a sequence; gate blocks z n.
+
+    With h' the state before the step: ``z = sigmoid(x Wx + b)``, ``n = g(x Wx + b)``, ``h = (1 - z) h' + z n``. There
+    are no recurrent weights. Source: Feng et al. 2024, "Were RNNs all we needed?". Equations:
+    :func:`rnncore.reference.mingru_forward`. Dtypes as in :func:`rnn_forward`.
+
+    Parameters
+    ----------
+    INPUT
+    START
+    candidate : {"identity", "positive"}
+        g(a) is a, or a + 0.5 where a >= 0 and sigmoid(a) below: states stay positive if they start so.
+    OPTIONS
+
+    Returns
+    -------
+    OUTPUTS
+    cache : Cache or None
+        For :func:`mingru_backward`.
+
+    RAISES
+
+    Examples
+    --------
+    >>> import numpy as np, rnncore as rc
+    >>> rng = np.random.default_rng(0)
+    >>> x, Wx, b = (rng.normal(size=s) for s in [(7, 2, 3), (3, 10), (10,)])
+    >>> h, h_n, cache = rc.mingru_forward(x, Wx, b, candidate="positive")
+    >>> h.shape, bool((h > 0).all())
+    ((7, 2, 5), True)
+    """
+    options = lengths, resets, reverse, training, checkpoint
+    return calls.forward(MinGRU.variant(candidate), x, Wx, None, b, h0, None, None, None, *options)
+
+
+def mingru_backward(dh: ArrayLike | None, cache: Cache | None, dh_n: ArrayLike | None = None) -> MinGRUGradients:
+    """Compute the gradients of :func:`mingru_forward` by back-propagation through time.
+
+    Parameters
+    ----------
+    dh : array (T, N, H) or None
+        Gradient of the loss with respect to ``h``, converted to the dtype of the forward pass; None means zero.
+    cache : Cache
+        From :func:`mingru_forward`; unchanged, so it can be used again.
+    dh_n : array (N, H), optional
+        Gradient with respect to ``h_n``.
+
+    Returns
+    -------
+    MinGRUGradients
+        dx (T, N, D), or None for ids; dWx (D, 2H); db (2H,); dh0 (N, H).
+
+    Raises
+    ------
+    ValueError, TypeError
+        As :func:`mingru_forward`; TypeError for a cache of another cell.
+
+    Examples
+    --------
+    >>> import numpy as np, rnncore as rc
+    >>> h, h_n, cache = rc.mingru_forward(np.ones((4, 1, 2)), np.ones((2, 6)), np.zeros(6))
+    >>> rc.mingru_backward(np.ones_like(h), cache).dWx.shape
+    (2, 6)
+    """
+    gradients: MinGRUGradients = calls.backward(MinGRU, dh, cache, dh_n)
     return gradients

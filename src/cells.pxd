@@ -5,11 +5,12 @@ from libc.string cimport memset
 
 cdef extern from "cells.h" nogil:
     enum:
-        CELL_RNN, CELL_GRU, CELL_LSTM
+        CELL_RNN, CELL_GRU, CELL_LSTM, CELL_MINGRU
         ACTIVATION_TANH, ACTIVATION_RELU, ACTIVATION_IDENTITY
         FORM_RESET_BEFORE, FORM_RESET_AFTER, FORM_SIMPLIFIED
         UPDATE_NEW, UPDATE_OLD
         PEEPHOLE_NONE, PEEPHOLE_CURRENT, PEEPHOLE_PREVIOUS
+        CANDIDATE_IDENTITY, CANDIDATE_POSITIVE
         LARGEST_GATE_COUNT
 
     ctypedef struct cell_variant:
@@ -20,6 +21,7 @@ cdef extern from "cells.h" nogil:
         int update
         int peephole_output
         int output_activation
+        int candidate
         int[LARGEST_GATE_COUNT] places
 
     ctypedef struct cell_kernels:
@@ -42,6 +44,10 @@ cdef extern from "cells.h" nogil:
         void (*gru_reset_backward)(Py_ssize_t n, Py_ssize_t units, Py_ssize_t H, const int *places, const void *gates,
                                    const void *h_prev, const void *drh, void *dh, void *dgates,
                                    void *rh) noexcept nogil
+        void (*mingru_forward)(Py_ssize_t n, Py_ssize_t units, Py_ssize_t H, int candidate, const int *places,
+                               void *gates, const void *h_prev, void *h) noexcept nogil
+        void (*mingru_backward)(Py_ssize_t n, Py_ssize_t units, Py_ssize_t H, int candidate, const int *places,
+                                const void *gates, const void *h_prev, void *dh, void *dgates) noexcept nogil
 
 
 cdef inline int describe_cell(cell_variant *cell, str name, tuple places, dict options) except -1:
@@ -68,6 +74,9 @@ cdef inline int describe_cell(cell_variant *cell, str name, tuple places, dict o
             cell.peephole_output = {
                 "current": PEEPHOLE_CURRENT, "previous": PEEPHOLE_PREVIOUS
             }[options["peephole_output"]]
+    elif name == "mingru":
+        cell.type = CELL_MINGRU
+        cell.candidate = {"identity": CANDIDATE_IDENTITY, "positive": CANDIDATE_POSITIVE}[options["candidate"]]
     else:
         raise ValueError(f"native code has no cell {name!r}")
     return 0

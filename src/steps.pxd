@@ -31,7 +31,8 @@ cdef inline void step_forward(const Layer *w, const Part *p, Py_ssize_t n, const
     gates += p.first
     h += p.first
     # gates (n,GH) += h' (n,H) Wh (H,GH); for a GRU with a reset gate only r, z (n,2H)
-    product(k, n, h_prev, H, &p.gates, gates, GH)
+    if has_Wh(&w.cell):
+        product(k, n, h_prev, H, &p.gates, gates, GH)
     if w.cell.type == CELL_RNN:
         k.cells.rnn_forward(n, units, H, w.cell.activation, h)
     elif w.cell.type == CELL_LSTM:
@@ -52,6 +53,8 @@ cdef inline void step_forward(const Layer *w, const Part *p, Py_ssize_t n, const
     elif w.cell.type == CELL_GRU and w.cell.form == FORM_SIMPLIFIED:
         k.cells.gru_gates(n, units, H, G, places, gates, h_prev + p.first, NULL)
         k.cells.gru_update(n, units, H, G, w.cell.update, places, gates, NULL, h_prev + p.first, h)
+    elif w.cell.type == CELL_MINGRU:
+        k.cells.mingru_forward(n, units, H, w.cell.candidate, places, gates, h_prev + p.first, h)
 
 
 cdef inline void step_backward(const Layer *w, const Part *p, Py_ssize_t n, const floating *h_prev,
@@ -98,3 +101,5 @@ cdef inline void step_backward(const Layer *w, const Part *p, Py_ssize_t n, cons
         meet(p)
         # dh' (n,H) += dgates (n,2H) Wh'
         product(k, n, <const floating *>dgates, GH, &p.gates, dh, H)
+    elif w.cell.type == CELL_MINGRU:
+        k.cells.mingru_backward(n, units, H, w.cell.candidate, places, gates + u, h_prev + u, dh, dgates + u)

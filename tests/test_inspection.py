@@ -14,6 +14,7 @@ CELLS = {
     **{f"GRU-{form}": (rc.GRU, {"form": form}) for form in ("reset_before", "reset_after", "simplified")},
     "LSTM": (rc.LSTM, {}),
     "LSTM-peephole": (rc.LSTM, {"peephole": True}),
+    "MinGRU": (rc.MinGRU, {"candidate": "positive"}),
 }
 every_cell = pytest.mark.parametrize("kind", CELLS)
 

@@ -25,9 +25,11 @@ RECURRENT = {
     "LSTM-identity": (rc.LSTM, {"output_activation": "identity"}),
     "LSTM-current": (rc.LSTM, {"peephole": True, "peephole_output": "current"}),
     "LSTM-previous": (rc.LSTM, {"peephole": True, "peephole_output": "previous"}),
+    "MinGRU": (rc.MinGRU, {}),
+    "MinGRU-positive": (rc.MinGRU, {"candidate": "positive"}),
 }
 every_layer = pytest.mark.parametrize("kind", RECURRENT)
-each_cell = pytest.mark.parametrize("kind", ["RNN-tanh", "GRU-reset_after-old", "LSTM-current"])
+each_cell = pytest.mark.parametrize("kind", ["RNN-tanh", "GRU-reset_after-old", "LSTM-current", "MinGRU-positive"])
 every_dtype = pytest.mark.parametrize("dtype", TOLERANCE)
 CLOSE = {"rtol": 0, "atol": TOLERANCE["float64"]}
 
@@ -871,7 +873,7 @@ def test_learns_to_remember_the_first_symbol(kind):
 # ---- errors ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("layer_class", [rc.RNN, rc.GRU, rc.LSTM])
+@pytest.mark.parametrize("layer_class", [rc.RNN, rc.GRU, rc.LSTM, rc.MinGRU])
 def test_wrong_arguments_of_recurrent_layers(layer_class):
     for name, position in (("input_size", 0), ("hidden_size", 1), ("num_layers", 2)):
         for wrong in (0, -1):

@@ -265,8 +265,9 @@ def sum_of_log_probs(logits, ids):
         {"cell": "gru", "num_layers": 2, "reverse_source": True},
         {"num_layers": 2, "bidirectional": True},
         {"cell": "rnn", "bidirectional": True, "embedding_size": 0},
+        {"cell": "mingru", "bidirectional": True},
     ],
-    ids=["lstm", "gru-2-reversed", "lstm-2-both", "rnn-both-one-hot"],
+    ids=["lstm", "gru-2-reversed", "lstm-2-both", "rnn-both-one-hot", "mingru-both"],
 )
 def test_log_prob_of_the_encoder_decoder(kind, settings):
     model, X, y = make_of("seq2seq", kind, **settings)

@@ -21,6 +21,11 @@ MUTANTS = {
         "for step in range(s.T - 1, -1, -1):",
         "for step in range(s.T - 1, 0, -1):",
     ),
+    "minGRU: the slope of the positive candidate is 1 everywhere": (
+        "src/kernels/mingru.inc.h",
+        "candidate == CANDIDATE_POSITIVE && n < (real)0.5 ? n * (1 - n) : 1;",
+        "1;",
+    ),
     "input and output gate swapped": (
         "src/kernels/lstm.inc.h",
         "real a_i = gate_i[j], a_f = gate_f[j], a_o = gate_o[j];",

@@ -39,6 +39,8 @@ CELLS = [
     ("lstm", {"peephole_output": "current", "output_activation": "identity"}),
     ("lstm", {"peephole_output": "previous", "output_activation": "tanh"}),
     ("lstm", {"peephole_output": "previous", "output_activation": "identity"}),
+    ("mingru", {"candidate": "identity"}),
+    ("mingru", {"candidate": "positive"}),
 ]
 RUNS = ["plain", "reverse", "lengths", "resets", "all", "ids", "ids all"]
 
@@ -64,13 +66,15 @@ def names_of_gates(cell, options):
         return "h"
     if cell == "lstm":
         return "ifgo"
-    return "zn" if options["form"] == "simplified" else "rzn"
+    return "zn" if cell == "mingru" or options["form"] == "simplified" else "rzn"
 
 
 def make_arguments(rng, cell, options, T=T, N=N, D=D, H=H):
     """Random float64 arrays for every differentiable argument of a cell."""
     G = len(names_of_gates(cell, options))
     shapes = {"x": (T, N, D), "Wx": (D, G * H), "Wh": (H, G * H), "b": (G * H,), "h0": (N, H)}
+    if cell == "mingru":
+        del shapes["Wh"]
     if cell == "lstm":
         shapes["c0"] = (N, H)
     if "peephole_output" in options:
@@ -332,7 +336,12 @@ def scalar_cell(cell, options, gates, H):
         o = logistic(pre("o", x, h, k) + p_o * seen)
         return o * (math.tanh(new) if options["output_activation"] == "tanh" else new), new
 
-    unit = {"rnn": rnn_unit, "gru": gru_unit, "lstm": lstm_unit}[cell]
+    def mingru_unit(x, h, c, k):
+        z, a = logistic(pre("z", x, h, k)), pre("n", x, h, k)
+        n = a if options["candidate"] == "identity" else a + 0.5 if a >= 0 else logistic(a)
+        return (1 - z) * h[k] + z * n, 0.0
+
+    unit = {"rnn": rnn_unit, "gru": gru_unit, "lstm": lstm_unit, "mingru": mingru_unit}[cell]
 
     def step(x, h, c):
         pairs = [unit(x, h, c, k) for k in range(H)]
@@ -343,8 +352,9 @@ def scalar_cell(cell, options, gates, H):
 
 def scalar_outputs(cell, options, arguments, x, lengths=None, resets=None, reverse=False):
     """Run every row by itself over its own valid steps."""
-    Wx, Wh, b = arguments["Wx"], arguments["Wh"], arguments["b"]
-    T, N, H = x.shape[0], x.shape[1], Wh.shape[0]
+    Wx, b, H = arguments["Wx"], arguments["b"], arguments["h0"].shape[1]
+    Wh = arguments.get("Wh", np.zeros((H, len(b))))
+    T, N = x.shape[:2]
     gates = {
         "p": arguments.get("peephole", np.zeros((3, H))).tolist(),
         "bhn": arguments.get("bhn", np.zeros(H)).tolist(),
@@ -694,6 +704,8 @@ def test_signatures():
     run = "lengths=None, resets=None, reverse=False, training=True, checkpoint=None"
     want = {
         "rnn_forward": f"(x, Wx, Wh, b, h0=None, *, activation='tanh', {run})",
+        "mingru_forward": f"(x, Wx, b, h0=None, *, candidate='identity', {run})",
+        "mingru_backward": "(dh, cache, dh_n=None)",
         "rnn_backward": "(dh, cache, dh_n=None)",
         "gru_forward": "(x, Wx, Wh, b, h0=None, *, form='reset_before', update='new', bhn=None, "
         f"gate_order='rzn', {run})",

@@ -13,6 +13,7 @@ LAYERS = {
     "gru-simplified": lambda **options: rc.GRU(5, 7, form="simplified", **options),
     "lstm": lambda **options: rc.LSTM(5, 7, **options),
     "lstm-peephole": lambda **options: rc.LSTM(5, 7, peephole=True, peephole_output="previous", **options),
+    "mingru": lambda **options: rc.MinGRU(5, 7, candidate="positive", **options),
     "lstm-wide": lambda **options: rc.LSTM(5, 70, **options),
 }
 

@@ -13,9 +13,9 @@ from itertools import permutations
 from typing import Any, NamedTuple
 
 from .. import _engine, checks
-from ..reference import GRUGradients, LSTMGradients, RNNGradients
+from ..reference import GRUGradients, LSTMGradients, MinGRUGradients, RNNGradients
 
-__all__ = ["CELLS", "GRU", "LSTM", "RNN", "Array", "Cell", "Variant"]
+__all__ = ["CELLS", "GRU", "LSTM", "RNN", "Array", "Cell", "MinGRU", "Variant"]
 
 Word = str | bool
 
@@ -212,8 +212,21 @@ LSTM = Cell(
     framework_options={},
 )
 
+MinGRU = Cell(
+    name="mingru",
+    label="MinGRU",
+    gates="zn",
+    gate_orders=("zn",),
+    states="h",
+    weights=(_WX, _B),
+    options={"candidate": ("identity", "positive")},
+    saved=(_GATES,),
+    scratch=(),
+    gradients=MinGRUGradients,
+)
+
 #: By name.
-CELLS = {cell.name: cell for cell in (RNN, GRU, LSTM)}
+CELLS = {cell.name: cell for cell in (RNN, GRU, LSTM, MinGRU)}
 
 
 def _by_name(name: str) -> Cell:

@@ -15,7 +15,7 @@ from .base import Layer, dropout_mask, glorot_uniform, orthogonal
 from .stack import run_stack
 from .stream import Stream
 
-__all__ = ["GRU", "LSTM", "RNN"]
+__all__ = ["GRU", "LSTM", "RNN", "MinGRU"]
 
 Init = Literal["orthogonal", "uniform"]
 Checkpoint = Literal[True] | int | None
@@ -613,5 +613,66 @@ class LSTM(Recurrent):
         return values
 
 
+class MinGRU(Recurrent):
+    """Minimal gated recurrent layers: ``z = sigmoid(x Wx + b)``, ``n = g(x Wx + b)``, ``h = (1 - z) h' + z n``.
+
+    Parameters ``Wx_l (D, 2H)``, blocks z n, and ``b_l (2H,)``; there are no recurrent weights. Source: Feng et al.
+    2024, "Were RNNs all we needed?". Equations: :func:`rnncore.reference.mingru_forward`.
+
+    Parameters
+    ----------
+    input_size, hidden_size : int
+        D and H.
+    num_layers : int, default 1
+    candidate : {"identity", "positive"}
+        See :func:`rnncore.mingru_forward`.
+    bidirectional, batch_first, dropout, checkpoint, init, dtype, seed
+        As in :class:`RNN`.
+    recurrent_dropout : float
+        Only 0: no recurrent connections could be dropped.
+
+    Examples
+    --------
+    >>> mingru = MinGRU(3, 5, num_layers=2, seed=0)
+    >>> y, h = mingru(np.zeros((7, 2, 3)))
+    >>> y.shape, h.shape, sorted(mingru.params)
+    ((7, 2, 5), (2, 2, 5), ['Wx_0', 'Wx_1', 'b_0', 'b_1'])
+    """
+
+    cell = cells.MinGRU
+    settings = (*cell.options, "init")
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        *,
+        candidate: Literal["identity", "positive"] = "identity",
+        bidirectional: bool = False,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        recurrent_dropout: float = 0.0,
+        checkpoint: Checkpoint = None,
+        init: Init = "orthogonal",
+        dtype: DTypeLike = "float32",
+        seed: Seed = None,
+    ) -> None:
+        self.candidate = candidate
+        super().__init__(
+            input_size,
+            hidden_size,
+            num_layers,
+            bidirectional=bidirectional,
+            batch_first=batch_first,
+            dropout=dropout,
+            recurrent_dropout=recurrent_dropout,
+            checkpoint=checkpoint,
+            init=init,
+            dtype=dtype,
+            seed=seed,
+        )
+
+
 #: The layer class of each cell, by the cell's name.
-RECURRENT: dict[str, Any] = {layer.cell.name: layer for layer in (RNN, GRU, LSTM)}
+RECURRENT: dict[str, Any] = {layer.cell.name: layer for layer in (RNN, GRU, LSTM, MinGRU)}

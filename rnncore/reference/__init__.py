@@ -1,10 +1,11 @@
-"""The specification of rnncore: the three cells in plain NumPy, forward and backward.
+"""The specification of rnncore: the cells in plain NumPy, forward and backward.
 
 Same names, signatures and results as the engine, so ``from rnncore import reference as rc`` is enough to
 compare the two.
 
 Shapes: T time, N batch, D input, H hidden, G gate blocks; ``x (T,N,D)``, ``h (T,N,H)``, ``Wx (D,G*H)``,
-``Wh (H,G*H)``, ``b (G*H,)``. The blocks lie side by side: RNN one, GRU r z n (simplified: z n), LSTM i f g o.
+``Wh (H,G*H)``, ``b (G*H,)``. The blocks lie side by side: RNN one, GRU r z n (simplified: z n), LSTM i f g o,
+minGRU z n.
 
 Option names are checked here; shapes and ranges are not, so NumPy's own errors show.
 """
@@ -13,16 +14,20 @@ from __future__ import annotations
 
 from .gru import GRUGradients, gru_backward, gru_forward
 from .lstm import LSTMGradients, lstm_backward, lstm_forward
+from .mingru import MinGRUGradients, mingru_backward, mingru_forward
 from .rnn import RNNGradients, rnn_backward, rnn_forward
 
 __all__ = [
     "GRUGradients",
     "LSTMGradients",
+    "MinGRUGradients",
     "RNNGradients",
     "gru_backward",
     "gru_forward",
     "lstm_backward",
     "lstm_forward",
+    "mingru_backward",
+    "mingru_forward",
     "rnn_backward",
     "rnn_forward",
 ]

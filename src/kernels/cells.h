@@ -9,11 +9,12 @@
 
 #include <stddef.h>
 
-enum { CELL_RNN, CELL_GRU, CELL_LSTM };
+enum { CELL_RNN, CELL_GRU, CELL_LSTM, CELL_MINGRU };
 enum { ACTIVATION_TANH, ACTIVATION_RELU, ACTIVATION_IDENTITY };
 enum { FORM_RESET_BEFORE, FORM_RESET_AFTER, FORM_SIMPLIFIED };
 enum { UPDATE_NEW, UPDATE_OLD };
 enum { PEEPHOLE_NONE, PEEPHOLE_CURRENT, PEEPHOLE_PREVIOUS }; /* the cell state that the output gate sees */
+enum { CANDIDATE_IDENTITY, CANDIDATE_POSITIVE };
 enum { LARGEST_GATE_COUNT = 4 };
 
 /* A cell with its options. An option that a cell does not have is 0. */
@@ -24,6 +25,7 @@ typedef struct cell_variant {
     int form, update;      /* of a GRU */
     int peephole_output;   /* of an LSTM */
     int output_activation; /* of an LSTM */
+    int candidate;         /* of a minGRU */
     int places[LARGEST_GATE_COUNT];
 } cell_variant;
 
@@ -55,6 +57,13 @@ typedef struct cell_kernels {
     /* drh (n, H) = dL/d(r h_prev) in; block r of dgates (n, 3H) out; dh += drh * r; rh (n, H) = r * h_prev out */
     void (*gru_reset_backward)(ptrdiff_t n, ptrdiff_t units, ptrdiff_t H, const int *places, const void *gates,
                                const void *h_prev, const void *drh, void *dh, void *dgates, void *rh);
+
+    /* gates (n, 2H): pre-activations z n in, activated out; h (n, H) = (1 - z) h_prev + z n */
+    void (*mingru_forward)(ptrdiff_t n, ptrdiff_t units, ptrdiff_t H, int candidate, const int *places, void *gates,
+                           const void *h_prev, void *h);
+    /* dh (n, H): dL/dh in, dL/dh_prev out; dgates (n, 2H) out */
+    void (*mingru_backward)(ptrdiff_t n, ptrdiff_t units, ptrdiff_t H, int candidate, const int *places,
+                            const void *gates, const void *h_prev, void *dh, void *dgates);
 } cell_kernels;
 
 #endif

@@ -7,6 +7,7 @@
 #include "rnn.inc.h"
 #include "lstm.inc.h"
 #include "gru.inc.h"
+#include "mingru.inc.h"
 
 static const cell_kernels NAME(cell_kernels) = {
     .rnn_forward = NAME(rnn_forward),
@@ -17,4 +18,6 @@ static const cell_kernels NAME(cell_kernels) = {
     .gru_update = NAME(gru_update),
     .gru_update_backward = NAME(gru_update_backward),
     .gru_reset_backward = NAME(gru_reset_backward),
+    .mingru_forward = NAME(mingru_forward),
+    .mingru_backward = NAME(mingru_backward),
 };
