@@ -52,14 +52,14 @@ def read_text(path: str | PathLike[str], encoding: str) -> str:
 
 
 def default_text() -> Any:
-    """The help topics of Python: English text of some 600,000 characters that every CPython carries."""
+    """Return the help topics of Python: 600,000 characters of English text that every CPython has."""
     from pydoc_data.topics import topics
 
     return "\n\n".join(topics[name].strip() for name in sorted(topics)) + "\n"
 
 
 def split(text: str, share: float, level: str) -> tuple[str, str]:
-    """-> training text, held-out text: the last `share` of it."""
+    """Return the training text and the held-out text, the last `share` of the whole."""
     cut = round(len(text) * (1 - share))
     if level == "word":
         # Not within a word.
@@ -161,7 +161,7 @@ def describe_loss(nats: float, model: Any, characters_per_token: float) -> str:
 
 
 def check_output(arguments: Any) -> tuple[Any, Any]:
-    """-> where the model and the loss curve go; UserError if that cannot be, before any work is done."""
+    """Return the paths of the model and the loss curve; UserError if they cannot be written."""
     output = Path(arguments.output)
     picture = output.with_suffix(".png")
     if not output.parent.is_dir() or not os.access(output.parent, os.W_OK) or output.is_dir():
@@ -200,7 +200,7 @@ def make_model(arguments: Any) -> Any:
 
 
 def read_texts(arguments: Any) -> tuple[str, str, str]:
-    """-> name of the text, training text, held-out text."""
+    """Return the name of the text, the training text and the held-out text."""
     if arguments.file is None:
         name, text = "Python's help topics", default_text()
     else:

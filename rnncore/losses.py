@@ -220,7 +220,7 @@ def _clean_targets(
     weights: ArrayLike | None,
     reduction: str,
 ) -> tuple[Array, Array, float]:
-    """-> int64 targets in the shape of the steps of ``array``, 0 where they do not count, weights, scale."""
+    """Return int64 targets in the shape of the steps, 0 where they do not count, the weights and the scale."""
     targets = np.asarray(targets)
     if targets.dtype.kind not in "iu":
         raise TypeError(f"targets must be integer ids; got dtype {targets.dtype}")
@@ -245,7 +245,7 @@ def _check_out(out: Any, shape: Any) -> None:
 def _weights(
     shape: tuple[int, int], lengths: ArrayLike | None, weights: ArrayLike | None, reduction: str
 ) -> tuple[Array, float]:
-    """-> float64 weight of every step in the loss and gradient, 0 where it does not count; factor of both."""
+    """Return the float64 weight of every step, 0 where it does not count, and the factor of loss and gradient."""
     checks.choice("reduction", reduction, get_args(Reduction))
     valid = np.ones(shape, dtype=bool)
     if lengths is not None:

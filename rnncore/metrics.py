@@ -12,7 +12,7 @@ __all__ = ["Score", "bleu", "entities", "entity_score"]
 
 
 class Score(NamedTuple):
-    """Of what was found, the share that is right; of what is there, the share that was found; their harmonic mean."""
+    """Precision, recall and F1: the right share of predicted and of true entities, and their harmonic mean."""
 
     precision: float
     recall: float

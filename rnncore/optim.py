@@ -100,7 +100,7 @@ def clip_by_global_norm(grads: Gradients, max_norm: float) -> float:
 
 
 class Optimizer:
-    """What the optimisers have in common: checks, state arrays, the walk over the parameters.
+    """Base of the optimisers: checks, state arrays, the loop over the parameters.
 
     A subclass names its state arrays in the call of ``__init__`` and writes one method, ``_rule``.
 
@@ -183,7 +183,7 @@ class Optimizer:
         return norm
 
     def _rule(self, scale: float) -> tuple[str, tuple[float, ...]]:
-        """The rule and its constants for a step with ``scale`` times the gradients: native.optimizer_step."""
+        """Return the rule of native.optimizer_step and its constants, for gradients times ``scale``."""
         raise NotImplementedError
 
     def _check(self, grads: Mapping[str, Array]) -> dict[str, Array]:

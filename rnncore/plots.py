@@ -24,7 +24,7 @@ def _axes(ax: Axes | None, width: float = 7, height: float = 4) -> Axes:
 
 
 def loss_curve(losses: Sequence[float], held_out: Sequence[tuple[int, float]] = (), ax: Axes | None = None) -> Axes:
-    """Training loss of every update, and held-out loss of every epoch.
+    """Plot the training loss of every update and the held-out loss of every epoch.
 
     Parameters
     ----------
@@ -102,7 +102,7 @@ def history(records: Sequence[Mapping[str, Any]], ax: Axes | None = None) -> Axe
 
 
 def gradient_flow(norms: Mapping[str, ArrayLike], ax: Axes | None = None) -> Axes:
-    """How much of the gradient reaches each step, on a logarithmic scale.
+    """Plot the norm of the gradient at each step, on a logarithmic scale.
 
     Parameters
     ----------
@@ -152,7 +152,7 @@ def gates(
     units: Sequence[int] | None = None,
     title: str | None = None,
 ) -> Axes:
-    """Heat map of what a gate, or a state, does while it reads: units down, tokens along.
+    """Draw a heat map of a gate or a state over a text: units down, tokens along.
 
     Values that all lie in [0, 1] are drawn in that range, others in one around 0, at least [-1, 1]. As in Karpathy,
     Johnson and Fei-Fei 2015, "Visualizing and understanding recurrent networks".
@@ -224,7 +224,7 @@ def beam(
     *,
     best: tuple[int, int] | None = None,
 ) -> Axes:
-    """The tree of a beam search: a column for each step, the most probable hypothesis on top.
+    """Draw the tree of a beam search: a column for each step, the most probable hypothesis on top.
 
     Parameters
     ----------

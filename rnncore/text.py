@@ -282,7 +282,7 @@ class Vocabulary:
         return vectors.reshape(*ids.shape, len(self))
 
     def state(self) -> dict[str, Any]:
-        """The vocabulary as a dict of JSON types, for `from_state`.
+        """Return the vocabulary as a dict of JSON types, for `from_state`.
 
         Examples
         --------
@@ -293,7 +293,7 @@ class Vocabulary:
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> Self:
-        """The vocabulary that `state` described.
+        """Rebuild the vocabulary from the dict of `state`.
 
         Parameters
         ----------

@@ -154,7 +154,7 @@ def rnn_backward(da: Array, caches: tuple[Any, ...]) -> dict[str, Array]:
 
 
 def _rnn_weights(Wax: Array, Waa: Array, ba: Array) -> tuple[Array, Array, Array]:
-    """-> Wx, Wh, b of the engine"""
+    """Return Wx, Wh, b in the layout of the engine."""
     return transposed(Wax), transposed(Waa), row(ba)
 
 
@@ -418,13 +418,13 @@ def _step_by_step(
 
 
 def _of_a_step(name: str, value: Array, step: tuple[Any, ...]) -> Array:
-    """-> a gradient (n_a, m) of what the step gave; a number stands for an array of it."""
+    """Return the gradient (n_a, m) of an output of a step; a number stands for an array filled with it."""
     n_a, m = np.shape(step[0])
     return np.full((n_a, m), value) if np.ndim(value) == 0 else sized(name, value, ("n_a", "m"), {"n_a": n_a, "m": m})
 
 
 def _of_steps(da: Array, steps: _Steps | list[Any]) -> Array:
-    """-> da (n_a, m, T)"""
+    """Return da (n_a, m, T)."""
     if not len(steps):
         return np.asarray(da)
     n_a, m = np.shape(steps[0][0])

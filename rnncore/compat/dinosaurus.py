@@ -87,7 +87,7 @@ def print_sample(sample_ix: Any, ix_to_char: Any) -> None:
 
 
 def initialize_parameters(n_a: int, n_x: int, n_y: int) -> dict[str, Array]:
-    """-> dict Wax (n_a, n_x), Waa (n_a, n_a), Wya (n_y, n_a), b (n_a, 1), by (n_y, 1); seeds NumPy with 1."""
+    """Draw Wax (n_a, n_x), Waa (n_a, n_a), Wya (n_y, n_a), b (n_a, 1), by (n_y, 1), a dict; seeds NumPy with 1."""
     np.random.seed(1)  # noqa: NPY002
     shapes = {"Wax": (n_a, n_x), "Waa": (n_a, n_a), "Wya": (n_y, n_a)}
     parameters = {key: np.random.randn(*shape) * 0.01 for key, shape in shapes.items()}  # noqa: NPY002
@@ -305,13 +305,13 @@ def model(
 
 
 def _sized(parameters: dict[str, Array], name: str, state: Array) -> tuple[Array, ...]:
-    """-> Wax, Waa, Wya, b, by and the state (n_a, 1), their shapes checked"""
+    """Return Wax, Waa, Wya, b, by and the state (n_a, 1), after a check of their shapes."""
     sizes: dict[str, int] = {}
     return *sized_values(parameters, _AXES, sizes), sized(name, state, ("n_a", "1"), sizes)
 
 
 def _ids(X: list[Any], n_x: int) -> Array:
-    """-> int64 (T,): the rows of :func:`_table`."""
+    """Return int64 ids (T,): the rows of :func:`_table`."""
     known = [0 if ix is None else ix for ix in X]
     ids = clean_ids("X", known, n_x) if known else np.zeros(0, np.int64)
     for t, ix in enumerate(X):

@@ -94,7 +94,7 @@ class _Recurrent(_Layer):
         }
 
     def _forward(self, x: Array, states: Any) -> tuple[Any, ...]:
-        """-> hs (T, N, H), states at the end"""
+        """Return hs (T, N, H) and the final states."""
         with layout.named(**self._names):
             return self._keep(*calls.forward(self._cell, **self._arguments(x, states)))
 
@@ -103,7 +103,7 @@ class _Recurrent(_Layer):
         return hs, states if isinstance(states, tuple) else (states,)
 
     def _opened(self) -> tuple[Any, tuple[int, int, int]]:
-        """-> cache of the engine, (N, T, H)"""
+        """Return the cache of the engine and (N, T, H)."""
         if self.cache is None:
             raise RuntimeError("backward needs a forward pass before it")
         return self.cache
@@ -463,7 +463,7 @@ class TimeSoftmaxWithLoss:
         return loss
 
     def backward(self, dout: float = 1) -> Array:
-        """-> gradient of ``dout * loss``, (N, T, V)"""
+        """Return the gradient of ``dout * loss``, (N, T, V)."""
         if self.cache is None:
             raise RuntimeError("backward needs a forward pass before it")
         return layout.swap(self.cache * self.cache.dtype.type(dout))

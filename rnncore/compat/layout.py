@@ -185,7 +185,7 @@ def unstack(weights: Array, G: int) -> list[Array]:
 
 
 def clean_ids(name: str, ids: list[int], V: int) -> Array:
-    """-> int64 (T,), in [0, V). TypeError, ValueError for anything but a sequence of such ids."""
+    """Return int64 ids (T,) in [0, V); TypeError or ValueError for anything else."""
     ids = np.asarray(ids)
     if ids.ndim != 1 or (ids.size and ids.dtype.kind not in "iu"):
         raise TypeError(f"{name} must be a sequence of integer ids; got shape {ids.shape}, dtype {ids.dtype}")

@@ -264,7 +264,7 @@ class LSTM:
 
     @staticmethod
     def init(input_size: int, hidden_size: int, fancy_forget_bias_init: int = 3) -> Array:
-        """-> WLSTM (1 + I + d, 4d) from NumPy's global generator; row 0 is the bias, 0 but for the forget gate."""
+        """Draw WLSTM (1 + I + d, 4d) from NumPy's global generator; row 0 is the bias, 0 except for the forget gate."""
         WLSTM = np.random.randn(1 + input_size + hidden_size, 4 * hidden_size)  # noqa: NPY002
         WLSTM /= np.sqrt(input_size + hidden_size)
         WLSTM[0] = 0
@@ -310,7 +310,7 @@ class GRU:
 
     @staticmethod
     def init(input_size: int, hidden_size: int) -> Array:
-        """-> WGRU (1 + I + d, 3d) from NumPy's global generator; row 0 is the bias, 0."""
+        """Draw WGRU (1 + I + d, 3d) from NumPy's global generator; row 0 is the bias, 0."""
         WGRU = np.random.randn(1 + input_size + hidden_size, 3 * hidden_size)  # noqa: NPY002
         WGRU /= np.sqrt(input_size + hidden_size)
         WGRU[0] = 0
@@ -352,7 +352,7 @@ def _cotangent(value: Array | None) -> Array | None:
 
 
 def _backward(cell: Any, dH: Array, cache: dict[str, Any], name: str, G: int, **carried: Any) -> tuple[Array, ...]:
-    """-> dX, dW, [dc0,] dh0, with the weights as they are now, as in the originals."""
+    """Return dX, dW, [dc0,] dh0, computed with the weights as they are now, as in the originals."""
     weights = _weights(cache[name], cache["X"], G)
     with named(Wx=name, Wh=name, b=name):
         kept = cache["engine"].with_weights(*weights)

@@ -193,7 +193,7 @@ def to_keras(layer: Recurrent, number: int | None = None) -> list[Array]:
 
 
 def _open(where: str, source: Any) -> tuple[list[list[Any]], list[tuple[Any, ...]]]:
-    """-> the arrays (name, array) of each direction, and what the source says, pairs of a keyword and a value."""
+    """Return the arrays (name, array) of each direction, and the settings of the source as (keyword, value)."""
     said = []
     if hasattr(source, "get_weights") and hasattr(source, "get_config"):
         said += _described(where, type(source).__name__, source.get_config())

@@ -140,7 +140,7 @@ class _Graph:
         self.producers = {name: node for node in source.node for name in node.output}
 
     def constant(self, name: str) -> Array | None:
-        """-> array, or None if the graph does not say what it is."""
+        """Return a constant of the graph, or None if it is not one."""
         if name in self.weights:
             return np.asarray(self.weights[name])
         tensor, node = self.initializers.get(name), self.producers.get(name)
@@ -156,7 +156,7 @@ class _Graph:
         return np.array(numpy_helper.to_array(tensor))
 
     def weight(self, argument: str, name: Any) -> Array | None:
-        """-> array; None where the node has no such input."""
+        """Return an array of weights; None if the node has no such input."""
         if not name:
             return None
         array = self.constant(name)
@@ -299,7 +299,7 @@ class _Writer:
         return name
 
     def constant(self, name: str, array: Array | list[int] | None, dtype: type[Any] | None = None) -> str:
-        """-> the name; "" for None, which stands for an input that is not there."""
+        """Add a constant and return its name; "" for None, a missing input."""
         if array is None:
             return ""
         self.initializers.append(numpy_helper.from_array(np.array(array, dtype or self.dtype, order="C"), name))

@@ -101,7 +101,7 @@ _ENGINE_FUNCTIONS: dict[str, list[Any]] = {
 
 
 def _functions(kind: _Kind, attributes: dict[str, Any], directions: int) -> list[Any]:
-    """-> for each direction a tuple of (name, parameters) for f, g, h. ValueError for a wrong name or number."""
+    """Return (name, parameters) of f, g, h for each direction; ValueError for a wrong name or number of them."""
     count = len(kind.activations)
     names = attributes.get("activations") or kind.activations * directions
     if kind is KINDS["RNN"] and directions == 1 and len(names) == 2:
@@ -182,7 +182,7 @@ _ATTRIBUTES: dict[str, checks.Rule] = {
 
 
 def _clean_attributes(op_type: str, attributes: dict[str, Any]) -> dict[str, Any]:
-    """-> dict of plain values, in the order given."""
+    """Return the attributes as plain values, in the order given."""
     flags = {kind.flag for kind in KINDS.values()} - {KINDS[op_type].flag}
     for name in attributes:
         if name not in _ATTRIBUTES or name in flags:
@@ -458,7 +458,7 @@ class Operator:
         return x.swapaxes(0, 1) if self.layout else x
 
     def _lengths(self, value: ArrayLike | None, T: int, N: int, name: str = "sequence_lens") -> Array | None:
-        """-> int64 (N,), or None; those of the node where none are given."""
+        """Return int64 lengths (N,) or None; by default those of the node."""
         if value is None:
             value, name = self.sequence_lens, "sequence_lens"
         if value is None:
@@ -469,7 +469,7 @@ class Operator:
             raise type(error)(str(error).replace("lengths", name, 1)) from None
 
     def _state(self, name: str, value: Any, N: int, layout: int) -> Array:
-        """-> (directions, N, H) of a state that is (N, directions, H) with layout 1."""
+        """Return a state as (directions, N, H); with layout 1 it comes as (N, directions, H)."""
         array = as_floating(name, value)
         letters, wanted = "(directions, N, H)", (self.directions, N, self.hidden_size)
         if layout:
@@ -478,7 +478,7 @@ class Operator:
         return array.swapaxes(0, 1) if layout else array
 
     def _initial(self, given: dict[str, Array], N: int) -> dict[str, Array]:
-        """-> dict of the states by letter, those of the node where none are given."""
+        """Return the initial states by letter; by default those of the node."""
         own = {"h": self.initial_h, "c": self.initial_c}
         missing = {s: a for s, a in own.items() if a is not None and s not in given}
         return given | {s: self._state(f"initial_{s}", a, N, self.layout) for s, a in missing.items()}
@@ -511,7 +511,7 @@ class Operator:
         return outputs, tuple(np.stack(values) for values in zip(*finals, strict=True))
 
     def _biases(self, direction: int) -> Array:
-        """-> Wb, Rb (G*H,) each, at least float32"""
+        """Return Wb and Rb, (G*H,) each, at least float32."""
         dtype = np.promote_types(self.dtype, np.float32)
         if self.B is None:
             return np.zeros((2, self.W.shape[1]), dtype)

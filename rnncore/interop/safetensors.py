@@ -181,7 +181,7 @@ def _arguments(cls: type[Layer]) -> list[str]:
 
 
 def _read(path: str | PathLike[str], prefix: str) -> tuple[Any, ...]:
-    """-> arrays by name, those that start with ``prefix``, and class and arguments if :func:`save` wrote the file."""
+    """Return the arrays under ``prefix``, and the layer's class and arguments if :func:`save` wrote the file."""
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}

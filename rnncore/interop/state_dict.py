@@ -207,7 +207,7 @@ def is_name(name: str) -> bool:
 
 
 def _select(arrays: dict[str, Array], prefix: str) -> dict[str, Array]:
-    """-> dict of the arrays whose keys start with ``prefix``, by the rest of the key; all are names of PyTorch's."""
+    """Return the arrays whose keys start with ``prefix``, by the rest of the key; all must be names of PyTorch."""
     if not isinstance(arrays, Mapping):
         raise TypeError(f"arrays must be a mapping of names to arrays; got {type(arrays).__name__}")
     if wrong := [key for key in arrays if not isinstance(key, str)]:
@@ -237,7 +237,7 @@ def _check_names(arrays: dict[str, Array], prefix: str, num_layers: int, directi
 def _cells(
     arrays: dict[str, Array], prefix: str, num_layers: int, directions: int, variant: Any, D: int, H: int
 ) -> list[dict[str, Array]]:
-    """-> list of the cells' arrays in rnncore's layout, as :func:`write` takes them; every shape is checked."""
+    """Return the arrays of the cells as :func:`write` takes them, after a check of every shape."""
     G = len(variant.gates)
     columns = [("D", D)] + [(multiple(directions), directions * H)] * (num_layers - 1)
     rows = multiple(G)

@@ -407,7 +407,7 @@ class _Recurrent:
         )
 
     def _states(self, hx: torch.Tensor | tuple[torch.Tensor, torch.Tensor] | None) -> list[torch.Tensor]:
-        """-> list of the tensors in hx"""
+        """Return the tensors in hx as a list."""
         if hx is None:
             return []
         is_lstm = self.mode == "LSTM"

@@ -90,7 +90,7 @@ class Model:
     # ---- settings -----------------------------------------------------------------------------------------------
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """The settings by name, as given; for scikit-learn.
+        """Return the settings by name, as given; for scikit-learn.
 
         Parameters
         ----------
@@ -129,7 +129,7 @@ class Model:
         return self
 
     def _settings(self) -> dict[str, Any]:
-        """The settings checked, in plain types. Attributes stay what was given, as scikit-learn wants it."""
+        """Return the checked settings in plain types. Attributes stay as given, which scikit-learn requires."""
         settings = self.get_params()
         clean = {
             field.name: field.metadata["rule"](field.name, settings[field.name])
@@ -233,7 +233,7 @@ class Model:
     # ---- files --------------------------------------------------------------------------------------------------
 
     def _data_state(self) -> Any:
-        """What the model learned about its data, in JSON types; ``_restore_data`` takes it back."""
+        """Return what the model learned about its data in JSON types, for ``_restore_data``."""
         raise NotImplementedError
 
     def _restore_data(self, state: Any) -> Any:

@@ -86,7 +86,7 @@ class SequenceClassifier(Labeller):
     # ---- the network --------------------------------------------------------------------------------------------
 
     def _pool(self, h: Array, state: Any, lengths: Any) -> Array:
-        """-> (N, H * directions) from the states of the top layer."""
+        """Return (N, H * directions), pooled from the states of the top layer."""
         if self._built["pooling"] == "mean":
             return h.sum(axis=0) / np.maximum(lengths, 1)[:, None].astype(h.dtype)
         return np.concatenate(as_states(state)[0][-self._trunk.recurrent.directions :], axis=1)
@@ -94,7 +94,7 @@ class SequenceClassifier(Labeller):
     def loss_and_gradients(
         self, inputs: Array, targets: Array, lengths: ArrayLike | None = None, weights: ArrayLike | None = None
     ) -> float:
-        """Mean loss of a batch; its gradients replace those in ``grads``.
+        """Return the mean loss of a batch; its gradients replace those in ``grads``.
 
         Parameters
         ----------
@@ -164,7 +164,7 @@ class SequenceClassifier(Labeller):
         return self._fit(X, y, lengths, validation, callback, progress)
 
     def predict_proba(self, X: Sequences, *, lengths: ArrayLike | None = None) -> Array:
-        """Probability of every class.
+        """Return the probability of every class.
 
         SEEN
 
@@ -181,7 +181,7 @@ class SequenceClassifier(Labeller):
         return result
 
     def predict(self, X: Sequences, *, lengths: ArrayLike | None = None) -> Array:
-        """The likeliest class of every sequence.
+        """Return the most probable class of every sequence.
 
         SEEN
 
@@ -192,7 +192,7 @@ class SequenceClassifier(Labeller):
         return self.classes_[self.predict_proba(X, lengths=lengths).argmax(axis=1)]
 
     def score(self, X: Sequences, y: ArrayLike, *, lengths: ArrayLike | None = None) -> float:
-        """Share of the sequences whose class is predicted rightly.
+        """Return the accuracy: the share of the sequences whose class is right.
 
         DATA
 

@@ -38,7 +38,7 @@ def take(column: Any, rows: Any) -> Any:
 
 
 def as_sequences(name: str, values: Any, lengths: Any = None) -> list[Any]:
-    """-> list of sequences, from an iterable of them or a padded array (N, T) or (N, T, D) with lengths (N,)."""
+    """Return a list of sequences, from an iterable of them or a padded array (N, T[, D]) with lengths (N,)."""
     if isinstance(values, (str, bytes, Mapping)) or not isinstance(values, Iterable):
         raise TypeError(f"{name} must be a list of sequences, or a padded array; got {type(values).__name__}")
     if isinstance(values, np.ndarray) and values.dtype.kind != "O":
@@ -76,7 +76,7 @@ class Format:
 
     @classmethod
     def learn(cls, name: str, sequences: Any, rows: Any, level: Any, max_vocabulary: Any) -> Format:
-        """The format of the sequences; a vocabulary is that of some rows of them."""
+        """Determine the format of the sequences; the vocabulary is taken from some rows."""
         if not sequences:
             raise ValueError(f"{name} must hold at least one sequence; got none")
         kinds = [_kind(f"{name}[{n}]", sequence) for n, sequence in enumerate(sequences)]
@@ -103,11 +103,11 @@ class Format:
         return format
 
     def encode(self, name: str, sequences: Any) -> list[Array]:
-        """-> list of arrays (T,) of ids or (T, D) of features; ValueError, TypeError naming what is wrong."""
+        """Return arrays (T,) of ids or (T, D) of features; ValueError or TypeError names what is wrong."""
         return [self.encode_one(f"{name}[{n}]", sequence) for n, sequence in enumerate(sequences)]
 
     def encode_one(self, name: str, sequence: Array | list[Any]) -> Array:
-        """-> array (T,) of ids or (T, D) of features"""
+        """Return an array (T,) of ids or (T, D) of features."""
         found = _kind(name, sequence)
         if found is not None and found != self.kind:
             raise TypeError(f"{name} must be {_DESCRIPTIONS[self.kind]} as in training; got {_DESCRIPTIONS[found]}")
@@ -175,7 +175,7 @@ _DESCRIPTIONS = {
 
 
 def _kind(name: str, sequence: Array | list[Any]) -> str | None:
-    """What a sequence holds; None where it has no element to tell by. TypeError, ValueError if it is none."""
+    """Return the kind of a sequence, None if it is empty; TypeError or ValueError if it is not a sequence."""
     if isinstance(sequence, str):
         return "text"
     if isinstance(sequence, (list, tuple)) and sequence and all(isinstance(token, str) for token in sequence):
@@ -201,7 +201,7 @@ def _kind(name: str, sequence: Array | list[Any]) -> str | None:
 
 
 def pad_inputs(arrays: list[Array], format: Format, dtype: str) -> tuple[Array, Array]:
-    """-> inputs (T, N) of ids or (T, N, D) of dtype, lengths (N,)"""
+    """Return inputs (T, N) of ids or (T, N, D) of this dtype, and lengths (N,)."""
     return pad(arrays, dtype=np.int64 if format.holds_ids else dtype)
 
 
@@ -253,7 +253,7 @@ class Labels:
 
 
 def label_array(name: str, values: Any) -> Array:
-    """-> one-dimensional array of labels that can be compared: str, integers, floats or bool."""
+    """Return a one-dimensional array of labels that can be compared: str, integers, floats or bool."""
     array = np.asarray(list(values) if isinstance(values, str) else values)
     if array.dtype.kind == "O" and array.ndim == 1 and all(isinstance(value, str) for value in array):
         array = array.astype(str)
@@ -265,7 +265,7 @@ def label_array(name: str, values: Any) -> Array:
 
 
 def label_of_each(name: str, values: Any, X: Any) -> Array:
-    """-> labels (N,), one for each sequence of X"""
+    """Return labels (N,), one for each sequence of X."""
     labels = label_array(name, values)
     if len(labels) != len(X):
         raise ValueError(f"{name} must have one label a sequence, ({len(X)},); got ({len(labels)},)")
@@ -273,7 +273,7 @@ def label_of_each(name: str, values: Any, X: Any) -> Array:
 
 
 def class_weights(setting: Any, labels: Any, numbers: Array) -> Array | None:
-    """-> weight of each class (C,), or None. "balanced" is n / (C count), as in scikit-learn."""
+    """Return the weight of each class (C,), or None. "balanced" is n / (C count), as in scikit-learn."""
     if setting is None:
         return None
     weights = np.ones(len(labels))
@@ -286,7 +286,7 @@ def class_weights(setting: Any, labels: Any, numbers: Array) -> Array | None:
 
 
 def check_class_weight(name: str, value: Any) -> Any:
-    """The setting: None, "balanced", or label -> weight."""
+    """Check the setting: None, "balanced", or a dict of label to weight."""
     if value is None or (isinstance(value, str) and value == "balanced"):
         return value
     if not isinstance(value, Mapping):
@@ -301,7 +301,7 @@ def check_class_weight(name: str, value: Any) -> Any:
 
 
 def split_rows(count: int, share: Any, rng: Generator, strata: Array | None = None) -> tuple[Array, Array]:
-    """-> rows to train on, rows to hold out: a share of them, of every class alike where strata (N,) are given."""
+    """Return the rows to train on and the rows to hold out, the same share of every class if strata (N,) are given."""
     share = float(share)
     if not 0 < share < 1:
         raise ValueError(f"validation must be in (0, 1), or data; got {share}")

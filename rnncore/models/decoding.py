@@ -20,7 +20,7 @@ _PIECE = 4096  # draws a native call, so that an interrupt is heard
 
 
 def check_sampling(n: int, temperature: float, top_k: int | None, top_p: float | None) -> tuple[Any, ...]:
-    """-> n, temperature, top_k or None, top_p or None"""
+    """Return the clean arguments; ValueError or TypeError names the wrong one."""
     n, temperature = checks.integer("n", n, least=0), checks.not_negative("temperature", temperature)
     if top_k is not None:
         top_k = checks.integer("top_k", top_k, least=1)
@@ -86,7 +86,7 @@ class Hypothesis(NamedTuple):
 
 
 class Beam(NamedTuple):
-    """What a beam search found, and how; ``rnncore.plots.beam(beam.steps, best=beam.best)`` draws it."""
+    """The result of a beam search; ``rnncore.plots.beam(beam.steps, best=beam.best)`` draws it."""
 
     hypotheses: list[Hypothesis]  # best first
     #: For each step the hypotheses that were in the beam and still grew: (place of the parent in the list of the step
@@ -118,7 +118,7 @@ class Search(NamedTuple):
         return np.array([self.tokens[t, n, k] for t, k in enumerate(self.path(n, w))], np.int64)
 
     def beam(self, n: int, decode: Callable[..., Any], name: Callable[[int], str]) -> Beam:
-        """-> Beam of sequence n; decode(ids) gives a result, name(id) a token."""
+        """Return the Beam of sequence n; decode(ids) returns a result, name(id) a token."""
         T, _, W = self.tokens.shape
         hypotheses = [
             Hypothesis(decode(self.ids(n, w)), float(self.log_probs[-1, n, w]), float(self.scores[n, w]))
@@ -155,7 +155,7 @@ def beam_search(
     stop: int,
     banned: list[int],
 ) -> Search:
-    """The likeliest continuations of N sequences, ``width`` for each, found step by step.
+    """Find the most probable continuations of N sequences, ``width`` for each, step by step.
 
     A hypothesis of L tokens is worth log p / L ** length_penalty (the course; Wu et al. 2016 in another form), and the
     ``width`` best of a step go on; ended ones (at ``stop``; -1: none) stay among them as they are.

@@ -13,63 +13,63 @@ _CELLS = ", ".join(f'"{name}"' for name in CELLS)
 _PARTS = {
     "NETWORK": """
 level : {"char", "word"}
-    What a token of a str is; words are separated by white space. Lists of tokens need "word".
-cell : {{CELLS}}
+    Tokens of a str: characters, or words separated by white space. Lists of tokens need "word".
+cell : CELLS
 hidden_size : int
     H.
 num_layers : int
 embedding_size : int, optional
-    E, of ids and text; 0 feeds one-hot ids. None is 64 for characters and ``hidden_size`` for words.
+    E, for ids and text; with 0 the inputs are one-hot. None means 64 for characters and ``hidden_size`` for words.
 embedding_scale : float
-    Standard deviation of the embedding at the start. Small data of many words want a small one, 0.1: what is random
-    about rare words is noise.
+    Standard deviation of the initial embedding. With many words and little data use a small one, such as 0.1: the
+    initial vector of a rare word is noise.
 dropout : float
-    Share of the values after the embedding, between the layers and before the output layer that training sets to
+    Fraction of the values after the embedding, between the layers and before the output layer that training sets to
     zero.
 recurrent_dropout : float
-    Share of the hidden units that a batch does without on their way from step to step, the same at all steps
+    Fraction of the hidden units that training drops from the recurrent connections, the same at all steps of a batch
     (variational dropout: Gal and Ghahramani 2016).
 cell_options : dict, optional
     More arguments of the layer: ``{"peephole": True}``, ``{"form": "reset_after"}``.
 max_vocabulary : int, optional
-    Entries at most, ``<unk>`` and ``<eos>`` included. None is no limit for characters and 10,000 for words. For
-    integer ids their number; None is the largest of the training data and one.""",
+    Upper bound of the entries, ``<unk>`` and ``<eos>`` included. None means no bound for characters and 10,000 for
+    words. For integer ids their number; None means the largest id of the training data plus one.""",
     "TRAINING": """
 epochs, batch_size : int
-    Passes over the data; sequences side by side, of like length.
+    Passes over the data; sequences in a batch, which have similar lengths.
 optimizer : {"adam", "rmsprop", "adagrad", "sgd"}
 learning_rate : float
 learning_rate_decay : float
-    Factor of the learning rate after every epoch: 0.9 leaves a third of it after 10 epochs, nothing after 60.
+    Factor that multiplies the learning rate after every epoch: 0.9 leaves a third after 10 epochs.
 clip_norm : float or None
     Largest global norm of the gradients.
 patience : int, optional
-    End when the held-out loss has not fallen for so many epochs; however training ends, the parameters are those of
-    the best epoch. Needs validation data in ``fit``.
+    Stop when the held-out loss has not fallen for this many epochs, and keep the parameters of the best epoch. Needs
+    validation data in ``fit``.
 warm_start : bool
-    ``fit`` goes on from the parameters, vocabulary, classes and optimiser as they are.
+    ``fit`` continues with the present parameters, vocabulary, classes and optimiser.
 dtype : {"float32", "float64"}""",
     "RANDOM": """
 random_state : int, numpy.random.Generator or None
-    For the initial parameters, dropout, the order of batches and held-out shares.""",
+    Draws the initial parameters, dropout, the order of the batches and the held-out sequences.""",
     "FITTED": """
 vocabulary : Vocabulary or None
 layers, params, grads : dict
     By name.
 history : list of dict
-    For every epoch begun: epoch, loss and held_out (mean loss in nats; None without validation data or if it did not
-    end), tokens, seconds of training, learning_rate.
+    For every epoch: epoch, loss and held_out (mean loss in nats; None without validation data or if the epoch was
+    interrupted), tokens, seconds of training, learning_rate.
 interrupted : bool
-    The last ``fit`` was ended by KeyboardInterrupt.""",
+    Whether KeyboardInterrupt ended the last ``fit``.""",
     "SEQUENCES": """
 X : list of sequences
-    All of one kind: str, lists of str (tokens), integer arrays (T,) of ids, or arrays (T, D) of features; of any
-    lengths, 0 too. Or a padded array (N, T) of ids or (N, T, D).""",
+    All of one kind: str, lists of str (tokens), integer arrays (T,) of ids, or arrays (T, D) of features. They may
+    have any lengths, also 0. Or a padded array (N, T) of ids or (N, T, D).""",
     "FIT": """
 lengths : integer array (N,), optional
-    Of the rows of a padded array.
+    Lengths of the rows of a padded array.
 validation : float, or tuple (X, y) or (X, y, lengths), optional
-    Share of the sequences that is held out, or held-out data; scored after every epoch.
+    Fraction of the sequences to hold out, or held-out data; scored after every epoch.
 callback : function or list of functions, optional
     Called with a :class:`Progress` after every update; training ends when one returns True.
 progress : bool
@@ -78,9 +78,9 @@ progress : bool
 Parameters
 ----------
 X : sequences, as in :meth:`fit`
-    Characters and words that were not in the training data are ``<unk>``.
+    Characters and words that are not in the training data become ``<unk>``.
 lengths : integer array (N,), optional
-    Of the rows of a padded array.""",
+    Lengths of the rows of a padded array.""",
     "DATA": """
 Parameters
 ----------
@@ -90,16 +90,18 @@ X, y, lengths
 Raises
 ------
 TypeError, ValueError
-    An argument is wrong, or there is nothing to score; the message names it.""",
+    An argument is wrong, or there is nothing to score; the message names the argument.""",
     "RAISES": """
-KeyboardInterrupt ends training early and keeps the parameters of the best epoch, or without validation data those of
-the moment.
+KeyboardInterrupt ends training early and keeps the parameters of the best epoch, or without validation data the
+present ones.
 
 Raises
 ------
 TypeError, ValueError
-    An argument is wrong; the message names it, and the model is as it was before.""",
+    An argument is wrong; the message names it, and the model is unchanged.""",
 }
+
+_PARTS["NETWORK"] = _PARTS["NETWORK"].replace("CELLS", "{" + _CELLS + "}")
 
 
 def document(cls: type[T]) -> type[T]:

@@ -25,7 +25,7 @@ Validation = float | tuple[Any, Any] | tuple[Any, Any, ArrayLike]
 
 
 class Batch(NamedTuple):
-    """What one update is made from, or one part of a score."""
+    """The data of one update, or of one part of a score."""
 
     arguments: tuple[Any, ...]  # of loss_and_gradients
     weight: float  # of its loss in the mean: the number of its losses, or the sum of their weights
@@ -46,7 +46,7 @@ class Estimator(Model):
         self._input_format: Any = None  # learned by fit
 
     def __sklearn_tags__(self) -> Any:
-        """What scikit-learn asks of estimators since 1.6."""
+        """Return the tags that scikit-learn 1.6 and later ask for."""
         from sklearn.utils import ClassifierTags, InputTags, Tags, TargetTags
 
         kind = self._estimator_type
@@ -60,11 +60,11 @@ class Estimator(Model):
     # ---- what a subclass says -----------------------------------------------------------------------------------
 
     def _clean_targets(self, name: str, y: Any, X: Any) -> Any:
-        """-> y as a list or array with one entry a sequence of X; ValueError where it does not match."""
+        """Return y as a list or array with one entry for each sequence of X; ValueError if it does not match."""
         raise NotImplementedError
 
     def _strata(self, y: Any) -> Any:
-        """-> class of each sequence (N,), if a split should keep their shares; None otherwise."""
+        """Return the class of each sequence (N,) if a split should keep their shares, otherwise None."""
         return None
 
     def _learn(self, X: Any, y: Any, rows: Any) -> Any:
@@ -72,15 +72,15 @@ class Estimator(Model):
         raise NotImplementedError
 
     def _encode(self, X: Any, y: Any, names: tuple[str, str], training: bool) -> Examples:
-        """-> Examples; names are those of X and y in messages."""
+        """Return Examples; messages call X and y by these names."""
         raise NotImplementedError
 
     def _batch(self, examples: Examples, rows: Any) -> Any:
-        """-> Batch"""
+        """Return the Batch of some rows."""
         raise NotImplementedError
 
     def _losses(self, batch: Batch) -> Any:
-        """-> losses of a batch, (T, N) of steps or (N,) of sequences, without class weights"""
+        """Return the losses of a batch, (T, N) of steps or (N,) of sequences, without class weights."""
         raise NotImplementedError
 
     # ---- training -----------------------------------------------------------------------------------------------
@@ -102,7 +102,7 @@ class Estimator(Model):
         return self
 
     def _prepare(self, X: Any, y: Any, lengths: Any, validation: Any) -> tuple[Any, ...]:
-        """-> examples to train on, held-out examples or None"""
+        """Return the examples to train on, and the held-out examples or None."""
         goes_on = self._check_training(validation)
         X = as_sequences("X", X, lengths)
         if not X:
@@ -134,7 +134,7 @@ class Estimator(Model):
         return X, self._clean_targets("validation y", validation[1], X)
 
     def loss_and_gradients(self, *arguments: Any) -> float:
-        """Mean loss of a batch; its gradients replace those in ``grads``."""
+        """Return the mean loss of a batch; its gradients replace those in ``grads``."""
         raise NotImplementedError
 
     def _update(self, batch: Batch) -> tuple[float, float, int]:
@@ -155,18 +155,18 @@ class Estimator(Model):
     # ---- use ----------------------------------------------------------------------------------------------------
 
     def _inputs(self, X: Any, lengths: Any) -> list[Array]:
-        """-> list of encoded sequences, to predict from."""
+        """Return the encoded sequences to predict from."""
         self._check_built()
         return self._input_format.encode("X", as_sequences("X", X, lengths))
 
     def _scored(self, X: Any, y: Any, lengths: Any) -> Any:
-        """-> Examples, to score"""
+        """Return Examples to score."""
         self._check_built()
         X = as_sequences("X", X, lengths)
         return self._encode(X, self._clean_targets("y", y, X), ("X", "y"), training=False)
 
     def _log_prob(self, X: Any, y: Any, lengths: Any) -> Array:
-        """-> (N,), of sequences whose losses are those of their steps"""
+        """Return the log-probabilities (N,) of sequences whose losses are those of their steps."""
         examples = self._scored(X, y, lengths)
         result = np.zeros(len(examples.inputs))
         for rows in self._inference_batches(examples.lengths):
@@ -193,11 +193,11 @@ class Labeller(Estimator):
 
     @property
     def vocabulary(self) -> Vocabulary | None:
-        """Of text and tokens; None for ids and features, and before ``fit``."""
+        """The vocabulary of text and tokens; None for ids and features, and before ``fit``."""
         return None if self.layers is None else self._input_format.vocabulary
 
     def _outputs(self) -> tuple[int, str]:
-        """-> values of the output layer, what they mean."""
+        """Return the number of outputs, and "softmax" or "sigmoid"."""
         return len(self._labels), "softmax"
 
     def _make_layers(self) -> None:

@@ -68,7 +68,7 @@ class SequenceGenerator(Estimator):
 
     @property
     def vocabulary(self) -> Vocabulary | None:
-        """Of text and tokens; None for ids and vectors, and before ``fit``."""
+        """The vocabulary of text and tokens; None for ids and vectors, and before ``fit``."""
         return None if self.layers is None else self._input_format.vocabulary
 
     def _clean_targets(self, name: str, y: Any, X: Any) -> Array | None:
@@ -84,7 +84,7 @@ class SequenceGenerator(Estimator):
 
     @property
     def _end_id(self) -> int:
-        """Of tokens: what comes before the first and after the last."""
+        """The id before the first token and after the last."""
         return self._input_format.size if self.vocabulary is None else self.vocabulary.eos_id
 
     def _make_layers(self) -> None:
@@ -130,7 +130,7 @@ class SequenceGenerator(Estimator):
     def loss_and_gradients(
         self, inputs: Array, targets: Array, lengths: ArrayLike | None = None, labels: Array | None = None
     ) -> float:
-        """Mean loss of a batch; its gradients replace those in ``grads``.
+        """Return the mean loss of a batch; its gradients replace those in ``grads``.
 
         Parameters
         ----------
@@ -157,7 +157,7 @@ class SequenceGenerator(Estimator):
         return loss
 
     def _initial_state(self, labels: Any) -> tuple[Any, Any]:
-        """-> state that sequences of these classes start from, cache of it; None, None without classes."""
+        """Return the initial state of sequences of these classes, and its cache; None, None without classes."""
         if labels is None:
             return None, None
         values, ids = self._start.forward(labels)
@@ -239,7 +239,7 @@ class SequenceGenerator(Estimator):
         return result
 
     def predict(self, X: Sequences, y: ArrayLike | None = None, *, lengths: ArrayLike | None = None) -> list[Array]:
-        """The likeliest next step at every step, given all steps before it.
+        """Return the most probable next step at every step, given all steps before it.
 
         DATA
 

@@ -86,7 +86,7 @@ class LanguageModel(Model):
     def loss_and_gradients(
         self, inputs: ArrayLike, targets: ArrayLike, lengths: ArrayLike | None = None, state: Any = None
     ) -> tuple[float, Any]:
-        """Mean loss of one chunk; the gradients of it replace those in ``grads``.
+        """Return the mean loss of a chunk; its gradients replace those in ``grads``.
 
         Parameters
         ----------
@@ -164,7 +164,7 @@ class LanguageModel(Model):
         return loss, tokens, tokens
 
     def _encode(self, texts: list[str] | str) -> list[Array]:
-        """-> list of id arrays: the text as it is, or the sentences with <eos> at their ends."""
+        """Return arrays of ids: the text as it is, or the sentences with <eos> at their ends."""
         if isinstance(texts, str):
             return [self.vocabulary.encode(texts)]
         end = [self.vocabulary.eos_id]
@@ -285,7 +285,7 @@ class LanguageModel(Model):
         return float(-self._log_probs(encoded).sum() / sum(map(len, encoded)))
 
     def _scored(self, texts: list[str] | str) -> list[Array]:
-        """-> list of id arrays whose tokens count."""
+        """Return the arrays of ids to score."""
         texts = [texts] if isinstance(texts, str) else list(texts)
         return self._encode(texts) if self._sentences else [self.vocabulary.encode(text) for text in texts]
 
@@ -305,7 +305,7 @@ class LanguageModel(Model):
         return result
 
     def _read(self, prompt: str) -> tuple[Any, ...]:
-        """-> last id of <eos> and prompt, state before it (None: zeros)."""
+        """Return the last id of <eos> and the prompt, and the state before it (None: zeros)."""
         context = np.concatenate([[self.vocabulary.eos_id], self.vocabulary.encode(prompt)])
         state = self._trunk(context[:-1, None])[1] if len(context) > 1 else None
         return int(context[-1]), state
@@ -387,7 +387,7 @@ class LanguageModel(Model):
         length_penalty: float = 0.7,
         stop_at_eos: bool | None = None,
     ) -> Beam:
-        """The likeliest texts, where :meth:`sample` draws likely ones.
+        """Search for the most probable texts; :meth:`sample` draws random ones.
 
         Parameters
         ----------

@@ -26,7 +26,7 @@ class Trunk:
         return self.recurrent(self.embedding(inputs) if self.embedding else inputs, state, lengths)
 
     def forward(self, inputs: Any, state: Any = None, lengths: Any = None) -> tuple[Any, ...]:
-        """-> h (T, N, H * directions), state, cache"""
+        """Return h (T, N, H * directions), the final state and a cache."""
         ids = mask = None
         if self.embedding:
             inputs, ids = self.embedding.forward(inputs)
@@ -37,7 +37,7 @@ class Trunk:
     def backward(
         self, dh: Array | None, cache: tuple[Array, None, Any], dstate: Any = None
     ) -> Array | tuple[Array, Array]:
-        """-> gradient with respect to the state given; those of the parameters are added to ``grads``."""
+        """Add the gradients of the parameters to ``grads``; return that of the initial state."""
         ids, mask, cache = cache
         dx, dstate = self.recurrent.backward(dh, cache, dstate)
         if self.embedding:
@@ -84,7 +84,7 @@ def log_softmax(logits: Array) -> Array:
 
 
 def drop(x: Array, share: float, rng: Generator) -> tuple[Array, Array | None]:
-    """-> x with a share of its values set to zero, and the mask that does it; None where nothing is dropped."""
+    """Return x with a share of its values set to zero, and the mask; None for the mask if nothing is dropped."""
     if not share:
         return x, None
     mask = dropout_mask(rng, x.shape, share, x.dtype)
@@ -92,25 +92,25 @@ def drop(x: Array, share: float, rng: Generator) -> tuple[Array, Array | None]:
 
 
 def undrop(dx: Any, mask: Array | None) -> Array:
-    """The gradient of :func:`drop`."""
+    """Apply the gradient of :func:`drop`."""
     return dx if mask is None else dx * mask
 
 
 def as_states(state: State) -> tuple[Array, ...]:
-    """The state of a recurrent layer as a tuple of arrays (num_layers * directions, N, H): h, or h and c."""
+    """Return the state of a recurrent layer as a tuple of arrays (num_layers * directions, N, H): h, or h and c."""
     return state if isinstance(state, tuple) else (state,)
 
 
 def from_states(states: Sequence[Array]) -> State:
-    """The other way round."""
+    """Return the state of a recurrent layer from its arrays; the inverse of :func:`as_states`."""
     return tuple(states) if len(states) > 1 else states[0]
 
 
 def repeat_rows(state: State, count: int) -> State:
-    """The state of a batch in which each row stands ``count`` times."""
+    """Return the state of a batch with each row repeated ``count`` times."""
     return from_states([np.repeat(array, count, axis=1) for array in as_states(state)])
 
 
 def take_rows(state: State, rows: Array) -> State:
-    """The state of a batch of these rows."""
+    """Return the state of some rows of a batch."""
     return from_states([array[:, rows] for array in as_states(state)])

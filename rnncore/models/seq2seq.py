@@ -65,12 +65,12 @@ class EncoderDecoder(Estimator):
 
     @property
     def source_vocabulary(self) -> Vocabulary | None:
-        """Of the sequences that are read; None for ids and features, and before ``fit``."""
+        """The vocabulary of the sources; None for ids and features, and before ``fit``."""
         return None if self.layers is None else self._input_format.vocabulary
 
     @property
     def target_vocabulary(self) -> Vocabulary | None:
-        """Of the sequences that are written; None for ids, and before ``fit``."""
+        """The vocabulary of the targets; None for ids, and before ``fit``."""
         return None if self.layers is None else self._target_format.vocabulary
 
     def _clean_targets(self, name: str, y: Any, X: Any) -> list[Any]:
@@ -87,7 +87,7 @@ class EncoderDecoder(Estimator):
 
     @property
     def _end_id(self) -> int:
-        """What comes before the first token of a target and after the last."""
+        """The id before the first token of a target and after the last."""
         vocabulary = self._target_format.vocabulary
         return self._target_format.size if vocabulary is None else vocabulary.eos_id
 
@@ -141,7 +141,7 @@ class EncoderDecoder(Estimator):
         source_lengths: ArrayLike | None = None,
         lengths: ArrayLike | None = None,
     ) -> float:
-        """Mean loss of a batch; its gradients replace those in ``grads``.
+        """Return the mean loss of a batch; its gradients replace those in ``grads``.
 
         Parameters
         ----------
@@ -165,7 +165,7 @@ class EncoderDecoder(Estimator):
         return loss
 
     def _cross(self, state: Any) -> tuple[State, Any]:
-        """The encoder's final state as the decoder's initial one, and what the way back needs."""
+        """Turn the encoder's final state into the decoder's initial state; return it and the caches."""
         if not self._bridges:
             return state, ()
         crossed = []
@@ -223,7 +223,7 @@ class EncoderDecoder(Estimator):
         return self._fit(X, y, lengths, validation, callback, progress)
 
     def log_prob(self, X: Sequences, y: Sequences, *, lengths: ArrayLike | None = None) -> Array:
-        """Log-probability (nats) of each sequence of y, its end counted, given that of X.
+        """Return the log-probability (nats) of each sequence of y, its end included, given that of X.
 
         DATA
 
@@ -244,7 +244,7 @@ class EncoderDecoder(Estimator):
         length_penalty: float = 0.7,
         max_length: int | None = None,
     ) -> list[Any]:
-        """The sequence that each becomes: the best that a beam search finds.
+        """Return the target of each source: the best that a beam search finds.
 
         Parameters
         ----------
@@ -272,7 +272,7 @@ class EncoderDecoder(Estimator):
     def beam_search(
         self, source: Any, *, beam_width: int = 5, length_penalty: float = 0.7, max_length: int | None = None
     ) -> Beam:
-        """The best hypotheses for one source, and the tree they were found in.
+        """Return the best hypotheses for one source, and the tree of the search.
 
         Parameters
         ----------
@@ -327,7 +327,7 @@ class EncoderDecoder(Estimator):
         return self._target_format.decode(ids[:-1] if len(ids) and ids[-1] == self._end_id else ids)
 
     def score(self, X: Sequences, y: Sequences, *, lengths: ArrayLike | None = None) -> float:
-        """Share of the sequences that :meth:`predict` gets right as a whole.
+        """Return the share of the sequences that :meth:`predict` gets right as a whole.
 
         DATA
 

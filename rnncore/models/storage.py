@@ -34,7 +34,7 @@ def write_model(path: str | PathLike[str], name: str, description: dict[str, Any
 
 
 def read_model(path: str | PathLike[str]) -> tuple[Any, ...]:
-    """-> name of the model's class, description, arrays; ValueError for anything that is not a whole model file."""
+    """Return the name of the model's class, its description and arrays; ValueError if it is not a whole model file."""
     # Opened here, so that only what the file system says comes out as OSError.
     with open(path, "rb") as file:
         try:
@@ -55,7 +55,7 @@ def read_model(path: str | PathLike[str]) -> tuple[Any, ...]:
 
 
 def _plain(value: bool | float) -> bool | float:
-    """A NumPy number as one of Python, for JSON."""
+    """Convert a NumPy number to a Python number, for JSON."""
     if isinstance(value, np.generic):
         return value.item()
     raise TypeError(f"a model file holds numbers, str, lists and dicts; got {type(value).__name__}")

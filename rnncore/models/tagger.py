@@ -74,7 +74,7 @@ class SequenceTagger(Labeller):
         return len(sequence) if isinstance(sequence, Sized) else None
 
     def _clean_labels(self, name: str, labels: Any, steps: int, padded: bool) -> Array:
-        """-> labels (T,), or (T, K) of 0 and 1."""
+        """Return labels (T,), or (T, K) of 0 and 1."""
         if not isinstance(labels, Sized):
             raise TypeError(f"{name} must be the labels of a sequence; got {type(labels).__name__}")
         given: Any = labels
@@ -155,7 +155,7 @@ class SequenceTagger(Labeller):
     def loss_and_gradients(
         self, inputs: Array, targets: Array, lengths: ArrayLike | None = None, weights: ArrayLike | None = None
     ) -> float:
-        """Mean loss of a batch; its gradients replace those in ``grads``.
+        """Return the mean loss of a batch; its gradients replace those in ``grads``.
 
         Parameters
         ----------
@@ -217,7 +217,7 @@ class SequenceTagger(Labeller):
         return self._fit(X, y, lengths, validation, callback, progress)
 
     def predict_proba(self, X: Sequences, *, lengths: ArrayLike | None = None) -> list[Array]:
-        """Probability of every class at every step.
+        """Return the probability of every class at every step.
 
         SEEN
 
@@ -240,7 +240,7 @@ class SequenceTagger(Labeller):
         return result
 
     def predict(self, X: Sequences, *, lengths: ArrayLike | None = None) -> list[Array]:
-        """The likeliest label of every step.
+        """Return the most probable label of every step.
 
         SEEN
 
@@ -255,7 +255,7 @@ class SequenceTagger(Labeller):
         return [self.classes_[p.argmax(axis=1)] for p in probabilities]
 
     def score(self, X: Sequences, y: Sequence[ArrayLike] | Array, *, lengths: ArrayLike | None = None) -> float:
-        """Share of the labels that are predicted rightly, over all steps of all sequences.
+        """Return the accuracy over all steps of all sequences.
 
         DATA
 

@@ -12,7 +12,7 @@ from ..optim import Optimizer
 
 
 class Progress(NamedTuple):
-    """Where a training run stands; given to the callbacks of ``fit``."""
+    """The progress of a training run, passed to the callbacks of ``fit``."""
 
     epoch: int  # from 1; goes on where a warm start goes on
     update: int  # of all updates of this run, from 1
@@ -62,7 +62,7 @@ class Run:
                 p[...] = self.best_params[name]
 
     def _train_epoch(self, batches: list[Any], score: Any) -> bool:
-        """-> whether a callback ended the training"""
+        """Return whether a callback ended the training."""
         model, optimizer = self.model, self.optimizer
         epoch = model.history[-1]["epoch"] + 1 if model.history else 1
         record: dict[str, Any] = {"epoch": epoch, "loss": 0.0, "held_out": None, "tokens": 0, "seconds": 0.0}
@@ -99,7 +99,7 @@ class Run:
 
 
 def as_callbacks(callback: Callbacks | None, progress: bool) -> list[Any]:
-    """-> list of functions; TypeError if ``callback`` is not None, one or some of them."""
+    """Return a list of callbacks; TypeError unless ``callback`` is None, a function or a list of them."""
     callbacks = [] if callback is None else [callback] if callable(callback) else callback
     if not isinstance(callbacks, (list, tuple)) or not all(map(callable, callbacks)):
         raise TypeError(f"callback must be a function or a list of functions; got {callback!r}")
