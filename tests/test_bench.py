@@ -20,6 +20,7 @@ def run(*arguments):
 def test_every_mode_runs(mode, dtype, monkeypatch):
     """On small workloads."""
     monkeypatch.setattr(workloads, "SHAPES", {(3, 2, 4, 5): ""})
+    monkeypatch.setattr(workloads, "BATCHES", [(3, 2, 4, 5)])
     sizes = [("gru", 20, None, 8, 2, 3, 4), ("lstm", 20, 5, 8, 1, 3, 4)]
     monkeypatch.setattr(workloads, "LANGUAGE_MODELS", [workloads.LanguageModelSize(*size) for size in sizes])
     parser = command.make_parser()

@@ -18,7 +18,7 @@ from . import workloads
 from .competitors import competitors, has, make_call, make_layer
 from .measure import Call, limit, measure
 from .report import Record
-from .workloads import BATCHES, COMPARED, SHORT, VARIANTS, LanguageModelSize, Shape, make_problem
+from .workloads import COMPARED, SHORT, VARIANTS, LanguageModelSize, Shape, make_problem
 
 Mode = Callable[[argparse.Namespace, str, str], Iterator[Record]]
 
@@ -114,7 +114,7 @@ def sampling(arguments: argparse.Namespace, mode: str, dtype: str) -> Iterator[R
 def ragged(arguments: argparse.Namespace, mode: str, dtype: str) -> Iterator[Record]:
     """Lengths uniform in 1..T beside the padded batch; the limit is the share of tokens that are valid."""
     for cell in arguments.cell:
-        for shape in BATCHES:
+        for shape in workloads.BATCHES:
             T, N, _, _ = shape
             lengths = np.random.default_rng(0).integers(1, T + 1, size=N)
             padded, problem = (make_problem(VARIANTS[cell], shape, dtype) for _ in range(2))
@@ -134,7 +134,7 @@ def options(arguments: argparse.Namespace, mode: str, dtype: str) -> Iterator[Re
     """Every option beside the plain cell."""
     for cell in arguments.cell:
         for option in workloads.options(cell):
-            for shape in BATCHES:
+            for shape in workloads.BATCHES:
                 changed, plain = option.problem(shape, dtype), make_problem(VARIANTS[cell], shape, dtype)
                 for backward in (False, True):
                     calls = {
