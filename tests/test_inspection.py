@@ -32,6 +32,11 @@ def make_layer(rng, kind, dtype="float64", **options):
     return layer
 
 
+def dropout_options(kind):
+    """Both kinds of dropout; the recurrent one only where there are recurrent weights."""
+    return {"dropout": 0.5} if kind == "MinGRU" else {"dropout": 0.5, "recurrent_dropout": 0.5}
+
+
 def make_state(rng, layer):
     return tuple(rng.normal(size=(layer.num_layers * layer.directions, N, H)) for _ in layer.state_names)
 
@@ -43,7 +48,7 @@ def join(layer, state):
 def output(layer, x, state, lengths, place=None, step=None, added=0):
     """y of the reference, one step and row at a time; ``added`` (N, H) to h of one layer and direction at one step."""
     forward = getattr(reference, f"{layer.cell_name}_forward")
-    options = {"GRU": {"form": getattr(layer, "form", None)}}.get(type(layer).__name__, {})
+    options = {name: getattr(layer, name) for name in ("form", "candidate") if hasattr(layer, name)}
     for k in range(layer.num_layers):
         outputs = []
         for direction, end in enumerate(("", "_reverse")[: layer.directions]):
@@ -127,7 +132,7 @@ def test_half_the_identity_halves_the_gradient_every_step():
 
 @every_cell
 def test_layer_and_arguments_stay_as_they_are(rng, kind):
-    layer = make_layer(rng, kind, num_layers=2, bidirectional=True, dropout=0.5, recurrent_dropout=0.5)
+    layer = make_layer(rng, kind, num_layers=2, bidirectional=True, **dropout_options(kind))
     for grad in layer.grads.values():
         grad[...] = rng.normal(size=grad.shape)
     kept = {name: a.copy() for name, a in layer.grads.items()}, {name: a.copy() for name, a in layer.params.items()}
@@ -174,7 +179,7 @@ def test_nothing_flows_through_nothing(rng, kind, T, N):
 def test_wrong_arguments(rng):
     layer, x = make_layer(rng, "RNN"), np.zeros((T, N, D))
     for arguments, error, message in (
-        ((rc.Dense(2, 3), x), TypeError, "layer must be an RNN, GRU or LSTM; got Dense"),
+        ((rc.Dense(2, 3), x), TypeError, "layer must be an RNN, GRU, LSTM or MinGRU; got Dense"),
         ((layer, x[0]), ValueError, f"x must be (T, N, input_size) with input_size = {D}; got {(N, D)}"),
         ((layer, x, np.zeros((T, N, 1))), ValueError, f"dy must be {(T, N, H)}; got {(T, N, 1)}"),
         ((layer, x, None, None, [1, 2]), ValueError, f"lengths must be (N,) = {(N,)}; got (2,)"),
@@ -194,8 +199,8 @@ def test_wrong_arguments(rng):
 @pytest.mark.parametrize("backend", [rc.functional, reference])
 def test_gate_activations_are_those_of_inference(rng, kind, backend):
     """Dropout and checkpoints of the layer change nothing; the state that the gates give is the output."""
-    dropped = {"dropout": 0.5, "recurrent_dropout": 0.5, "checkpoint": 2, "seed": 0}
-    layer = make_layer(rng, kind, num_layers=2, bidirectional=True, **dropped)
+    dropped = dropout_options(kind) | {"checkpoint": 2}
+    layer = make_layer(rng, kind, num_layers=2, bidirectional=True, seed=0, **dropped)
     layer.backend = backend
     x, lengths, state = rng.normal(size=(T, N, D)), [T, 0, 3], join(layer, make_state(rng, layer))
     found = rc.gate_activations(layer, x, state, lengths)
@@ -214,11 +219,11 @@ def test_gate_activations_are_those_of_inference(rng, kind, backend):
                 before = np.concatenate([h_n[1:], h0[3, n][None]])[:length]
             if layer.cell_name == "lstm":
                 wanted = own["o"] * np.tanh(own["c"])
-            elif layer.cell_name == "gru":
+            elif layer.cell_name in ("gru", "mingru"):
                 wanted = own["z"] * own["n"] + (1 - own["z"]) * before
             else:
                 wanted = own["h"]
             np.testing.assert_allclose(h_n, wanted, atol=1e-12)
-    assert layer.dropout == layer.recurrent_dropout == 0.5
-    with pytest.raises(TypeError, match="layer must be an RNN, GRU or LSTM; got Dense"):
+    assert {name: getattr(layer, name) for name in dropped} == dropped
+    with pytest.raises(TypeError, match="layer must be an RNN, GRU, LSTM or MinGRU; got Dense"):
         rc.gate_activations(rc.Dense(2, 3), x)

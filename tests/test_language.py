@@ -270,7 +270,7 @@ def test_fit_refuses():
         rc.LanguageModel().fit(["hello", 3])
     for options, message in [
         ({"level": "byte"}, "level must be one of 'char', 'word'; got 'byte'"),
-        ({"cell": "mlp"}, "cell must be one of 'rnn', 'gru', 'lstm'; got 'mlp'"),
+        ({"cell": "mlp"}, "cell must be one of 'rnn', 'gru', 'lstm', 'mingru'; got 'mlp'"),
         ({"optimizer": "lbfgs"}, "optimizer must be one of"),
         ({"epochs": 0}, "epochs must be at least 1; got 0"),
         ({"batch_size": -2}, "batch_size must be at least 1; got -2"),

@@ -35,7 +35,7 @@ def save(layer: Any, path: str | PathLike[str]) -> None:
 
     Parameters
     ----------
-    layer : RNN, GRU, LSTM, Embedding or Dense
+    layer : RNN, GRU, LSTM, MinGRU, Embedding or Dense
     path : str or path-like
 
     Raises
@@ -80,7 +80,7 @@ def load(path: str | PathLike[str], *, prefix: str = "") -> Any:
 
     Returns
     -------
-    RNN, GRU, LSTM, Embedding or Dense
+    RNN, GRU, LSTM, MinGRU, Embedding or Dense
 
     Raises
     ------
@@ -121,7 +121,7 @@ def load_into(layer: Any, path: str | PathLike[str], *, prefix: str = "") -> Non
 
     Parameters
     ----------
-    layer : RNN, GRU, LSTM, Embedding or Dense
+    layer : RNN, GRU, LSTM, MinGRU, Embedding or Dense
     path : str or path-like
         A file with the names of ``layer.params``, or of PyTorch's; all shapes and dtypes must be those of the layer.
     prefix : str, default ""
