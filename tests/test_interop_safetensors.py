@@ -322,7 +322,9 @@ def test_names_of_torch_that_do_not_fit(rng, path):
 
 def test_only_layers():
     for function in (safetensors.save, safetensors.load_into):
-        with pytest.raises(TypeError, match="layer must be an RNN, GRU, LSTM, MinGRU, Embedding or Dense; got Vocabulary"):
+        with pytest.raises(
+            TypeError, match="layer must be an RNN, GRU, LSTM, MinGRU, Embedding or Dense; got Vocabulary"
+        ):
             function(rc.Vocabulary("ab"), "none")
 
 
