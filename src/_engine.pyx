@@ -14,6 +14,7 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
 from cpython.buffer cimport PyBuffer_FillInfo
+from cpython.pycapsule cimport PyCapsule_New
 
 from arrays cimport *
 from call cimport *
@@ -80,6 +81,15 @@ def use_isa(name):
 
 def current_isa():
     return active.name.decode()
+
+
+def kernels_of(name, bint is_double):
+    """The kernels of one instruction set, for tests that call them: a capsule of a kernel_table (kernels.h)."""
+    for k in range(instruction_set_count):
+        if instruction_sets[k].name.decode() == name:
+            return PyCapsule_New(<void *>(instruction_sets[k].f64 if is_double else instruction_sets[k].f32),
+                                 "rnncore.kernel_table", NULL)
+    raise ValueError(f"name must be one of {available_isas()}; got {name!r}")
 
 
 # ---- threads --------------------------------------------------------------------------------------------------------

@@ -139,5 +139,16 @@ def test_types_are_in_the_code():
     assert [file.name for file in PACKAGE.rglob("*.pyi")] == ["_engine.pyi"]
 
 
+def test_no_file_is_too_long():
+    """A subject that needs more lines is two subjects."""
+    root = Path(__file__).parents[1]
+    longest = {"rnncore": 700, "src": 700, "bench": 600, "tests": 600}
+    for folder, limit in longest.items():
+        for file in (root / folder).rglob("*.*"):
+            if file.suffix in {".py", ".pyx", ".pxd", ".c", ".h"}:
+                lines = len(file.read_text(encoding="utf-8").splitlines())
+                assert lines <= limit, f"{file.relative_to(root)} has {lines} lines, more than {limit}"
+
+
 def test_downstream_code_runs():
     runpy.run_path(str(Path(__file__).with_name("downstream.py")))

@@ -19,11 +19,6 @@ CELLS = {
 every_cell = pytest.mark.parametrize("kind", CELLS)
 
 
-@pytest.fixture
-def rng():
-    return np.random.default_rng(11)
-
-
 def make_layer(rng, kind, dtype="float64", **options):
     layer_class, cell_options = CELLS[kind]
     layer = layer_class(D, H, dtype=dtype, **cell_options, **options)

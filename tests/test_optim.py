@@ -38,11 +38,6 @@ CLASSES = (SGD, RMSProp, Adagrad, Adam)
 TOLERANCE = {np.float32: 5e-6, np.float64: 1e-12}
 
 
-@pytest.fixture
-def rng():
-    return np.random.default_rng(7)
-
-
 def draw(rng, dtype=np.float64):
     """Arrays whose elements differ in size by several powers of ten."""
     return {

@@ -9,11 +9,6 @@ from rnncore.text import Vocabulary, batches_by_length, pad, streams
 UNICODE = "naïve ÅÅ 日本語\t𝄞𝄞𝄞 🙂\n\u2028e\u0301 \x00\ud800\U0010ffff"
 
 
-@pytest.fixture
-def rng():
-    return np.random.default_rng(7)
-
-
 # Vocabulary: construction
 
 

@@ -1,0 +1,131 @@
+"""Large arrays go round: what a user still holds is never written again, and what is kept stays bounded."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from support.problems import VARIANTS, make_problem
+
+import rnncore as rc
+from rnncore import _engine
+from rnncore.engine import calls
+
+
+def problem(rng, T=30, N=8, D=16, H=64):
+    shapes = [(T, N, D), (D, 4 * H), (H, 4 * H), (4 * H,), (T, N, H)]
+    return [(0.2 * rng.normal(size=shape)).astype("float32") for shape in shapes]
+
+
+def test_results_outlive_their_cache():
+    """Everything a call gave stays as it was while later calls of the same and other sizes come and go."""
+    rng = np.random.default_rng(0)
+    held = []
+    for step in range(12):
+        x, Wx, Wh, b, dh = problem(rng, T=30 + step % 3)
+        h, (h_n, c_n), cache = rc.lstm_forward(x, Wx, Wh, b)
+        gradients = rc.lstm_backward(dh, cache)
+        arrays = [h, h_n, c_n, cache.gates[3:5], cache.c, cache.h[::2], *(g for g in gradients if g is not None)]
+        held.append([(array, array.copy()) for array in arrays])
+        if step % 4 == 3:
+            del held[0]
+    for arrays in held:
+        for array, copy in arrays:
+            np.testing.assert_array_equal(array, copy)
+
+
+def test_results_can_be_written_and_are_apart():
+    x, Wx, Wh, b, dh = problem(np.random.default_rng(0))
+    h, _, cache = rc.lstm_forward(x, Wx, Wh, b)
+    wanted = rc.lstm_backward(dh, cache).dWh
+    h[...] = np.nan
+    np.testing.assert_array_equal(rc.lstm_backward(dh, cache).dWh, wanted)
+    assert not np.isnan(cache.h).any()
+
+
+def test_a_block_serves_again():
+    def address(block):
+        return np.frombuffer(block, np.uint8).ctypes.data
+
+    size = 3_000_064
+    block = _engine.Block(size)
+    where = address(block)
+    assert where % 64 == 0
+    view = np.frombuffer(block, np.uint8)[10:20]
+    del block
+    other = _engine.Block(size)
+    assert address(other) != where  # the view still holds the first
+    del view, other
+    again = [_engine.Block(size) for _ in range(2)]
+    assert where in [address(block) for block in again]
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="reads the size of the process from /proc")
+def test_memory_stays_flat_over_many_shapes():
+    def resident():
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGESIZE")
+
+    rng = np.random.default_rng(0)
+    sizes = []
+    for step in range(600):
+        T, N, H = (int(v) for v in rng.integers(1, 60, size=3))
+        x, Wx, Wh, b, dh = problem(rng, T, N, 16, H)
+        h, _, cache = rc.lstm_forward(x, Wx, Wh, b)
+        rc.lstm_backward(dh, cache)
+        if step in (299, 599):
+            sizes.append(resident())
+    # The kept blocks may still fill up; a leak of every call's memory would be hundreds of megabytes.
+    assert sizes[1] - sizes[0] < 64 << 20, sizes
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_training_keeps_gates_states_and_no_more(variant):
+    T, N, H = 40, 6, 32
+    cell, arguments = make_problem(np.random.default_rng(0), variant, T, N, 5, H, "float32")
+    _, _, cache = getattr(rc, f"{cell}_forward")(**arguments)
+    G = len(VARIANTS[variant].gates)
+    saved = cache._call.saved()
+    del saved["x"]
+    h0, c0 = saved.pop("h0"), saved.pop("c0")
+    assert sum(array.nbytes for array in saved.values() if array is not None) <= (G + 2) * T * N * H * 4
+    assert sum(array.nbytes for array in (h0, c0) if array is not None) <= 2 * N * H * 4
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_inference_in_pieces_has_the_same_bits(variant, monkeypatch):
+    """An input that must be copied is copied piece by piece."""
+    rng = np.random.default_rng(0)
+    for lengths, resets, reverse in np.ndindex(2, 2, 2):
+        options = {"lengths": bool(lengths), "resets": bool(resets), "reverse": bool(reverse)}
+        cell, arguments = make_problem(rng, variant, 23, 4, 5, 6, "float32", **options)
+        arguments["x"] = np.asfortranarray(arguments["x"])
+        forward = getattr(rc, f"{cell}_forward")
+        h, state, _ = forward(**arguments)
+        for tokens in (4096, 9, 1):
+            monkeypatch.setattr(calls, "_PIECE_TOKENS", tokens)
+            other, other_state, _ = forward(**arguments, training=False)
+            np.testing.assert_array_equal(other, h)
+            np.testing.assert_array_equal(other_state, state)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in kilobytes on Linux")
+@pytest.mark.parametrize("options", ["", "lengths=[T, T // 2]", "x=x[::-1]"])
+def test_inference_needs_its_output_and_little_more(options):
+    code = f"""
+import resource
+import numpy as np
+import rnncore as rc
+T, N, D, H = 50_000, 2, 64, 64
+rng = np.random.default_rng(0)
+x = rng.normal(size=(T, N, D)).astype("f4")
+Wx, Wh, b = (0.1 * rng.normal(size=s).astype("f4") for s in [(D, 4 * H), (H, 4 * H), (4 * H,)])
+options = dict(x=x) | dict({options})
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+h = rc.lstm_forward(Wx=Wx, Wh=Wh, b=b, training=False, **options)[0]
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 - h.nbytes)
+"""
+    result = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
+    # The output is 26 MB, and so would a copy of the input be; index arrays of a ragged batch are 3 MB.
+    assert int(result.stdout) < 12 << 20

@@ -1,0 +1,146 @@
+"""A test of the tests: engines broken on purpose, each of which a test must notice."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+for needed, version in (("Cython", "3.1"), ("setuptools", "77")):
+    pytest.importorskip(needed, version, reason="builds the engine anew, as pyproject.toml says")
+
+ROOT = Path(__file__).parents[2]
+FILES = ["setup.py", "pyproject.toml", "README.md", "LICENSE", "src", "rnncore", "tests"]
+
+# name -> (file, correct text, broken text), and the test file if it is not engine/test_engine.py
+MUTANTS = {
+    "backward skips the first step": (
+        "src/backward.pxd",
+        "for step in range(s.T - 1, -1, -1):",
+        "for step in range(s.T - 1, 0, -1):",
+    ),
+    "minGRU: the slope of the positive candidate is 1 everywhere": (
+        "src/kernels/mingru.inc.h",
+        "candidate == CANDIDATE_POSITIVE && n < (real)0.5 ? n * (1 - n) : 1;",
+        "1;",
+    ),
+    "input and output gate swapped": (
+        "src/kernels/lstm.inc.h",
+        "real a_i = gate_i[j], a_f = gate_f[j], a_o = gate_o[j];",
+        "real a_i = gate_o[j], a_f = gate_f[j], a_o = gate_i[j];",
+    ),
+    "blocks of the gradients in another order than those of the gates": (
+        "src/kernels/lstm.inc.h",
+        "GATES(dgates));",
+        "dgates, dgates + H, dgates + 2 * H, dgates + 3 * H);",
+    ),
+    "weights by columns: the last column of a gradient forgotten": (
+        "src/products.pxd",
+        "transposed.adds, transposed.m, transposed.M = p.adds, p.M, p.m",
+        "transposed.adds, transposed.m, transposed.M = p.adds, p.M - 1, p.m",
+        "functional/test_arrays.py",
+    ),
+    "h[t] for h[t-1] in dWh": (
+        "src/backward.pxd",
+        "pieces[0].states = <const floating *>before.states + (s.N if s.reverse else -s.N) * H",
+        "pieces[0].states = before.states",
+    ),
+    "gradient of the cell state not carried": (
+        "src/kernels/lstm.inc.h",
+        "real dc_prev = dc * f;",
+        "real dc_prev = 0;",
+    ),
+    "dh_n ignored": (
+        "rnncore/engine/calls.py",
+        'self.dh0 = self._final("dh_n", dh_n)',
+        'self.dh0 = self._final("dh_n", None)',
+    ),
+    "only row 0 of a step": (
+        "src/steps.pxd",
+        "k.cells.lstm_forward(n, units, H, w.cell.peephole_output,",
+        "k.cells.lstm_forward(1, units, H, w.cell.peephole_output,",
+    ),
+    "reset gate applied after the product": (
+        "src/steps.pxd",
+        "product(k, n, <const floating *>rh, H, &p.candidate, gates + 2 * H, GH)",
+        "product(k, n, h_prev, H, &p.candidate, gates + 2 * H, GH)",
+    ),
+    "gradient passes through a reset": (
+        "src/backward.pxd",
+        "zero_rows(resets, n, p.units, dh + u, H)",
+        "pass",
+    ),
+    "output peephole sees the wrong cell": (
+        "src/backward.pxd",
+        "peephole_sums(f, tokens, 2, <const floating *>f.c, unit, units)",
+        "peephole_sums(f, tokens, 2, <const floating *>f.gates, unit, units)",
+    ),
+    "last columns of a product forgotten": (
+        "src/kernels/products.inc.h",
+        "if (whole < M)",
+        "if (whole < M - 1)",
+    ),
+    "every thread takes the first hidden units": (
+        "src/plan.pxd",
+        "p.first = member % f.plan.members * f.plan.units",
+        "p.first = 0",
+        "engine/test_threads.py",
+    ),
+    "a group of rows forgets its last": (
+        "src/plan.pxd",
+        "p.batch.count = f.plan.first_row[group + 1] - p.batch.first",
+        "p.batch.count = f.plan.first_row[group + 1] - p.batch.first - (1 if group > 0 else 0)",
+        "engine/test_threads.py",
+    ),
+    "a segment starts from the wrong state": (
+        "rnncore/engine/calls.py",
+        "h0, c0 = cache._states[index]",
+        "h0, c0 = cache._states[0]",
+        "engine/test_checkpoint.py",
+    ),
+    "sums over tokens in the order of time": (
+        "src/products.pxd",
+        "tokens.step = 1 if s.reverse else -1",
+        "tokens.step, tokens.first = 1, 0",
+        "engine/test_checkpoint.py",
+    ),
+}
+
+
+# RNNCORE_TEST_SHARE=0/2 and 1/2: every second mutant, for two processes at once.
+SHARE, SHARES = map(int, os.environ.get("RNNCORE_TEST_SHARE", "0/1").split("/"))
+
+
+@pytest.mark.parametrize("name", list(MUTANTS)[SHARE::SHARES])
+def test_mutant_is_noticed(name, tmp_path):
+    file, correct, broken, *test = MUTANTS[name]
+    for item in FILES:
+        source = ROOT / item
+        if source.is_dir():
+            shutil.copytree(source, tmp_path / item, ignore=shutil.ignore_patterns("*.so", "__pycache__"))
+        else:
+            shutil.copy(source, tmp_path / item)
+    text = (tmp_path / file).read_text()
+    assert text.count(correct) == 1, f"{file} no longer holds exactly one {correct!r}"
+    (tmp_path / file).write_text(text.replace(correct, broken))
+    # A quick build, and one instruction set: the mutants are the same on all.
+    environment = os.environ | {"RNNCORE_CFLAGS": "-O1", "RNNCORE_ISA": "plain", "PYTHONPATH": str(tmp_path)}
+    build = [sys.executable, "setup.py", "-q", "build_ext", "--inplace"]
+    built = subprocess.run(build, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert built.returncode == 0, built.stderr
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-x",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        f"tests/{(test or ['engine/test_engine.py'])[0]}",
+    ]
+    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 1, f"no test noticed: {name}\n{result.stdout[-2000:]}"
+    noticed = ("Not equal to tolerance", "Arrays are not equal")
+    assert any(words in result.stdout for words in noticed), result.stdout[-2000:]

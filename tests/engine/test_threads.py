@@ -1,0 +1,264 @@
+"""Threads: the same bits for any number of them, and nothing that a fork, another caller or a signal upsets."""
+
+import itertools
+import os
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+from support.problems import VARIANTS, make_cotangents, make_problem, run
+
+import rnncore as rc
+from rnncore import _engine
+from rnncore.engine import native
+
+
+pytestmark = pytest.mark.usefixtures("restore_threads")
+
+
+def outcome(variant, size, dtype, options):
+    rng = np.random.default_rng(0)
+    cell, arguments = make_problem(rng, variant, *size, dtype, **options)
+    T, N, _, H = size
+    return run(rc, cell, arguments, make_cotangents(rng, cell, T, N, H, dtype))
+
+
+def assert_same_bits(actual, expected, context):
+    for name, wanted in expected.items():
+        if wanted is not None:
+            np.testing.assert_array_equal(actual[name], wanted, err_msg=f"{name} {context}")
+
+
+# How the work is cut: rows only, hidden units only, both.
+RULES = [
+    {"flops": 1, "rows": 1, "products": 10**9},
+    {"flops": 1, "rows": 10**9, "products": 1, "units": 5},
+    {"flops": 1, "rows": 3, "products": 1, "units": 32},
+]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_same_bits_for_any_number_of_threads(variant, dtype):
+    names = ("lengths", "resets", "reverse", "ids")
+    sizes = [(9, 7, 5, 67), (3, 1, 9, 130), (12, 5, 3, 3)]
+    for size, chosen in itertools.product(sizes, itertools.product([False, True], repeat=4)):
+        options = dict(zip(names, chosen, strict=True))
+        rc.set_num_threads(1)
+        expected = outcome(variant, size, dtype, options)
+        for rule, count in itertools.product(RULES, (2, 5)):
+            _engine.set_cost_rule(**rule)
+            rc.set_num_threads(count)
+            assert_same_bits(outcome(variant, size, dtype, options), expected, f"{size} {options} {rule} {count}")
+        _engine.set_cost_rule()
+
+
+@pytest.mark.parametrize("kind", ["RNN", "GRU", "LSTM"])
+def test_directions_side_by_side_have_the_same_bits(kind):
+    rng = np.random.default_rng(0)
+    x, lengths = rng.normal(size=(9, 6, 5)).astype("float32"), [3, 9, 0, 7, 7, 1]
+    dy = rng.normal(size=(9, 6, 2 * 20)).astype("float32")
+
+    def everything():
+        layer = getattr(rc, kind)(5, 20, num_layers=2, bidirectional=True, seed=0)
+        y, state, cache = layer.forward(x, lengths=lengths)
+        dx, dstate = layer.backward(dy, cache)
+        return [y, *np.atleast_2d(state), dx, *np.atleast_2d(dstate), *layer.grads.values()]
+
+    rc.set_num_threads(1)
+    expected = everything()
+    for rule, count in itertools.product(RULES, (2, 3, 6)):
+        _engine.set_cost_rule(**rule)
+        rc.set_num_threads(count)
+        for actual, wanted in zip(everything(), expected, strict=True):
+            np.testing.assert_array_equal(actual, wanted, err_msg=f"{rule} {count}")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_dense_layers_and_the_softmax_head_have_the_same_bits(dtype):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(37, 11)).astype(dtype)
+    dy = rng.normal(size=(37, 200)).astype(dtype)
+    targets, weights = rng.integers(200, size=37), rng.random(37)
+
+    def everything():
+        dense = rc.Dense(11, 200, dtype=dtype, seed=0)
+        y, cache = dense.forward(x)
+        dx = dense.backward(dy, cache)
+        head = native.softmax_head(x, *dense.params.values(), targets, weights, *dense.grads.values())
+        return [y, dx, *head, *dense.grads.values()]
+
+    rc.set_num_threads(1)
+    expected = everything()
+    _engine.set_cost_rule(flops=1)
+    for count in (2, 3, 7):
+        rc.set_num_threads(count)
+        for actual, wanted in zip(everything(), expected, strict=True):
+            np.testing.assert_array_equal(actual, wanted)
+
+
+def test_many_callers_at_once():
+    _engine.set_cost_rule(flops=1, rows=1)
+    rc.set_num_threads(3)
+    options = {"lengths": True}
+    expected = outcome("lstm-plain-current-tanh", (20, 6, 5, 33), "float32", options)
+    failures = []
+
+    def work():
+        for _ in range(50):
+            try:
+                assert_same_bits(outcome("lstm-plain-current-tanh", (20, 6, 5, 33), "float32", options), expected, "")
+            except AssertionError as error:
+                failures.append(error)
+
+    callers = [threading.Thread(target=work) for _ in range(4)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    assert not failures
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_child_after_fork_has_threads_of_its_own():
+    """In a process of its own: pytest's has threads that a fork warns of."""
+    code = """
+import os, sys, threading
+import numpy as np
+import rnncore as rc
+from rnncore import _engine
+_engine.set_cost_rule(flops=1, rows=1)
+rc.set_num_threads(3)
+lstm = rc.LSTM(5, 40, seed=0)
+x = np.random.default_rng(0).normal(size=(30, 6, 5)).astype("float32")
+expected = lstm(x)[0]
+stop = False
+def busy():
+    while not stop:
+        lstm(x)
+caller = threading.Thread(target=busy)
+caller.start()
+children = []
+for _ in range(8):  # while another thread's call is under way
+    child = os.fork()
+    if child == 0:
+        same = all((lstm(x)[0] == expected).all() for _ in range(20))
+        os._exit(0 if same else 1)
+    children.append(child)
+codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+stop = True
+caller.join()
+assert (lstm(x)[0] == expected).all()
+assert codes == [0] * 8, codes
+"""
+    subprocess.run([sys.executable, "-P", "-W", "ignore", "-c", code], check=True, timeout=120)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the signal masks of threads from /proc")
+def test_signals_are_for_the_callers_threads():
+    """Every other thread of the process blocks them."""
+    code = """
+import os, signal
+import numpy as np
+import rnncore as rc
+from rnncore import _engine
+before = set(os.listdir("/proc/self/task"))  # with those of BLAS
+_engine.set_cost_rule(flops=1, rows=1)
+rc.set_num_threads(3)
+rc.LSTM(5, 40, seed=0)(np.ones((30, 6, 5), "f4"))
+made = set(os.listdir("/proc/self/task")) - before
+assert len(made) == 2, made
+for thread in made:
+    with open(f"/proc/self/task/{thread}/status") as file:
+        (blocked,) = (int(line.split()[1], 16) for line in file if line.startswith("SigBlk"))
+    for number in (signal.SIGINT, signal.SIGALRM, signal.SIGCHLD):
+        assert blocked >> (number - 1) & 1, (thread, number)
+"""
+    subprocess.run([sys.executable, "-P", "-c", code], check=True, timeout=60)
+
+
+def test_threads_sleep_between_calls():
+    _engine.set_cost_rule(flops=1, rows=1)
+    rc.set_num_threads(3)
+    outcome("lstm-plain-current-tanh", (20, 6, 5, 33), "float32", {})
+    busy = sum(os.times()[:2])
+    threading.Event().wait(0.5)
+    assert sum(os.times()[:2]) - busy < 0.25
+
+
+def test_number_of_threads_is_checked():
+    rc.set_num_threads(np.int64(2))
+    assert rc.get_num_threads() == 2
+    rc.set_num_threads(10**6)
+    assert rc.get_num_threads() == 64
+    with pytest.raises(ValueError, match="n must be at least 1; got 0"):
+        rc.set_num_threads(0)
+    for wrong in (1.5, "2", None):
+        with pytest.raises(TypeError, match="n must be an integer"):
+            rc.set_num_threads(wrong)
+
+
+def environment(value):
+    code = "import rnncore; print(rnncore.get_num_threads())"
+    return subprocess.run(
+        [sys.executable, "-P", "-c", code],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "RNNCORE_NUM_THREADS": value},
+    )
+
+
+def test_environment_variable():
+    assert environment("3").stdout.strip() == "3"
+    for wrong in ("0", "many", ""):
+        assert "environment variable RNNCORE_NUM_THREADS" in environment(wrong).stderr
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="asks Linux for the usable cores")
+def test_default_is_the_cores_that_the_process_may_use():
+    code = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); "
+    code += "import rnncore; print(rnncore.get_num_threads())"
+    clean = {name: value for name, value in os.environ.items() if name != "RNNCORE_NUM_THREADS"}
+    result = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, env=clean)
+    assert result.stdout.strip() == "1", result.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits the address space to stop the making of threads")
+def test_fewer_threads_than_wanted():
+    """A plan for the team that there is, which may need fewer threads than it has; the others touch nothing."""
+    code = """
+import os, resource
+import numpy as np
+import rnncore as rc
+from rnncore import _engine
+from rnncore.engine import calls, cells
+rng = np.random.default_rng(0)
+names, shapes = ("x", "Wx", "Wh", "b"), [(9, 8, 5), (5, 256), (64, 256), (256,)]
+arguments = {name: (0.3 * rng.normal(size=s)).astype("f4") for name, s in zip(names, shapes)}
+both = [arguments | {"training": False, "reverse": reverse} for reverse in (False, True)]
+rc.set_num_threads(1)
+expected = [h for h, _, _ in calls.forward_side_by_side(cells.LSTM.variant(), both)]
+_engine.set_cost_rule(flops=1, rows=4, products=1, units=32)
+before = len(os.listdir("/proc/self/task"))
+with open("/proc/self/statm") as file:
+    size = int(file.read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (size + (EXTRA << 20),) * 2)
+for count in (4, 9, 32):
+    rc.set_num_threads(count)
+    for _ in range(20):
+        first, second = (h for h, _, _ in calls.forward_side_by_side(cells.LSTM.variant(), both))
+        assert (first == expected[0]).all() and (second == expected[1]).all()
+        second[...] = 0
+        assert (rc.lstm_forward(**both[0])[0] == expected[0]).all()
+        assert not second.any()  # the call of before is over
+print(len(os.listdir("/proc/self/task")) - before)
+"""
+    made = set()
+    for extra in (4, 12, 20, 30):  # a thread takes 8 MB
+        command = [sys.executable, "-P", "-c", code.replace("EXTRA", str(extra))]
+        environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
+        result = subprocess.run(command, check=True, timeout=120, env=environment, capture_output=True, text=True)
+        made.add(int(result.stdout))
+    assert len(made) > 1, made  # or else no team was cut short
