@@ -14,7 +14,6 @@ import rnncore as rc
 from rnncore import _engine
 from rnncore.engine import native
 
-
 pytestmark = pytest.mark.usefixtures("restore_threads")
 
 
