@@ -91,11 +91,6 @@ class BackwardCall:
     dweights: Weights
     adds: bool
     dh: Array | None
-    dgates: Array | None
-    dm: Array | None
-    rh: Array | None
-    h_before: Array | None
-    c_before: Array | None
     dx: Array | None
     dh0: Array | None
     dc0: Array | None
@@ -106,11 +101,6 @@ class BackwardCall:
         adds: bool,
         *,
         dh: Array | None = None,
-        dgates: Array | None = None,
-        dm: Array | None = None,
-        rh: Array | None = None,
-        h_before: Array | None = None,
-        c_before: Array | None = None,
         dx: Array | None = None,
         dh0: Array | None = None,
         dc0: Array | None = None,

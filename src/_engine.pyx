@@ -256,14 +256,12 @@ cdef class BackwardCall:
     cdef readonly ForwardCall forward
     cdef readonly Weights dweights
     cdef readonly bint adds
-    cdef readonly cnp.ndarray dh, dgates, dm, rh, h_before, c_before, dx, dh0, dc0
+    cdef readonly cnp.ndarray dh, dx, dh0, dc0
 
-    def __init__(self, ForwardCall forward, Weights dweights, bint adds, *, cnp.ndarray dh=None,
-                 cnp.ndarray dgates=None, cnp.ndarray dm=None, cnp.ndarray rh=None, cnp.ndarray h_before=None,
-                 cnp.ndarray c_before=None, cnp.ndarray dx=None, cnp.ndarray dh0=None, cnp.ndarray dc0=None):
+    def __init__(self, ForwardCall forward, Weights dweights, bint adds, *, cnp.ndarray dh=None, cnp.ndarray dx=None,
+                 cnp.ndarray dh0=None, cnp.ndarray dc0=None):
         self.forward, self.dweights, self.adds = forward, dweights, adds
-        self.dh, self.dgates, self.dm, self.rh = dh, dgates, dm, rh
-        self.h_before, self.c_before, self.dx, self.dh0, self.dc0 = h_before, c_before, dx, dh0, dc0
+        self.dh, self.dx, self.dh0, self.dc0 = dh, dx, dh0, dc0
 
 
 cdef int describe_layer(Layer *layer, Cell cell, Weights weights) except -1:
@@ -363,11 +361,6 @@ def backward(BackwardCall first, BackwardCall second=None):
         f = &pair.calls[pair.count]
         describe_call(f, call.forward)
         f.dh = address(call.dh)
-        f.dgates = address(call.dgates)
-        f.dm = address(call.dm)
-        f.rh = address(call.rh)
-        f.h_before = address(call.h_before)
-        f.c_before = address(call.c_before)
         f.dx = address(call.dx)
         f.adds = call.adds
         f.dWx = matrix_of(call.dweights.Wx)

@@ -75,7 +75,8 @@ cdef struct Call:
     void *h_n                    # (N, H), h0 on entry; c_n as well
     void *c_n
     void *dh                     # (L, H)
-    void *dgates                 # (L, G H), filled for the products after the loop; so are the next four, (L, H)
+    Py_ssize_t chunk_tokens      # tokens of a chunk of steps at most: see backward.pxd
+    void *dgates                 # (chunk_tokens, G H), kept for the sums over a chunk; so are the next four, (., H)
     void *dm
     void *rh
     void *h_before

@@ -98,17 +98,18 @@ cdef inline void product(const kernel_table *k, Py_ssize_t m, const floating *A,
 
 # ---- sums over tokens -----------------------------------------------------------------------------------------------
 
-# Sums over all tokens run in the order of the backward pass, last step first: a sequence that is cut into pieces, which
-# add to the same gradients one after the other, gives the same bits.
+# Sums over tokens run in the order of the backward pass, last step first: a sequence that is cut into pieces, which add
+# to the same gradients one after the other, gives the same bits.
 cdef struct Tokens:
     Py_ssize_t first, step, count
 
 
-cdef inline Tokens all_tokens(const BatchRows *s) noexcept nogil:
+cdef inline Tokens backward_tokens(Py_ssize_t begin, Py_ssize_t count, bint reverse) noexcept nogil:
+    """Tokens begin .. begin + count - 1 in the order of the backward pass."""
     cdef Tokens tokens
-    tokens.count = token_count(s)
-    tokens.first = 0 if s.reverse else tokens.count - 1
-    tokens.step = 1 if s.reverse else -1
+    tokens.count = count
+    tokens.first = begin if reverse else begin + count - 1
+    tokens.step = 1 if reverse else -1
     return tokens
 
 

@@ -99,7 +99,7 @@ cdef inline int run_pair(Pair *pair, const CostRule *rule, int max_threads) exce
                 f.h0 = state_or_zeros(f, f.h0, &states, item)
                 if f.c_n != NULL:
                     f.c0 = state_or_zeros(f, f.c0, &states, item)
-            f.scratch = states
+            f.scratch = <void *>place_chunk(f, <size_t>states, item) if pair.backward else states
         with nogil:
             run_team(pair.size, run_part, pair)
         give_block(memory)

@@ -179,11 +179,6 @@ class Cache:
 
     # ---- for the calls ------------------------------------------------------------------------------------------
 
-    @property
-    def is_irregular(self) -> bool:
-        """Whether the state before some step is not the state of the step before it."""
-        return self._packing is not None or self._resets is not None
-
     def tokens(self, begin: int, end: int) -> slice:
         """The tokens of steps begin .. end - 1."""
         if self._packing is None:

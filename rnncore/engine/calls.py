@@ -363,22 +363,10 @@ class _Backward:
             dx = self.dx
             if dx is not None:
                 dx = empty((L, D), dtype) if packing is not None else dx[begin:end]
-            keeps_c = cache.is_irregular and self.dweights.peephole is not None
+            dh = None if self.dh is None else cache.steps_of(self.dh, begin, end)
             yield (
                 _engine.backward,
-                _engine.BackwardCall(
-                    call,
-                    self.dweights,
-                    adds,
-                    dh=None if self.dh is None else cache.steps_of(self.dh, begin, end),
-                    dgates=empty((L, len(variant.gates) * H), dtype),
-                    h_before=empty((L, H), dtype) if cache.is_irregular else None,
-                    c_before=empty((L, H), dtype) if keeps_c else None,
-                    dx=dx,
-                    dh0=self.dh0,
-                    dc0=self.dc0,
-                    **_empty_tokens(variant.scratch_blocks, L, H, dtype),
-                ),
+                _engine.BackwardCall(call, self.dweights, adds, dh=dh, dx=dx, dh0=self.dh0, dc0=self.dc0),
             )
             adds = True
             if packing is not None and dx is not None:

@@ -41,7 +41,6 @@ class Cell:
     weights: tuple[Array, ...]
     options: Mapping[str, tuple[Word, ...]]  # the words of each option, its default first
     saved: tuple[Array, ...]  # what the forward pass saves for the backward pass, besides h
-    scratch: tuple[Array, ...]  # what the backward pass fills on its way, besides the gradients of the gates
     gradients: type[Any]  # what the backward function returns
     missing_gates: Mapping[tuple[str, Word], str] = field(default_factory=dict)  # gates that an option does without
     framework_options: Mapping[str, Word] | None = None  # with which PyTorch, Keras and ONNX have it; None: they do not
@@ -88,10 +87,10 @@ class Variant:
         Letters of the gate blocks, in the order of the equations.
     gate_order : str
         The same letters, in the order of the blocks in memory.
-    weights, saved, scratch : tuple of Array
+    weights, saved : tuple of Array
         Those of the cell that this variant has.
-    saved_blocks, scratch_blocks : tuple of (str, int)
-        Names of those arrays, and how many blocks of H columns each has.
+    saved_blocks : tuple of (str, int)
+        Names of the saved arrays, and how many blocks of H columns each has.
     has_bhn : bool
         Whether it has this weight, which callers may leave out.
     native : _engine.Cell
@@ -111,9 +110,7 @@ class Variant:
         self.gate_order = "".join(letter for letter in order if letter not in missing)
         self.weights = tuple(array for array in cell.weights if self._has(array.when))
         self.saved = tuple(array for array in cell.saved if self._has(array.when))
-        self.scratch = tuple(array for array in cell.scratch if self._has(array.when))
-        self.saved_blocks = self._blocks(self.saved)
-        self.scratch_blocks = self._blocks(self.scratch)
+        self.saved_blocks = tuple((array.name, self.shape(array, L=1, H=1)[-1]) for array in self.saved)
         self.has_bhn = any(array.name == "bhn" for array in self.weights)
         places = tuple(map(self.gate_order.index, self.gates))
         self.native = _engine.Cell(cell.name, places, self.options)
@@ -123,9 +120,6 @@ class Variant:
 
     def _has(self, choice: tuple[str, Word] | None) -> bool:
         return choice is None or self.options[choice[0]] == choice[1]
-
-    def _blocks(self, arrays: tuple[Array, ...]) -> tuple[tuple[str, int], ...]:
-        return tuple((array.name, self.shape(array, L=1, H=1)[-1]) for array in arrays)
 
     def shapes(self, D: int, H: int) -> dict[str, tuple[int, ...]]:
         """The shape of each weight, by name."""
@@ -171,7 +165,6 @@ RNN = Cell(
     weights=(_WX, _WH, _B),
     options={"activation": ("tanh", "relu", "identity")},
     saved=(),  # its gate is the state
-    scratch=(),
     gradients=RNNGradients,
     framework_options={},
 )
@@ -185,10 +178,6 @@ GRU = Cell(
     weights=(_WX, _WH, _B, Array("bhn", ("H",), when=("form", "reset_after"), optional=True)),
     options={"form": ("reset_before", "reset_after", "simplified"), "update": ("new", "old")},
     saved=(_GATES, Array("m", ("L", "H"), when=("form", "reset_after"))),  # m = h' Whn + bhn
-    scratch=(
-        Array("dm", ("L", "H"), when=("form", "reset_after")),
-        Array("rh", ("L", "H"), when=("form", "reset_before")),  # r * h'
-    ),
     gradients=GRUGradients,
     missing_gates={("form", "simplified"): "r"},
     framework_options={"form": "reset_after", "update": "old"},
@@ -207,7 +196,6 @@ LSTM = Cell(
         "output_activation": ("tanh", "identity"),
     },
     saved=(_GATES, Array("c", ("L", "H"))),
-    scratch=(),
     gradients=LSTMGradients,
     framework_options={},
 )
@@ -221,7 +209,6 @@ MinGRU = Cell(
     weights=(_WX, _B),
     options={"candidate": ("identity", "positive")},
     saved=(_GATES,),
-    scratch=(),
     gradients=MinGRUGradients,
 )
 

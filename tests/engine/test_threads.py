@@ -42,7 +42,8 @@ RULES = [
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_the_same_bits_for_any_number_of_threads(variant, dtype):
     names = ("lengths", "resets", "reverse", "ids")
-    sizes = [(9, 7, 5, 67), (3, 1, 9, 130), (12, 5, 3, 3)]
+    # The last one has more tokens than a chunk of the backward pass, which is one chunk on several threads.
+    sizes = [(9, 7, 5, 67), (3, 1, 9, 130), (75, 8, 3, 3)]
     for size, chosen in itertools.product(sizes, itertools.product([False, True], repeat=4)):
         options = dict(zip(names, chosen, strict=True))
         rc.set_num_threads(1)
