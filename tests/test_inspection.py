@@ -68,11 +68,11 @@ def numeric_flow(layer, x, state, lengths, dy, eps=1e-5):
     norms = np.zeros((layer.num_layers * layer.directions, T))
     for place, t in np.ndindex(norms.shape):
         gradient = np.zeros((N, H))
-        for n, unit in np.ndindex(N, H):
+        for unit in range(H):
             added = np.zeros((N, H))
-            added[n, unit] = eps
+            added[:, unit] = eps  # rows do not meet
             up, down = (output(layer, x, state, lengths, place, t, sign * added) for sign in (1, -1))
-            gradient[n, unit] = (dy * (up - down)).sum() / (2 * eps)
+            gradient[:, unit] = (dy * (up - down)).sum(axis=(0, 2)) / (2 * eps)
         norms[place, t] = np.linalg.norm(gradient)
     return norms
 

@@ -97,16 +97,16 @@ def language_models(arguments: argparse.Namespace, mode: str, dtype: str) -> Ite
 
 def sampling(arguments: argparse.Namespace, mode: str, dtype: str) -> Iterator[Record]:
     """Characters drawn one after the other."""
-    n = 1000
     for cell in arguments.cell:
-        for H in (128, 256):
+        for H, n in workloads.SAMPLED.items():
             model = _language_model(LanguageModelSize(cell, 65, None, H, 1, 1, 1), dtype)
-            calls: dict[str, Call] = {"engine": lambda model=model: model.sample(n, seed=0, stop_at_eos=False)}  # type: ignore[misc]
+            calls: dict[str, Call] = {}
+            calls["engine"] = lambda model=model, n=n: model.sample(n, seed=0, stop_at_eos=False)  # type: ignore[misc]
             if has("torch") and CELLS[cell].framework_options is not None:
                 from .twins import TorchLanguageModel
 
                 twin = TorchLanguageModel(model, arguments.threads)
-                calls["PyTorch"] = lambda twin=twin: twin.sample(n)  # type: ignore[misc]
+                calls["PyTorch"] = lambda twin=twin, n=n: twin.sample(n)  # type: ignore[misc]
             seconds = measure(calls, arguments.seconds)
             yield Record(mode, cell, dtype, arguments.threads, f"V=65 H={H}", seconds, unit="characters/s", amount=n)
 
@@ -162,7 +162,7 @@ def scaling(arguments: argparse.Namespace, mode: str, dtype: str) -> Iterator[Re
             problem = make_problem(VARIANTS[COMPARED[cell]], shape, dtype)
             for backward in (False, True):
                 calls[f"{describe(shape)} {_pass(backward)}"] = make_call(functional, problem, backward)
-        for shape in [(100, 1, 128, 128), (50, 8, 128, 128)]:
+        for shape in workloads.BIDIRECTIONAL:
             _, _, D, H = shape
             layer = RECURRENT[cell](D, H, bidirectional=True, dtype=dtype, seed=0)
             x = make_problem(VARIANTS[cell], shape, dtype).x

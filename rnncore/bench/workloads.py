@@ -27,6 +27,8 @@ SHAPES: dict[Shape, str] = {
 }
 SHORT: list[Shape] = [(1, 1, 64, 128), (100, 1, 256, 256), (50, 8, 128, 128), (100, 32, 256, 256)]
 BATCHES: list[Shape] = [(50, 8, 128, 128), (100, 32, 256, 256)]
+BIDIRECTIONAL: list[Shape] = [(100, 1, 128, 128), (50, 8, 128, 128)]
+SAMPLED = {128: 1000, 256: 1000}  # hidden size: characters
 
 
 def _framework_name(name: str) -> str:

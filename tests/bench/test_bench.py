@@ -21,6 +21,8 @@ def test_every_mode_runs(mode, dtype, monkeypatch):
     """On small workloads."""
     monkeypatch.setattr(workloads, "SHAPES", {(3, 2, 4, 5): ""})
     monkeypatch.setattr(workloads, "BATCHES", [(3, 2, 4, 5)])
+    monkeypatch.setattr(workloads, "BIDIRECTIONAL", [(3, 2, 4, 5)])
+    monkeypatch.setattr(workloads, "SAMPLED", {5: 10})
     sizes = [("gru", 20, None, 8, 2, 3, 4), ("lstm", 20, 5, 8, 1, 3, 4)]
     monkeypatch.setattr(workloads, "LANGUAGE_MODELS", [workloads.LanguageModelSize(*size) for size in sizes])
     parser = command.make_parser()
@@ -37,7 +39,7 @@ def test_every_mode_runs(mode, dtype, monkeypatch):
 
 def test_json_and_threads(tmp_path):
     file = tmp_path / "figures.json"
-    result = run("--cell", "rnn", "--mode", "forward", "--threads", "2", "--json", str(file))
+    result = run("--cell", "mingru", "--mode", "forward", "--threads", "2", "--json", str(file))
     assert result.returncode == 0, result.stderr
     content = json.loads(file.read_text())
     assert content["threads"] == 2

@@ -36,10 +36,12 @@ def check(rng, variant, T, N, D, H, dtype, options):
 @pytest.mark.parametrize("dtype", TOLERANCE)
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_engine_equals_reference(variant, dtype, restore_isa):
-    """All sizes of the grid, each with the options that its number picks, on every instruction set."""
-    rng = np.random.default_rng(list(VARIANTS).index(variant))
-    sizes = itertools.product([0, 1, 2, 7, 33], [0, 1, 3, 17], [1, 3, 16, 33], [1, 3, 16, 33])
-    for T, N, D, H in sizes:
+    """A quarter of the grid of sizes, another one for each variant, with random options, on every instruction set."""
+    number = list(VARIANTS).index(variant)
+    rng = np.random.default_rng(number)
+    sizes = list(itertools.product([0, 1, 2, 7, 33], [0, 1, 3, 17], [1, 3, 16, 33], [1, 3, 16, 33]))
+    rng.shuffle(sizes)
+    for T, N, D, H in sizes[number % 4 :: 4]:
         lengths, resets, reverse, ids = rng.random(4) < [0.5, 0.3, 0.5, 0.25]
         options = {"lengths": lengths, "resets": resets, "reverse": reverse, "ids": ids}
         check(rng, variant, T, N, D, H, dtype, options)

@@ -1,5 +1,6 @@
-"""The kernels called directly: every function of the table on every instruction set, against NumPy and the reference."""
+"""The kernels called directly: every function on every instruction set, against NumPy and the reference."""
 
+import itertools
 import re
 from pathlib import Path
 
@@ -42,42 +43,53 @@ def test_mirror_has_the_functions_of_the_header_in_order(header, struct, names):
 # ---- products -------------------------------------------------------------------------------------------------------
 
 
+class Product:
+    """C = start + A B with A, C and `start` as a call describes them."""
+
+    def __init__(self, kernels, start, begin, A, B):
+        self.kernels, self.start, self.begin, self.A = kernels, start, begin, A
+        (self.K, self.M), self.wanted = B.shape, begin.astype("f8") + A.astype("f8") @ B.astype("f8")
+
+    def run(self, function, *factor, rows=slice(None)):
+        """Those rows of C, compared with NumPy's; nothing else is read of A or written."""
+        A, begin = np.pad(self.A[rows], ((0, 0), (0, 2)), constant_values=np.nan), self.begin[rows]
+        C = Guarded(begin if self.start == "in place" else np.zeros_like(begin))
+        source, step = {"zeros": (None, 0), "row": (begin, 0), "matrix": (begin, self.M), "in place": (C.array, C.ld)}[
+            self.start
+        ]
+        function(len(A), self.K, self.M, A, self.K + 2, *factor, source, step, C.array, C.ld)
+        C.check(self.wanted[rows], tolerance_of(self.kernels))
+        return C.array
+
+
 @pytest.mark.parametrize("start", ["zeros", "row", "matrix", "in place"])
 def test_products(rng, kernels, start):
     """Packed, in place and from a transposed matrix: right, and the same bits, also for a row alone."""
-    for m in ROWS:
-        K, M = rng.choice(DEPTHS), rng.choice(COLUMNS)
-        A, B, first = normal(rng, kernels, m, K), normal(rng, kernels, K, M), normal(rng, kernels, max(m, 1), M)
-        wide_A = np.full((m, K + 2), np.nan, kernels.dtype)
-        wide_A[:, :K] = A
-        begin = {"zeros": np.zeros((m, M)), "row": first[:1], "matrix": first[:m], "in place": first[:m]}[start]
-        wanted = begin.astype("f8") + A.astype("f8") @ B.astype("f8")
-        wanted = np.broadcast_to(wanted, (m, M))
-
-        def run(rows, name, *factor, begin=begin, wanted=wanted, wide_A=wide_A, K=K, M=M):
-            C = Guarded(np.zeros((m, M), kernels.dtype)[rows])
-            if start == "in place":
-                C.array[...] = begin[rows]
-            source = {"zeros": None, "row": begin, "in place": C.array}.get(start, begin[rows])
-            ld = {"row": 0, "in place": C.ld}.get(start, M)
-            left = wide_A[rows]
-            getattr(kernels, name)(len(left), K, M, left, K + 2, *factor, source, ld, C.array, C.ld)
-            C.check(wanted[rows], tolerance_of(kernels))
-            return C.array
-
-        whole = run(slice(None), "multiply_packed", kernels.packed(B))
+    for m, K in itertools.product(ROWS, DEPTHS):
+        M = rng.choice(COLUMNS)
+        A, B, begin = normal(rng, kernels, m, K), normal(rng, kernels, K, M), normal(rng, kernels, m, M)
+        if start == "zeros":
+            begin[:] = 0
+        elif start == "row":
+            begin[:] = begin[:1]
         transposed = np.ascontiguousarray(B.T)
-        others = [
-            run(slice(None), "multiply_packed", kernels.packed(transposed.T)),
-            run(slice(None), "multiply", B, M, 1),
-            run(slice(None), "multiply", transposed, 1, K),
+        product = Product(kernels, start, begin, A, B)
+        whole = product.run(kernels.multiply_packed, kernels.packed(B))
+        same = [
+            product.run(kernels.multiply_packed, kernels.packed(transposed.T)),
+            product.run(kernels.multiply, B, M, 1),
+            product.run(kernels.multiply, transposed, 1, K),
         ]
-        for other in others:
-            np.testing.assert_array_equal(other, whole)
+        for C in same:
+            np.testing.assert_array_equal(C, whole)
         if m:
             row = slice(m // 2, m // 2 + 1)
-            np.testing.assert_array_equal(run(row, "multiply_packed", kernels.packed(B)), whole[row])
-            np.testing.assert_array_equal(run(row, "multiply", B, M, 1), whole[row])
+            alone = [
+                product.run(kernels.multiply_packed, kernels.packed(B), rows=row),
+                product.run(kernels.multiply, B, M, 1, rows=row),
+            ]
+            for C in alone:
+                np.testing.assert_array_equal(C, whole[row])
 
 
 @pytest.mark.parametrize("backward", [False, True], ids=["first to last", "last to first"])
@@ -102,7 +114,13 @@ def test_weight_gradients(rng, kernels, adds, backward):
         out = (WeightGradient * 2)(
             *(
                 WeightGradient(
-                    adds, A.shape[1], C.array.shape[1], pointer(A[ends[0]]), ends[1] * A.shape[1], pointer(C.array), C.ld
+                    adds,
+                    A.shape[1],
+                    C.array.shape[1],
+                    pointer(A[ends[0]]),
+                    ends[1] * A.shape[1],
+                    pointer(C.array),
+                    C.ld,
                 )
                 for A, C in zip(As, Cs, strict=True)
             )
@@ -276,7 +294,7 @@ def check_rnn(kernels, step):
 
 
 def check_lstm(kernels, step):
-    variant, (_, _, H) = step.variant, step.sizes
+    variant = step.variant
     output = 1 + word_number(variant, "peephole_output") if variant.options["peephole"] else 0
     options = output, word_number(variant, "output_activation"), step.places
     peephole, c_prev = step.weights.get("peephole"), step.states["c0"]

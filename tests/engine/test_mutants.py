@@ -18,8 +18,8 @@ FILES = ["setup.py", "pyproject.toml", "README.md", "LICENSE", "src", "rnncore",
 MUTANTS = {
     "backward skips the first step": (
         "src/backward.pxd",
-        "for step in range(s.T - 1, -1, -1):",
-        "for step in range(s.T - 1, 0, -1):",
+        "for step in range(chunk.end - 1, chunk.first - 1, -1):",
+        "for step in range(chunk.end - 1, max(chunk.first - 1, 0), -1):",
     ),
     "minGRU: the slope of the positive candidate is 1 everywhere": (
         "src/kernels/mingru.inc.h",
@@ -102,9 +102,21 @@ MUTANTS = {
     ),
     "sums over tokens in the order of time": (
         "src/products.pxd",
-        "tokens.step = 1 if s.reverse else -1",
-        "tokens.step, tokens.first = 1, 0",
+        "tokens.step = 1 if reverse else -1",
+        "tokens.step, tokens.first = 1, begin",
         "engine/test_checkpoint.py",
+    ),
+    "a chunk of steps overwrites the sums of the one after it": (
+        "src/backward.pxd",
+        "        adds = True\n",
+        "",
+        "engine/test_threads.py",
+    ),
+    "dx of every chunk at the begin of dx": (
+        "src/backward.pxd",
+        "at(f.dx, (chunk.begin + begin) * D, own)",
+        "at(f.dx, begin * D, own)",
+        "engine/test_threads.py",
     ),
 }
 
@@ -126,7 +138,7 @@ def test_mutant_is_noticed(name, tmp_path):
     assert text.count(correct) == 1, f"{file} no longer holds exactly one {correct!r}"
     (tmp_path / file).write_text(text.replace(correct, broken))
     # A quick build, and one instruction set: the mutants are the same on all.
-    environment = os.environ | {"RNNCORE_CFLAGS": "-O1", "RNNCORE_ISA": "plain", "PYTHONPATH": str(tmp_path)}
+    environment = os.environ | {"RNNCORE_CFLAGS": "-O0", "RNNCORE_ISA": "plain", "PYTHONPATH": str(tmp_path)}
     build = [sys.executable, "setup.py", "-q", "build_ext", "--inplace"]
     built = subprocess.run(build, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert built.returncode == 0, built.stderr

@@ -134,7 +134,7 @@ def test_inference_has_no_recurrent_dropout(rng, kind):
 
 
 def test_recurrent_masks_are_drawn_anew_every_call_and_keep_the_mean():
-    layer = rc.RNN(1, 1000, 2, bidirectional=True, recurrent_dropout=0.3, dtype="float32", seed=5)
+    layer = rc.RNN(1, 1000, 2, bidirectional=True, recurrent_dropout=0.3, init="uniform", dtype="float32", seed=5)
     calls = [layer.forward(np.ones((2, 1, 1)))[2].recurrent_masks for _ in range(2)]
     masks = [m for call in calls for m in call]
     assert len({m.tobytes() for m in masks}) == 8

@@ -146,15 +146,17 @@ def test_gradients(rng, cell, options, run):
 def test_gradcheck_can_fail(rng):
     x = rng.normal(size=(3, 2))
     right = {"x": 2 * x}
-    check_gradients(lambda x: [x**2], {"x": x}, [np.ones((3, 2))], right)
+    for directions in (None, 2):
+        check_gradients(lambda x: [x**2], {"x": x}, [np.ones((3, 2))], right, directions=directions)
     for wrong in (
         2 * x + 1e-5 * (np.arange(6).reshape(3, 2) == 4),
         np.full((3, 2), np.nan),
         2 * x[:2],
         2 * x.T,
     ):
-        with pytest.raises(AssertionError):
-            check_gradients(lambda x: [x**2], {"x": x}, [np.ones((3, 2))], {"x": wrong})
+        for directions in (None, 2):
+            with pytest.raises(AssertionError):
+                check_gradients(lambda x: [x**2], {"x": x}, [np.ones((3, 2))], {"x": wrong}, directions=directions)
     with pytest.raises(AssertionError, match="every argument"):
         check_gradients(lambda x: [x**2], {"x": x}, [np.ones((3, 2))], {})
 

@@ -37,38 +37,45 @@ def numeric_gradient(f, arguments, name, cotangents, eps=EPS):
     array([ 2., 60.])
     """
 
+    gradient = np.empty(np.shape(arguments[name]))
+    for index in np.ndindex(gradient.shape):
+        direction = np.zeros(gradient.shape)
+        direction[index] = 1
+        gradient[index] = derivative_along(f, arguments, name, direction, cotangents, eps)
+    return gradient
+
+
+def derivative_along(f, arguments, name, direction, cotangents, eps=EPS):
+    """Differentiate the sum of :func:`numeric_gradient` along one direction of one argument."""
+
     def loss(value):
         outputs = f(**{**arguments, name: value})
         return sum(np.sum(c * y) for c, y in zip(cotangents, outputs, strict=True))
 
-    value = np.array(arguments[name], dtype=np.float64)
-    gradient = np.empty_like(value)
-    for index in np.ndindex(value.shape):
-        here = value[index]
-        value[index] = here + eps
-        up = loss(value)
-        value[index] = here - eps
-        down = loss(value)
-        value[index] = here
-        gradient[index] = (up - down) / (2 * eps)
-    return gradient
+    step = eps * direction
+    return (loss(arguments[name] + step) - loss(arguments[name] - step)) / (2 * eps)
 
 
-def check_gradients(f, arguments, cotangents, gradients, eps=EPS, rtol=RTOL, atol=ATOL):
+def check_gradients(f, arguments, cotangents, gradients, eps=EPS, rtol=RTOL, atol=ATOL, directions=None):
     """Assert that ``gradients``, a dict with a gradient for every argument, are those of ``f``.
 
     The other parameters are those of :func:`numeric_gradient`. Inputs that have no gradient (ids, lengths,
-    options) belong into the closure of ``f``.
+    options) belong into the closure of ``f``. Every entry is checked, or for arguments of more than ``directions``
+    entries so many random directions: an error in one entry shows in each of them, at 2 instead of 2 n calls of ``f``.
     """
     assert set(gradients) == set(arguments), "one gradient for every argument"
-    for name in arguments:
-        numeric = numeric_gradient(f, arguments, name, cotangents, eps)
-        assert np.shape(gradients[name]) == numeric.shape, f"shape of the gradient of {name}"
-        np.testing.assert_allclose(
-            gradients[name],
-            numeric,
-            rtol=0,
-            atol=rtol * np.abs(numeric).max(initial=0) + atol,
-            equal_nan=False,
-            err_msg=f"gradient of {name}",
-        )
+    rng = np.random.default_rng(len(arguments))
+    for name, argument in arguments.items():
+        gradient = np.asarray(gradients[name])
+        assert gradient.shape == np.shape(argument), f"shape of the gradient of {name}"
+        assert np.isfinite(gradient).all(), f"gradient of {name}"
+        if directions is None or gradient.size <= directions:
+            numeric = numeric_gradient(f, arguments, name, cotangents, eps)
+            largest = np.abs(numeric).max(initial=0)
+        else:
+            vectors = rng.normal(size=(directions, *gradient.shape))
+            vectors /= np.sqrt((vectors**2).sum(axis=tuple(range(1, vectors.ndim)), keepdims=True))
+            numeric = [derivative_along(f, arguments, name, vector, cotangents, eps) for vector in vectors]
+            largest = np.abs(gradient).max()
+            gradient = [np.vdot(gradient, vector) for vector in vectors]
+        np.testing.assert_allclose(gradient, numeric, rtol=0, atol=rtol * largest + atol, err_msg=f"gradient of {name}")

@@ -2,29 +2,23 @@
 
 import pytest
 from support.compare import TOLERANCE
+from support.problems import VARIANTS
 
 import rnncore as rc
 
 T, N, D, H = 5, 3, 2, 4
 
+#: Every combination of options of every cell: its layer class and the options.
 RECURRENT = {
-    "RNN-tanh": (rc.RNN, {}),
-    "RNN-relu": (rc.RNN, {"activation": "relu"}),
-    **{
-        f"GRU-{form}-{update}": (rc.GRU, {"form": form, "update": update})
-        for form in ("reset_before", "reset_after", "simplified")
-        for update in ("new", "old")
-    },
-    "LSTM": (rc.LSTM, {}),
-    "LSTM-identity": (rc.LSTM, {"output_activation": "identity"}),
-    "LSTM-current": (rc.LSTM, {"peephole": True, "peephole_output": "current"}),
-    "LSTM-previous": (rc.LSTM, {"peephole": True, "peephole_output": "previous"}),
-    "MinGRU": (rc.MinGRU, {}),
-    "MinGRU-positive": (rc.MinGRU, {"candidate": "positive"}),
+    name: (getattr(rc, variant.cell.label), variant.options)
+    for name, variant in VARIANTS.items()
+    if not name.endswith(variant.cell.gate_orders[1:])
 }
 
 every_layer = pytest.mark.parametrize("kind", RECURRENT)
-each_cell = pytest.mark.parametrize("kind", ["RNN-tanh", "GRU-reset_after-old", "LSTM-current", "MinGRU-positive"])
+each_cell = pytest.mark.parametrize(
+    "kind", ["rnn-tanh", "gru-reset_after-old", "lstm-peephole-current-tanh", "mingru-positive"]
+)
 with_recurrent_weights = [kind for kind, (cell, _) in RECURRENT.items() if "Wh_0" in cell(D, H).params]
 every_dtype = pytest.mark.parametrize("dtype", TOLERANCE)
 CLOSE = {"rtol": 0, "atol": TOLERANCE["float64"]}
