@@ -1,10 +1,10 @@
-"""Text, letter by letter: plays in the manner of Shakespeare, names for new dinosaurs.
+"""Text, character by character: plays in the style of Shakespeare, names for new dinosaurs.
 
-Many to many of equal length: an LSTM reads a character and predicts the next. What it predicts can be drawn and fed
-back: then it writes.
+Many to many of equal length: an LSTM reads a character and predicts the next. To write text, predictions are sampled
+and fed back.
 
-Data: a text file, or a folder with input.txt or dinos.txt. A file with one word in every line is a list of names
-(lower-cased, each once; 10 % are held out at random) and each name is learned as a sentence with an end; any other
+Data: a text file, or a folder with input.txt or dinos.txt. A file with one word per line is a list of names
+(lower-cased, each once; 10 % are held out at random), and each name is learned as a sentence with an end. Any other
 file is one text, of which the last 10 % are held out.
 
     python examples/char_lm.py data/shakespeare
@@ -40,7 +40,7 @@ def divide(text):
 
 
 def made_up():
-    """Sentences that say who sits where."""
+    """Generate sentences that say who sits where."""
     rng = random.Random(0)
     animals, places = ("cat", "dog", "owl", "fox"), ("mat", "log", "roof", "box")
     return divide("".join(f"the {rng.choice(animals)} sat on the {rng.choice(places)}.\n" for _ in range(400)))
@@ -62,7 +62,7 @@ def figures(model, held_out):
 
 
 def picture(model, held_out, steps=80):
-    """The forget gates of twenty units over a held-out text: those that change most. Yellow keeps, blue forgets."""
+    """Draw the forget gates of the twenty units that vary most over a held-out text. Yellow keeps, blue forgets."""
     text = held_out[0][:steps] if isinstance(held_out[0], str) else max(held_out[0], key=len)
     x = model.layers["embedding"](model.vocabulary.encode(text)[:, None])
     forget = rc.gate_activations(model.layers["recurrent"], x)[-1]["f"][:, 0]

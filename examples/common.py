@@ -1,4 +1,4 @@
-"""What the examples share: the command line, reading and splitting data, lines of progress, pictures."""
+"""Helpers for the examples: the command line, reading and splitting data, progress, pictures."""
 
 import argparse
 import random
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def arguments(description, file, argv, data=True):
-    """-> parsed command line of the script ``file``: path of the data (None: made-up data), picture."""
+    """Parse the command line of the script ``file`` -> path of the data (None: made-up data), picture."""
     name = Path(file).stem
     parser = argparse.ArgumentParser(
         prog=f"{name}.py", description=description, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -20,15 +20,15 @@ def arguments(description, file, argv, data=True):
 
 
 def lines(path):
-    """Lines of a UTF-8 file that are not blank."""
+    """Return the lines of a UTF-8 file that are not blank."""
     return [line.strip() for line in Path(path).read_text("utf-8").split("\n") if line.strip()]
 
 
 def split(keys, share, labels=None, seed=0):
-    """-> rows to train on, held-out rows, both in order.
+    """Split rows -> training rows, held-out rows, both in order.
 
-    Rows of one key stay together: nothing held out was seen in training. With labels, the share is one of each label
-    (a key counts for the label of its first row).
+    Rows with the same key stay together: nothing held out is seen in training. With labels, the share applies to each
+    label (a key counts for the label of its first row).
     """
     rows_of, keys_of = {}, {}
     for row, key in enumerate(keys):
@@ -45,12 +45,12 @@ def split(keys, share, labels=None, seed=0):
 
 
 def take(rows, *columns):
-    """-> tuple: these rows of every list."""
+    """Select these rows of every list -> tuple of lists."""
     return tuple([column[row] for row in rows] for column in columns)
 
 
 def each_epoch(progress):
-    """A callback for ``fit`` that prints a line after every epoch."""
+    """Callback for ``fit``: print a line after every epoch."""
     if progress.epoch_ends:
         record = progress.record
         held_out = "" if record["held_out"] is None else f"   held-out {record['held_out']:.4f}"
@@ -59,7 +59,7 @@ def each_epoch(progress):
 
 
 def show(figures):
-    """Print figures, a line each."""
+    """Print figures, one per line."""
     print()
     for name, value in figures.items():
         print(f"{name}: {value:.3f}")
@@ -67,7 +67,7 @@ def show(figures):
 
 
 def heat_map(values, rows, columns, title, numbers=False, cmap="Blues"):
-    """Matrix of shares in [0, 1] in colours; -> Axes. numbers: write those above 1 % into their cells."""
+    """Draw a matrix of shares in [0, 1] in colours -> Axes. numbers: write those of 1 % or more into their cells."""
     from matplotlib.figure import Figure
 
     size = (max(5, 0.3 * len(columns) + 2.5), max(3, 0.3 * len(rows) + 1.5))
@@ -85,7 +85,7 @@ def heat_map(values, rows, columns, title, numbers=False, cmap="Blues"):
 
 
 def confusion(wanted, predicted, classes):
-    """Of the examples of each class (a row), the share that is taken for each class; -> Axes."""
+    """Draw the share of each class (a row) that is predicted as each class (a column) -> Axes."""
     import numpy as np
 
     counts = np.zeros((len(classes), len(classes)))
@@ -101,6 +101,6 @@ def confusion(wanted, predicted, classes):
 
 
 def save(ax, file):
-    """Write the picture."""
+    """Write the picture to a file."""
     ax.figure.savefig(file, dpi=120)
     print(f"picture: {file}")

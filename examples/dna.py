@@ -1,11 +1,11 @@
-"""Where do genes have their seams? Splice junctions in DNA.
+"""Where are the splice junctions in DNA?
 
-Many to one: a bidirectional LSTM reads 60 letters of DNA, the mean of its states tells whether an exon ends in the
-middle of them (EI), an exon begins there (IE), or neither (N). The middle is marked, ...ACG|GTA..., which spares the
-network counting to 30.
+Many to one: a bidirectional LSTM reads 60 letters of DNA; the mean of its states predicts whether an exon ends in the
+middle of them (EI), an exon begins there (IE), or neither (N). The middle is marked, ...ACG|GTA..., so that the network
+need not count to 30.
 
 Data: splice.data, or its folder (UCI "Molecular Biology (Splice-junction Gene Sequences)"): class, name, letters. 20
-% of the distinct sequences of each class are held out; the same letters are never on both sides.
+% of the distinct sequences of each class are held out; equal sequences are never on both sides.
 
     python examples/dna.py data/dna
 """
@@ -34,7 +34,7 @@ def divide(rows):
 
 
 def made_up():
-    """Random letters, with the usual letters around a junction in the middle of EI and IE."""
+    """Generate random letters, with the usual letters around a junction in the middle of EI and IE."""
     rng, rows = random.Random(0), []
     for label, middle in (("EI", "AGGTAAGT"), ("IE", "TTTCAGGT"), ("N", "")):
         for _ in range(500):
@@ -68,7 +68,7 @@ def figures(model, held_out):
 
 
 def picture(model, held_out):
-    """How much the probability of the right class falls when one letter is hidden (N), by its position."""
+    """Draw how much the probability of the right class falls when one letter is hidden (N), by its position."""
     from matplotlib.figure import Figure
 
     ax = Figure(figsize=(8, 4), layout="constrained").add_subplot()

@@ -1,10 +1,10 @@
 """New chorales after Bach.
 
-One to many, of several labels at once: at each quarter note an LSTM gives the probability of every key of a piano
-(88, MIDI pitches 21 to 108) to sound next; what is drawn is fed back.
+One to many, with several labels at once: at each quarter note an LSTM predicts, for each of the 88 keys of a piano
+(MIDI pitches 21 to 108), the probability that it sounds next. The sampled notes are fed back.
 
 Data: jsb-chorales-quarter.json or its folder (Boulanger-Lewandowski et al. 2012). The split is the official one:
-"train" to train on, "test" held out. To learn from more than 229 pieces, each is transposed by up to three semitones
+"train" for training, "test" held out. To learn from more than 229 pieces, each is transposed by up to three semitones
 down and up.
 
     python examples/music.py data/music
@@ -31,7 +31,7 @@ def read(path):
 
 
 def roll(piece, transpose=0):
-    """Lists of pitches that sound together -> array (T, 88)"""
+    """Convert a list of chords, each a list of pitches -> array (T, 88)"""
     keys = np.zeros((len(piece), KEYS), np.float32)
     for t, chord in enumerate(piece):
         keys[t, [pitch - LOWEST + transpose for pitch in chord]] = 1
@@ -39,7 +39,7 @@ def roll(piece, transpose=0):
 
 
 def made_up():
-    """Scales up and down with their thirds, from any key."""
+    """Generate scales in thirds, up and down, from random keys."""
     rng, pieces = np.random.default_rng(0), []
     for _ in range(60):
         low = rng.integers(50, 62)
@@ -67,13 +67,13 @@ def figures(model, held_out):
 
 
 def compose(model, held_out, begin=8, steps=64):
-    """The beginning of a held-out piece, and how the model goes on."""
+    """Let the model continue the beginning of a held-out piece."""
     seed = held_out[0][1][:begin]
     return np.concatenate([seed, model.generate(steps - begin, seed=seed, temperature=0.9, random_state=0)])
 
 
 def picture(model, held_out, begin=8):
-    """Piano roll of a new chorale; what stands before the line was given."""
+    """Draw the piano roll of a new chorale; the notes before the line were given."""
     from matplotlib.figure import Figure
 
     piece = compose(model, held_out, begin)

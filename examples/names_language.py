@@ -1,11 +1,11 @@
 """Which language is a surname from?
 
-Many to one: a bidirectional LSTM reads the letters of a name, its last states give one of 18 languages.
+Many to one: a bidirectional LSTM reads the letters of a name; its last states predict one of 18 languages.
 
 Data: a folder with one file of names for each language, Arabic.txt ... Vietnamese.txt (data/names of
-github.com/spro/practical-pytorch), or the folder above it. A name that a file holds several times counts once; one
-that stands in several files is one row for each of these languages. 10 % of the distinct names of each language are
-held out, and all rows of a name are on the same side: no held-out name was seen in training.
+github.com/spro/practical-pytorch), or the folder above it. A name that occurs several times in a file counts once; a
+name in several files is one row for each of these languages. 10 % of the distinct names of each language are held out.
+All rows of a name are on the same side: no held-out name is seen in training.
 
     python examples/names_language.py data/names/lang
 """
@@ -32,7 +32,7 @@ def divide(rows):
 
 
 def made_up():
-    """Names whose endings tell their language, in the same form."""
+    """Generate names whose endings tell their language, in the same form."""
     rng = random.Random(0)
     endings = {"Italian": ("ini", "elli", "ucci"), "Polish": ("ski", "czyk", "wicz"), "Russian": ("ov", "in", "enko")}
     starts = [a + b + c for a in "BDKLMRST" for b in "aeo" for c in ("l", "r", "nd", "b", "st")]

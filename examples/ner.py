@@ -1,13 +1,13 @@
 """Which words are names of persons?
 
 Many to many of equal length: a bidirectional LSTM reads a sentence and gives every word a tag: B-person begins a
-name, I-person goes on with it, O is anything else.
+name, I-person continues it, O is anything else.
 
 Data: a folder with wnut17.train.conll, wnut17.dev.conll and wnut17.test.conll (WNUT-17, Derczynski et al. 2017):
-tweets and the like, a word and its tag a line. The split is the official one: train to train on, test held out; dev
-is watched. Tags of other things than persons are taken for O. The set is hard by design: hardly any name of the test
-sentences occurs in the training sentences, so the model sees no names but their shapes: it learns from what they
-stand between, not by heart.
+tweets and similar texts, one word and its tag per line. The split is the official one: train for training, test held
+out; dev is for validation. Tags of entities other than persons become O. The set is hard by design: hardly any name of
+the test sentences occurs in the training sentences. The model therefore sees the shapes of names instead of the names,
+and learns from their context.
 
     python examples/ner.py data/ner
 """
@@ -45,7 +45,7 @@ def raw(path, part):
 
 
 def known_words(sentences, tags, least=3):
-    """Words, lower-cased, that occur often enough to be learned, unless many of them are names."""
+    """Return the words, lower-cased, that occur at least ``least`` times and are rarely names."""
     counts, names = Counter(), Counter()
     for word, tag in zip(chain(*sentences), chain(*tags), strict=True):
         counts[word.lower()] += 1
@@ -54,7 +54,7 @@ def known_words(sentences, tags, least=3):
 
 
 def normal(sentences, known):
-    """Known words lower-cased; of others only the shape: <Xx>, <x>, <X>, <0>, ..., <@> users, <#> topics, <h> links."""
+    """Lower-case known words, replace others by a shape: <Xx>, <x>, <X>, <0>, ..., <@> users, <#> topics, <h> links."""
     return [[word.lower() if word.lower() in known else shape(word) for word in sentence] for sentence in sentences]
 
 
@@ -66,7 +66,7 @@ def shape(word):
 
 
 def made_up():
-    """Who met whom; the held-out persons are new."""
+    """Generate sentences about persons; the held-out persons are new."""
     rng, first, last = random.Random(0), "Anna Ben Cora Dan Eva Finn".split(), "Abel Bosch Carr Dorn Ek Fox".split()
     words, tags = [], []
     for n in range(240):
@@ -100,7 +100,7 @@ def figures(model, held_out):
 
 
 def picture(model, held_out):
-    """Probability of each tag at each word, of the short sentence whose persons are found best."""
+    """Draw the probability of each tag at each word, for the short sentence whose persons are found best."""
     short = [(words, tags) for words, tags in zip(*held_out, strict=True) if len(tags) <= 20]
     found = model.predict([words for words, _ in short])
     pairs = [(rc.metrics.entities(tags), rc.metrics.entities(f)) for (_, tags), f in zip(short, found, strict=True)]

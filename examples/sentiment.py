@@ -1,8 +1,8 @@
-"""Did they like the film? One sentence of a review, praise or blame.
+"""Did they like the film? Sentences from reviews, positive or negative.
 
-Many to one: a bidirectional LSTM reads the words of a sentence, the mean of its states gives the class.
+Many to one: a bidirectional LSTM reads the words of a sentence; the mean of its states predicts the class.
 
-Data: a folder with rt-polarity.pos and rt-polarity.neg (Pang and Lee 2005), one sentence a line, already cut into
+Data: a folder with rt-polarity.pos and rt-polarity.neg (Pang and Lee 2005), one sentence per line, already split into
 words. 10 % of the sentences of each class are held out at random; the same sentence is never on both sides.
 
     python examples/sentiment.py data/sentiment
@@ -31,7 +31,7 @@ def divide(rows):
 
 
 def made_up():
-    """Verdicts of a few words; "not" turns them round."""
+    """Generate short verdicts; "not" reverses them."""
     rng, rows = random.Random(0), {}
     adjectives = {"pos": "good great warm funny lovely bright".split(), "neg": "bad poor cold dull silly dark".split()}
     while len(rows) < 300:
@@ -58,7 +58,7 @@ def figures(model, held_out):
 
 
 def picture(model, held_out):
-    """A few held-out sentences, each word in the colour of the verdict after it."""
+    """Draw a few held-out sentences, each word in the colour of the prediction after it."""
     from matplotlib.figure import Figure
 
     sentences = [s for s in held_out[0] if 4 <= len(s.split()) <= 12 and len(s) < 70]
@@ -82,7 +82,7 @@ def picture(model, held_out):
 
 
 def words_to(words, n):
-    """The beginning of a sentence, word n included."""
+    """Return the beginning of a sentence, up to and including word n."""
     return " ".join(words[: n + 1])
 
 

@@ -1,10 +1,10 @@
 """Who is speaking? Nine men say the Japanese vowels "ae".
 
 Many to one, from numbers: a bidirectional LSTM reads a recording frame by frame (12 cepstrum coefficients each, 7 to
-29 frames), the mean of its states gives the speaker.
+29 frames); the mean of its states predicts the speaker.
 
 Data: a folder with ae.train, ae.test, size_ae.train and size_ae.test (UCI "Japanese Vowels", Kudo, Toyama and Shimbo
-1999). The split is the official one: 270 recordings to train on, 370 held out.
+1999). The split is the official one: 270 recordings for training, 370 held out.
 
     python examples/speech.py data/speech
 """
@@ -30,7 +30,7 @@ def recordings(folder, part):
 
 
 def made_up():
-    """Three speakers with sound waves of their own, in noise."""
+    """Generate noisy waves of three speakers, each with its own frequency."""
     rng, X, y = np.random.default_rng(0), [], []
     for _ in range(60):
         for speaker in range(3):
@@ -55,7 +55,7 @@ def figures(model, held_out):
 
 
 def picture(model, held_out):
-    """What the model believes about one recording after each frame."""
+    """Draw the predicted speakers of one recording after each frame."""
     recording, speaker = max(zip(*held_out, strict=True), key=lambda pair: len(pair[0]))
     so_far = model.predict_proba([recording[: t + 1] for t in range(len(recording))])
     frames = [str(t + 1) for t in range(len(recording))]

@@ -1,11 +1,11 @@
 """Short sentences from English to French.
 
 Many to many of different lengths: an encoder LSTM reads the English words, a decoder LSTM writes the French ones,
-starting from the encoder's last state. The best translation is looked for greedily or by beam search.
+starting from the encoder's last state. Translations are found by greedy or beam search.
 
-Data: eng-fra.txt or its folder (20,000 pairs of tatoeba.org by way of manythings.org/anki): English, tab, French.
-Most English sentences stand there with several translations. 10 % of the distinct English sentences, at most 1,000,
-are held out with all their translations: a held-out English sentence never occurs in training.
+Data: eng-fra.txt or its folder (20,000 pairs from tatoeba.org via manythings.org/anki): English, tab, French. Most
+English sentences have several translations. 10 % of the distinct English sentences, at most 1,000, are held out with
+all their translations: a held-out English sentence never occurs in training.
 
     python examples/translation.py data/translation
 """
@@ -22,16 +22,16 @@ from rnncore import plots
 
 
 def words_of(text):
-    """Lower-cased words with spaces between them, as str.
+    """Lower-case a text and separate its tokens with spaces.
 
-    Punctuation stands alone (French puts narrow or plain no-break spaces before it, which go); words end after an
+    Every punctuation mark is a token; the no-break spaces before it in French are dropped. Words are split after an
     apostrophe and before a hyphen: "J'ai dit : vas-y !" becomes "j' ai dit : vas -y !".
     """
     return " ".join(re.findall(r"\w+'(?=\w)|-?\w+|[^\w\s]", text.lower().replace("’", "'")))
 
 
 def text_of(words):
-    """Words as one writes them."""
+    """Join tokens into normal text."""
     return re.sub(r" (?=[-.,])|(?<=') ", "", words)
 
 
@@ -53,7 +53,7 @@ def divide(pairs):
 
 
 def made_up():
-    """Numbers of animals with a colour, that comes after the animal in French and has its gender and number."""
+    """Generate phrases; the French colour comes after the animal and agrees with it in gender and number."""
     numbers = {"one": ("un", "une"), "two": ("deux",) * 2, "three": ("trois",) * 2, "four": ("quatre",) * 2}
     animals = {"cat": "chat", "dog": "chien", "bear": "ours", "cow": "vache", "goat": "chèvre", "hen": "poule"}
     colours = {"green": ("vert", "verte"), "grey": ("gris", "grise"), "black": ("noir", "noire")}
@@ -88,7 +88,7 @@ def figures(model, held_out):
 
 
 def picture(model, held_out):
-    """The search for the translation of one sentence."""
+    """Draw the search for the translation of one sentence."""
     source = next((words for words in held_out[0] if len(words.split()) == 5), held_out[0][0])
     beam = model.beam_search(source, beam_width=4)
     ax = plots.beam(beam.steps, best=beam.best)

@@ -1,10 +1,9 @@
-"""Why gates? A sign that must be remembered: the plain RNN cannot learn it, GRU and LSTM can.
+"""Why gates? GRU and LSTM learn to remember a sign over many steps; a plain RNN cannot.
 
-Many to one: at every step a sequence shows a sign, +1 or -1, and one step of them is marked. The class is the sign at
-the marked step; all others are noise. The marked step is anywhere in training, and in the first quarter of the
-sequences that are scored, so that it has to be remembered for three quarters of the steps. With few steps (--steps
-10) all three learn it; with many the gradient of a plain RNN does not get back to the marked step. The data are made
-up.
+Many to one: a sequence has a sign, +1 or -1, at every step, and one step is marked. The class is the sign at the marked
+step; all others are noise. In training the marked step is anywhere. In the sequences that are scored it is in the first
+quarter, so the sign must be remembered for three quarters of the steps. With few steps (--steps 10) all three learn it;
+with many, the gradient of a plain RNN does not reach the marked step. The data are made up.
 
     python examples/vanishing_gradients.py --steps 60
 
@@ -41,7 +40,7 @@ def make_model(cell="lstm", random_state=0, **settings):
 
 
 def flow(model, X):
-    """Norm of the gradient at each step, of the sum of the final states of 100 sequences."""
+    """Measure the norm, at each step, of the gradient of the sum of the final states of 100 sequences."""
     return rc.gradient_flow(model.layers["recurrent"], np.ascontiguousarray(X[:100].swapaxes(0, 1)))[0]
 
 

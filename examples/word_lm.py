@@ -1,9 +1,9 @@
-"""Text, word by word: articles in the manner of Wikipedia.
+"""Text, word by word: articles in the style of Wikipedia.
 
-Many to many of equal length: an LSTM reads a word and predicts the next; a line ends in <eos>.
+Many to many of equal length: an LSTM reads a word and predicts the next; every line ends in <eos>.
 
-Data: a folder with wiki.valid.txt and wiki.test.1500.txt (from WikiText-2, Merity et al. 2016): the first, 214,000
-words, is the training text, the second, 86,000 words, is held out. Words beyond the 10,000 most frequent are <unk>,
+Data: a folder with wiki.valid.txt and wiki.test.1500.txt (from WikiText-2, Merity et al. 2016). The first, 214,000
+words, is the training text; the second, 86,000 words, is held out. Words beyond the 10,000 most frequent become <unk>,
 in the held-out text too.
 
     python examples/word_lm.py data/wikitext2
@@ -25,7 +25,7 @@ def read(path):
 
 
 def made_up():
-    """Lines of a grammar whose verbs agree with their nouns."""
+    """Generate lines whose verbs agree with their nouns."""
     rng = random.Random(0)
     verbs = {"cat": ("sleeps", "eats"), "dog": ("barks", "runs"), "cats": ("sleep", "eat"), "dogs": ("bark", "run")}
     lines = []
@@ -53,7 +53,7 @@ def picture(model, held_out):
 
 
 def tidy(words):
-    """Words as one writes them."""
+    """Join tokens into normal text."""
     words = re.sub(r" @(\W)@ ", r"\1", words)
     words = re.sub(r" ([.,;:!?)%]|'s\b|n't\b)", r"\1", words)
     return re.sub(r"\( ", "(", words)

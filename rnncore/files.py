@@ -1,4 +1,4 @@
-"""Files that are either whole or not there."""
+"""Write files atomically."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 
 @contextmanager
 def replacing(path: str | PathLike[str]) -> Iterator[Any]:
-    """A binary file to write, which takes the place of ``path`` when all is there; after an error nothing has changed.
+    """Open a binary file that replaces ``path`` once it is completely written; an error leaves ``path`` unchanged.
 
     Examples
     --------
@@ -26,7 +26,7 @@ def replacing(path: str | PathLike[str]) -> Iterator[Any]:
     3
     """
     path = Path(path)
-    # Written beside its place under another name, then renamed: a crash leaves the old file as it was.
+    # Write a temporary file in the same directory, then rename it: a crash leaves the old file unchanged.
     handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:

@@ -40,8 +40,8 @@ def gradient_flow(
     layer : RNN, GRU or LSTM
     x : array (T, N, input_size), or integer ids (T, N); (N, T, ...) if ``batch_first``
     dy : array (T, N, H * directions), or (N, T, ...), optional
-        Gradient of the loss with respect to the layer's output. If not given, the loss is the sum of the final outputs
-        of the top layer: 1 at the last valid step of each row, at step 0 in the reverse half, 0 elsewhere.
+        Gradient of the loss with respect to the layer's output. Default: that of the sum of the final outputs of the
+        top layer, 1 at the last valid step of each row, at step 0 in the reverse half, 0 elsewhere.
     state : like the layer's, optional
         Initial state; default zeros.
     lengths : integer array (N,), optional
@@ -55,7 +55,7 @@ def gradient_flow(
     Raises
     ------
     ValueError, TypeError
-        As calling the layer; TypeError for a layer of another kind.
+        As when calling the layer; TypeError for a layer of another kind.
 
     Examples
     --------
@@ -95,7 +95,7 @@ def gate_activations(
     ----------
     layer : RNN, GRU or LSTM
     x, state, lengths
-        As in calling the layer.
+        As when calling the layer.
 
     Returns
     -------
@@ -106,7 +106,7 @@ def gate_activations(
     Raises
     ------
     ValueError, TypeError
-        As calling the layer; TypeError for a layer of another kind.
+        As when calling the layer; TypeError for a layer of another kind.
 
     Examples
     --------
@@ -127,7 +127,7 @@ def gate_activations(
 
 
 def _plain_copy(layer: Recurrent) -> Recurrent:
-    """A layer with the same arrays that runs without dropout and checkpoints, on the engine."""
+    """Copy a layer, sharing its arrays, to run it on the engine without dropout and checkpoints."""
     plain = copy.copy(layer)
     plain.dropout, plain.recurrent_dropout, plain.checkpoint, plain.backend = 0.0, 0.0, None, functional
     return plain
@@ -140,7 +140,7 @@ def _check_layer(layer: object) -> None:
 
 
 def _sum_of_final_outputs(layer: Recurrent, T: int, lengths: Array) -> Array:
-    """dy (T, N, H * directions) of the sum of each row's final outputs."""
+    """Return dy (T, N, H * directions) for the sum of each row's final outputs."""
     dy = np.zeros((T, len(lengths), layer.output_size), layer.dtype)
     (rows,) = np.nonzero(lengths)
     dy[lengths[rows] - 1, rows, : layer.hidden_size] = 1
@@ -149,7 +149,7 @@ def _sum_of_final_outputs(layer: Recurrent, T: int, lengths: Array) -> Array:
 
 
 class _StepByStep:
-    """Runs the cells of a layer one step a call, and records the norms of dL/dh_t."""
+    """Runs the cells of a layer one step per call, and records the norms of dL/dh_t."""
 
     def __init__(self, layer: Recurrent) -> None:
         self.variant, self.dtype = layer.variant, layer.dtype
@@ -181,7 +181,7 @@ class _StepByStep:
         norms, dx = np.zeros(T), np.zeros(shape, self.dtype) if len(shape) == 3 else None
         carried = {f"d{name}_n": np.zeros((N, H), self.dtype) for name in cell.states} | carried
         for t in range(T)[:: 1 if reverse else -1]:
-            # dL/dh_t = dh_t + what the step after it gives back
+            # dL/dh_t = dh_t + the gradient that the next step passes back
             total = np.where((t < lengths)[:, None], dh[t] + carried["dh_n"], 0)
             norms[t] = np.linalg.norm(total.astype(np.float64))
             arguments = {"dh": dh[t : t + 1], "cache": caches[t], **carried}

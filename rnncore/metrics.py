@@ -1,4 +1,4 @@
-"""How good predicted sequences are: entities found in a text, n-grams shared with a reference."""
+"""Scores of predicted sequences: entities found in a text (F1), n-grams shared with a reference (BLEU)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["Score", "bleu", "entities", "entity_score"]
 
 
 class Score(NamedTuple):
-    """Precision, recall and F1: the right share of predicted and of true entities, and their harmonic mean."""
+    """Fraction of predicted entities that are right, fraction of true entities that are found, their harmonic mean."""
 
     precision: float
     recall: float
@@ -20,13 +20,13 @@ class Score(NamedTuple):
 
 
 def entities(tags: Sequence[str]) -> set[tuple[str, int, int]]:
-    """Entities of a sentence, from tags of the BIO scheme.
+    """Return the entities of a sentence, given its BIO tags.
 
     Parameters
     ----------
     tags : sequence of str
-        ``O``, ``B-type`` at the begin of an entity and ``I-type`` inside. An ``I`` that continues nothing of its type
-        begins an entity, as in the CoNLL evaluation (Tjong Kim Sang and De Meulder 2003).
+        ``O``, ``B-type`` at the beginning of an entity and ``I-type`` inside. An ``I`` that does not continue an entity
+        of its type begins one, as in the CoNLL evaluation (Tjong Kim Sang and De Meulder 2003).
 
     Returns
     -------
@@ -50,7 +50,7 @@ def entities(tags: Sequence[str]) -> set[tuple[str, int, int]]:
 
 
 def entity_score(wanted: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]], kind: str | None = None) -> Score:
-    """Precision, recall and F1 of whole entities: type, begin and end must be right.
+    """Return precision, recall and F1 of whole entities: type, begin and end must be right.
 
     Parameters
     ----------
@@ -61,12 +61,12 @@ def entity_score(wanted: Sequence[Sequence[str]], predicted: Sequence[Sequence[s
     Returns
     -------
     Score
-        0 where there is nothing to divide by.
+        A value is 0 if its denominator is 0.
 
     Raises
     ------
     ValueError
-        The lists, or two of their sequences, are not of one length.
+        The lists, or two of their sequences, differ in length.
 
     Examples
     --------
@@ -84,17 +84,17 @@ def entity_score(wanted: Sequence[Sequence[str]], predicted: Sequence[Sequence[s
 
 
 def bleu(references: Sequence[Sequence[Sequence[Any]]], candidates: Sequence[Sequence[Any]], order: int = 4) -> float:
-    """BLEU of a set of translations (Papineni, Roukos, Ward and Zhu 2002), in [0, 1].
+    """Return the BLEU score of a set of translations (Papineni, Roukos, Ward and Zhu 2002), in [0, 1].
 
-    ``exp(min(0, 1 - r/c)) (p_1 ... p_order) ** (1/order)``: p_k is the share of the k-grams of all candidates that
-    stand in a reference too, each counted at most as often as in one of them; c is the length of the candidates and r
-    that of the references, each time the one of like length. A k-gram order that no candidate is long enough for is
-    left out.
+    ``exp(min(0, 1 - r/c)) (p_1 ... p_order) ** (1/order)``: p_k is the fraction of the k-grams of all candidates that
+    also occur in a reference, each counted at most as often as in any one reference. c is the total length of the
+    candidates, r that of the references, taking the one closest in length to each candidate. A k-gram order is left out
+    if no candidate is long enough for it.
 
     Parameters
     ----------
     references : list of lists of token sequences
-        One or more right translations for each candidate.
+        One or more reference translations for each candidate.
     candidates : list of token sequences
     order : int, default 4
 
@@ -105,7 +105,7 @@ def bleu(references: Sequence[Sequence[Sequence[Any]]], candidates: Sequence[Seq
     Raises
     ------
     ValueError
-        The lists are not of one length, or a candidate has no reference.
+        The lists differ in length, or a candidate has no reference.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Pictures, with matplotlib (an extra); every function draws on a given Axes or a new one and returns it."""
+"""Plots with matplotlib (an extra); every function draws on the given Axes, or a new one, and returns it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 __all__ = ["beam", "gates", "gradient_flow", "history", "loss_curve"]
 
-# Characters that a label would not show.
+# Visible replacements of white space in labels.
 _VISIBLE = str.maketrans({" ": "␣", "\n": "↵", "\t": "⇥"})
 
 if TYPE_CHECKING:
@@ -29,9 +29,9 @@ def loss_curve(losses: Sequence[float], held_out: Sequence[tuple[int, float]] = 
     Parameters
     ----------
     losses : sequence of float
-        Nats a token, one an update.
+        Nats per token, one value per update.
     held_out : sequence of (int, float)
-        Update after which it was measured, nats a token.
+        Update after which it was measured, nats per token.
     ax : matplotlib Axes, optional
 
     Returns
@@ -61,12 +61,12 @@ def loss_curve(losses: Sequence[float], held_out: Sequence[tuple[int, float]] = 
 
 
 def history(records: Sequence[Mapping[str, Any]], ax: Axes | None = None) -> Axes:
-    """Training and held-out loss by epoch.
+    """Plot the training and held-out loss by epoch.
 
     Parameters
     ----------
     records : sequence of dict
-        A model's ``history``: ``epoch``, ``loss`` and, where it was measured, ``held_out``; None is left out.
+        A model's ``history``: ``epoch``, ``loss`` and, where it was measured, ``held_out``; None is skipped.
     ax : matplotlib Axes, optional
 
     Returns
@@ -76,7 +76,7 @@ def history(records: Sequence[Mapping[str, Any]], ax: Axes | None = None) -> Axe
     Raises
     ------
     ValueError
-        There is no record.
+        ``records`` is empty.
     ModuleNotFoundError
         matplotlib is not installed: ``pip install "rnncore[cli]"``.
 
@@ -107,7 +107,7 @@ def gradient_flow(norms: Mapping[str, ArrayLike], ax: Axes | None = None) -> Axe
     Parameters
     ----------
     norms : dict of str -> array (T,)
-        By label, rows of :func:`rnncore.gradient_flow`. Zeros leave a gap.
+        Rows of :func:`rnncore.gradient_flow`, by label. Zeros leave a gap.
     ax : matplotlib Axes, optional
 
     Returns
@@ -152,20 +152,20 @@ def gates(
     units: Sequence[int] | None = None,
     title: str | None = None,
 ) -> Axes:
-    """Draw a heat map of a gate or a state over a text: units down, tokens along.
+    """Draw a heat map of a gate or a state over a text: a row per unit, a column per token.
 
-    Values that all lie in [0, 1] are drawn in that range, others in one around 0, at least [-1, 1]. As in Karpathy,
-    Johnson and Fei-Fei 2015, "Visualizing and understanding recurrent networks".
+    The colour range is [0, 1] if all values lie in it; otherwise it is symmetric about 0, at least [-1, 1]. After
+    Karpathy, Johnson and Fei-Fei 2015, "Visualizing and understanding recurrent networks".
 
     Parameters
     ----------
     activations : array (T, H)
-        One row of the batch and one gate block of ``cache.gates``, say.
+        For example one row of the batch and one gate block of ``cache.gates``.
     tokens : sequence of str
         T labels.
     ax : matplotlib Axes, optional
     units : sequence of int, optional
-        The units to draw, in this order; all if not given.
+        The units to draw, in this order; default: all.
     title : str, optional
 
     Returns
@@ -203,7 +203,7 @@ def gates(
         colors = {"cmap": "RdBu_r", "vmin": -limit, "vmax": limit}
     image = ax.imshow(values, aspect="auto", interpolation="nearest", **colors)
     ax.figure.colorbar(image, ax=ax, pad=0.01 if own else 0.05)
-    # Points that a column has: longer labels stand upright, and take a line's height of it.
+    # Column width in points; labels that are wider are rotated, and need only the height of a line.
     width = ax.get_window_extent().width * 72 / ax.figure.dpi / T
     letters = max(map(len, labels))
     level = letters == 1 or 7 * letters < width
@@ -224,17 +224,17 @@ def beam(
     *,
     best: tuple[int, int] | None = None,
 ) -> Axes:
-    """Draw the tree of a beam search: a column for each step, the most probable hypothesis on top.
+    """Draw the tree of a beam search: a column per step, the most probable hypothesis on top.
 
     Parameters
     ----------
     steps : sequence of sequences of (parent, token, log_prob, kept)
-        For each step its hypotheses: position of what it continues in the step before (-1 in the first step), the token
-        added, log-probability of the whole so far, and whether the search kept it; others are faint.
+        The hypotheses of each step: position in the step before of the hypothesis that it extends (-1 in the first
+        step), the token added, total log-probability so far, and whether the search kept it. Others are drawn faint.
     ax : matplotlib Axes, optional
     best : (int, int), optional
-        Step and position where the path that is emphasised ends: a hypothesis may be finished before the last step. If
-        not given, the most probable kept one of the last step.
+        Step and position of the hypothesis whose path is highlighted; it may be finished before the last step.
+        Default: the most probable kept one of the last step.
 
     Returns
     -------
@@ -282,7 +282,7 @@ def beam(
     ax = _axes(ax, np.clip(1.1 * len(steps) + 1.2, 4, 30), np.clip(0.6 * rows + 0.9, 2, 30))
     ax.plot(0, 0, "o", color="C1", markersize=8)
     along = np.linspace(0, 1, 25)
-    rise = along**2 * (3 - 2 * along)  # level at both ends, clear of the numbers below the nodes
+    rise = along**2 * (3 - 2 * along)  # level at both ends, to stay clear of the numbers below the nodes
     for t, k in nodes:
         _, token, log_prob, kept = steps[t][k]
         (x, y), chosen = places[t, k], (t, k) in path

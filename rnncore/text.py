@@ -1,4 +1,4 @@
-"""Text to ids and back, padding, batches of like length, parallel streams.
+"""Convert text to ids and back; pad, batch by length, split into parallel streams.
 
 Letters: T time, N batch, D features, V vocabulary size, L length of one text.
 """
@@ -33,18 +33,18 @@ class Vocabulary:
     r"""Two-way map between text and ids, by characters or by words.
 
     Id 0 is ``<unk>`` (anything unknown), id 1 is ``<eos>`` (end of sentence), then come ``tokens`` in the
-    given order. A vocabulary does not change after it is made.
+    given order. A vocabulary is immutable.
 
     * ``"char"``: a token is one character (one Unicode code point); a newline is a character like any other.
-      `encode` never gives ``<eos>``; a caller that wants it appends ``eos_id``.
-    * ``"word"``: a token is what `str.split` gives; every newline is ``<eos>``, as is usual for the
+      `encode` never returns ``<eos>``; append ``eos_id`` if you need it.
+    * ``"word"``: tokens are separated by `str.split`; every newline is ``<eos>``, as is usual for the
       Penn Treebank and WikiText files. The literal words ``<unk>`` and ``<eos>`` in a text are ids 0 and 1.
-      `encode` also takes a list or tuple of str, a text already cut into its tokens; `from_text`, several such.
+      `encode` also takes a text already split into tokens, a list or tuple of str; `from_text` takes several.
 
     Parameters
     ----------
     tokens : iterable of str
-        The tokens without the two specials. At level ``"char"`` a plain str will do.
+        The tokens without the two specials. At level ``"char"`` it may be a str.
     level : {"char", "word"}
 
     Attributes
@@ -58,8 +58,8 @@ class Vocabulary:
     TypeError
         `tokens` is not an iterable of str.
     ValueError
-        Unknown `level`; a token that is a special, stands twice, is not one character (level ``"char"``),
-        or is empty or holds white space (level ``"word"``).
+        Unknown `level`; a token is a special, occurs twice, is not one character (level ``"char"``),
+        or is empty or contains white space (level ``"word"``).
 
     Examples
     --------
@@ -88,7 +88,7 @@ class Vocabulary:
             ids[token] = len(ids)
         self._level, self._tokens, self._ids = level, tuple(ids), ids
         if level == "char":
-            # Code point of every id; <unk> shows as U+FFFD, the one of <eos> is never used.
+            # Code point of every id; <unk> is shown as U+FFFD, the entry of <eos> is never used.
             self._codes = np.array([0xFFFD, 0, *map(ord, self._tokens[2:])], dtype="<u4")
             # Id of every code point up to the largest known one; the last entry serves all above it.
             self._table = np.zeros(int(self._codes.max()) + 2, dtype=np.int64)
@@ -98,19 +98,19 @@ class Vocabulary:
     def from_text(
         cls, text: str | Iterable[Text], level: Level = "char", max_size: int | None = None, min_count: int = 1
     ) -> Self:
-        """Collect the vocabulary of a text: the most frequent tokens first, ties in code-point order.
+        """Build the vocabulary of a text: the most frequent tokens first, ties in code-point order.
 
         Parameters
         ----------
         text : str, or iterable of str or lists of str
-            One text or several (sentences, documents). Nothing is put between them. At level ``"word"`` a list
-            (or tuple) inside the iterable is a text already cut into its tokens.
+            One text or several (sentences, documents). Nothing is inserted between them. At level ``"word"`` a
+            list (or tuple) inside the iterable is a text already split into tokens.
         level : {"char", "word"}
         max_size : int, optional
-            Largest number of entries, the two specials included. None is no limit for characters and
+            Largest number of entries, the two specials included. Default: no limit for characters,
             10,000 for words.
         min_count : int, default 1
-            Tokens that are rarer are left out.
+            Rarer tokens are left out.
 
         Returns
         -------
@@ -121,7 +121,7 @@ class Vocabulary:
         TypeError
             `text` is neither str nor an iterable of texts.
         ValueError
-            Unknown `level`, no token at all in `text`, a token of a list that is empty or holds white space,
+            Unknown `level`, no token at all in `text`, a token of a list is empty or contains white space,
             ``max_size < 3``, ``min_count < 1``.
 
         Examples
@@ -178,7 +178,7 @@ class Vocabulary:
         return f"<Vocabulary of {len(self)} {self._level}s>"
 
     def encode(self, text: Text) -> Ids:
-        r"""Ids of a text.
+        r"""Return the ids of a text.
 
         Parameters
         ----------
@@ -188,8 +188,8 @@ class Vocabulary:
         Returns
         -------
         ids : ndarray (L,) of int64
-            Level ``"char"``: one id a character. Level ``"word"``: one id a word and one a newline; of a list,
-            one id a token.
+            Level ``"char"``: one id per character. Level ``"word"``: one id per word and per newline; for a
+            list, one id per token.
 
         Raises
         ------
@@ -214,10 +214,10 @@ class Vocabulary:
         return np.fromiter(map(self._ids.get, words, repeat(self.unk_id)), dtype=np.int64, count=len(words))
 
     def decode(self, ids: ArrayLike) -> str:
-        r"""Text of a row of ids.
+        r"""Return the text of a sequence of ids.
 
         Level ``"char"``: the characters one after another; ``<unk>`` becomes U+FFFD (the replacement
-        character), ``<eos>`` leaves nothing. Level ``"word"``: words with one space between them; ``<eos>``
+        character), ``<eos>`` is dropped. Level ``"word"``: words with one space between them; ``<eos>``
         becomes a newline without spaces around it, ``<unk>`` stays ``<unk>``.
 
         Parameters
@@ -250,9 +250,9 @@ class Vocabulary:
         return " ".join(words).replace(" \n", "\n").replace("\n ", "\n")
 
     def one_hot(self, ids: ArrayLike, dtype: DTypeLike = "float32") -> Array:
-        """Vectors with a one at the id and zeros elsewhere.
+        """Return vectors with a one at the id and zeros elsewhere.
 
-        The recurrent layers take integer ids as they are and never need this.
+        The recurrent layers take integer ids directly and do not need this.
 
         Parameters
         ----------
@@ -293,7 +293,7 @@ class Vocabulary:
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> Self:
-        """Rebuild the vocabulary from the dict of `state`.
+        """Rebuild the vocabulary from the dict that `state` returns.
 
         Parameters
         ----------
@@ -302,7 +302,7 @@ class Vocabulary:
         Raises
         ------
         ValueError
-            `state` is anything but what `Vocabulary.state` gives.
+            `state` is not a result of `Vocabulary.state`.
 
         Examples
         --------
@@ -339,7 +339,7 @@ def pad(sequences: Iterable[ArrayLike], *, dtype: DTypeLike | None = None, paddi
     sequences : iterable of N array_like, each (T_n,) or (T_n, D)
         A length of 0 is allowed.
     dtype : numpy dtype, optional
-        Default: what NumPy promotes the sequences to; those without elements have no say.
+        Default: the common dtype of the sequences, by NumPy's promotion; empty sequences are ignored.
     padding : scalar, default 0
         Value after the end of a sequence.
 
@@ -383,11 +383,11 @@ def pad(sequences: Iterable[ArrayLike], *, dtype: DTypeLike | None = None, paddi
 
 
 def batches_by_length(lengths: Sequence[int] | Array, batch_size: int, rng: Generator | None = None) -> list[Ids]:
-    """Divide sequences into batches of like length, so that little is padding.
+    """Group sequences of similar length into batches, to keep padding small.
 
     Without `rng` the sequences go from short to long, equal lengths in the given order. With `rng`, sequences
     whose lengths differ by less than one step plus a tenth of the shorter length may change places, and the
-    batches come in random order; the generator's state decides everything.
+    batches are in random order. The generator's state determines the result.
 
     Parameters
     ----------
@@ -429,7 +429,7 @@ def batches_by_length(lengths: Sequence[int] | Array, batch_size: int, rng: Gene
 
 
 def streams(ids: ArrayLike, batch_size: int) -> Ids:
-    """Cut one long text into N texts that are read side by side.
+    """Split one long text into N streams that are read in parallel.
 
     Column n of the result is ``ids[n*S:(n+1)*S]`` with ``S = L // N``; the last ``L - S*N`` ids are dropped.
     Consecutive blocks of rows then continue each other, so the state can be carried from block to block

@@ -1,3 +1,3 @@
-"""The NumPy RNN, GRU and LSTM code that people have, function by function, on the engine: change one import."""
+"""Drop-in replacements for well-known NumPy RNN, GRU and LSTM code, on the engine: change one import."""
 
 from __future__ import annotations

@@ -1,20 +1,20 @@
 """Building an RNN step by step: the functions of the deep learning course (course 5, week 1), on the engine.
 
 Signatures, dict keys, the order of results and the caches are those of all editions: ``caches = (list, x)`` with one
-tuple a step, (a_next, a_prev, xt, parameters) or (a_next, c_next, a_prev, c_prev, ft, it, cct, ot, xt, parameters).
-Results are float64 and may be transposed views of fresh memory. Inputs are never written. The backward functions read
-the values in the cache and the weights in its ``parameters`` as they are when they are called; a list of steps that
-was cut or put together by hand works too.
+tuple per step, (a_next, a_prev, xt, parameters) or (a_next, c_next, a_prev, c_prev, ft, it, cct, ot, xt, parameters).
+Results are float64 and may be transposed views of fresh arrays. Inputs are never written to. The backward functions
+use the values in the cache, and the weights in its ``parameters``, as they are at the time of the call. A list of steps
+that was cut or assembled by hand works too.
 
 Where the functions differ from solved notebooks, the notebooks are wrong:
 
-* ``lstm_backward`` propagates through time: what a step hands to the one before it counts. Most notebooks before 2021
-  (v1, v2, v3) sum the gradients of single steps; ``carry=False`` gives their numbers.
-* ``y_pred`` subtracts the maximum of each column before ``exp``, not that of the whole matrix, and is never 0/0.
+* ``lstm_backward`` propagates through time: every step passes its gradients on to the step before. Most notebooks
+  before 2021 (v1, v2, v3) sum the gradients of single steps; ``carry=False`` reproduces their numbers.
+* ``y_pred`` subtracts the maximum of each column before ``exp``, not of the whole matrix, so it is never 0/0.
 * ``lstm_cell_backward`` uses the weights in the cache; one popular copy reads globals.
-* ``a`` and ``c`` of ``lstm_forward`` are two arrays; one copy returns c as a.
+* ``lstm_forward`` returns ``a`` and ``c`` as two arrays; one copy returns c as a.
 
-The functions of Dinosaurus Island, which have some of the same names, are in :mod:`rnncore.compat.dinosaurus`.
+The functions of Dinosaurus Island, some with the same names, are in :mod:`rnncore.compat.dinosaurus`.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ __all__ = [
     "rnn_forward",
 ]
 
-#: The gates in the order of the engine, i f g o: their letters in the keys, and their places in a step's tuple.
+#: The gates in the engine's order, i f g o: their letters in the keys and their positions in a step's tuple.
 _GATES, _PLACES = "ifco", (5, 4, 6, 7)
 
-#: What the values in ``parameters`` are, and the arguments of the forward functions beside them.
+#: Axes of the values in ``parameters`` and of the other arguments of the forward functions.
 _RNN_AXES = {"Wax": ("n_a", "n_x"), "Waa": ("n_a", "n_a"), "ba": ("n_a", "1")}
 _LSTM_AXES = {f"W{gate}": ("n_a", "n_a + n_x") for gate in _GATES} | {f"b{gate}": ("n_a", "1") for gate in _GATES}
 _CELL_AXES, _SEQUENCE_AXES = {"xt": ("n_x", "m")}, {"x": ("n_x", "m", "T_x")}
@@ -64,7 +64,7 @@ _LSTM_FORWARD_AXES = _SEQUENCE_AXES | _LSTM_AXES | _LSTM_OUTPUT_AXES | {"a0": _S
 def rnn_cell_forward(
     xt: Array, a_prev: Array, parameters: dict[str, Array]
 ) -> tuple[Array, Array, tuple[Array, Array, Array, dict[str, Any]]]:
-    """One step ``a = tanh(Wax x + Waa a' + ba)``, ``y = softmax(Wya a + by)``.
+    """Compute one step ``a = tanh(Wax x + Waa a' + ba)``, ``y = softmax(Wya a + by)``.
 
     Parameters
     ----------
@@ -86,7 +86,7 @@ def rnn_cell_forward(
 
 
 def rnn_forward(x: Array, a0: Array, parameters: dict[str, Array]) -> tuple[Array, Array, tuple[_Steps, Array]]:
-    """:func:`rnn_cell_forward` over a sequence.
+    """Run :func:`rnn_cell_forward` over a sequence.
 
     Parameters
     ----------
@@ -113,9 +113,9 @@ def rnn_forward(x: Array, a0: Array, parameters: dict[str, Array]) -> tuple[Arra
     (['dWaa', 'dWax', 'da0', 'dba', 'dx'], (3, 10, 4))
     """
     given, *weights, Wya, by, h0 = sized_values(parameters, _RNN_FORWARD_AXES, x=x, a0=a0)
-    given = given.view()  # the caller may give its own array another shape
+    given = given.view()  # the caller may reshape its own array in place
     h, _, cache = functional.rnn_forward(_time_first(given), *_rnn_weights(*weights), rows(h0))
-    assert cache is not None  # it was called for training
+    assert cache is not None  # a training call returns a cache
     kept = cache.take()["h"]
     a = list(kept.transpose(0, 2, 1))
     steps = zip(a, [a0, *a[:-1]], _inputs(given), repeat(parameters))
@@ -138,7 +138,7 @@ def rnn_backward(da: Array, caches: tuple[Any, ...]) -> dict[str, Array]:
     Parameters
     ----------
     da : array (n_a, m, T)
-        T may be less than T_x: the loss is one of the first T steps.
+        T may be less than T_x, for a loss of the first T steps.
     caches : tuple (list of step caches, x)
 
     Returns
@@ -154,7 +154,7 @@ def rnn_backward(da: Array, caches: tuple[Any, ...]) -> dict[str, Array]:
 
 
 def _rnn_weights(Wax: Array, Waa: Array, ba: Array) -> tuple[Array, Array, Array]:
-    """Return Wx, Wh, b in the layout of the engine."""
+    """Return Wx, Wh, b in the engine's layout."""
     return transposed(Wax), transposed(Waa), row(ba)
 
 
@@ -171,7 +171,7 @@ def _rnn_gradients(dh: Array, run: _Run) -> dict[str, Array]:
 def lstm_cell_forward(
     xt: Array, a_prev: Array, c_prev: Array, parameters: dict[str, Array]
 ) -> tuple[Array, Array, Array, tuple[Any, ...]]:
-    """One step: ``f, i, o = sigmoid(W [a'; x] + b)``, ``cc = tanh(.)``, ``c = f c' + i cc``, ``a = o tanh(c)``.
+    """Compute one step: ``f, i, o = sigmoid(W [a'; x] + b)``, ``cc = tanh(.)``, ``c = f c' + i cc``, ``a = o tanh(c)``.
 
     Parameters
     ----------
@@ -190,7 +190,7 @@ def lstm_cell_forward(
     arrays = sized_values(parameters, _LSTM_CELL_AXES, sizes, xt=xt, a_prev=a_prev, c_prev=c_prev)
     x, *weights, Wy, by, h0, c0 = arrays
     h, _, cache = functional.lstm_forward(rows(x)[None], *_lstm_weights(weights, sizes), rows(h0), rows(c0))
-    assert cache is not None  # it was called for training
+    assert cache is not None  # a training call returns a cache
     kept = cache.take()
     a_next, c_next = h[0].T, kept["c"][0].T
     it, ft, cct, ot = _gates(kept["gates"])
@@ -199,7 +199,7 @@ def lstm_cell_forward(
 
 
 def lstm_forward(x: Array, a0: Array, parameters: dict[str, Array]) -> tuple[Array, Array, Array, tuple[_Steps, Array]]:
-    """:func:`lstm_cell_forward` over a sequence, from c = 0.
+    """Run :func:`lstm_cell_forward` over a sequence, from c = 0.
 
     Parameters
     ----------
@@ -228,9 +228,9 @@ def lstm_forward(x: Array, a0: Array, parameters: dict[str, Array]) -> tuple[Arr
     """
     sizes: dict[str, int] = {}
     given, *weights, Wy, by, h0 = sized_values(parameters, _LSTM_FORWARD_AXES, sizes, x=x, a0=a0)
-    given = given.view()  # the caller may give its own array another shape
+    given = given.view()  # the caller may reshape its own array in place
     h, _, cache = functional.lstm_forward(_time_first(given), *_lstm_weights(weights, sizes), rows(h0))
-    assert cache is not None  # it was called for training
+    assert cache is not None  # a training call returns a cache
     kept = cache.take()
     c0 = np.zeros(h.shape[1:]).T
     a, c = (list(kept[name].transpose(0, 2, 1)) for name in ("h", "c"))
@@ -260,11 +260,11 @@ def lstm_backward(da: Array, caches: tuple[Any, ...], *, carry: bool = True) -> 
     Parameters
     ----------
     da : array (n_a, m, T)
-        T may be less than T_x: the loss is one of the first T steps.
+        T may be less than T_x, for a loss of the first T steps.
     caches : tuple (list of step caches, x)
     carry : bool, default True
-        False sums the gradients of single steps, each as if it were the last one: what notebooks before 2021 print.
-        These are not the gradients of any loss of the sequence.
+        False sums the gradients of single steps, treating each as the last one. Notebooks before 2021 print these
+        numbers, but they are not the gradients of any loss of the sequence.
 
     Returns
     -------
@@ -278,7 +278,7 @@ def lstm_backward(da: Array, caches: tuple[Any, ...], *, carry: bool = True) -> 
     if carry or not len(dh):
         gradients = _lstm_gradients(dh, run)
     else:
-        # The steps do not depend on each other: they are one step of a batch T times as large.
+        # The steps are independent: compute them as one step of a batch T times as large.
         T, m, n_a = dh.shape
         gradients = _lstm_gradients(dh.reshape(1, T * m, n_a), run.side_by_side())
         gradients["dx"] = _as_given(gradients["dx"][:, :, 0].T.reshape(T, m, -1))
@@ -317,12 +317,12 @@ def _lstm_gradients(dh: Array, run: _Run, dc_n: Array | None = None) -> dict[str
 
 # ---- caches ---------------------------------------------------------------------------------------------------------
 
-# Where things are in the tuple of a step: a_next, a_prev, c_next, c_prev, xt.
+# Positions in a step's tuple: a_next, a_prev, c_next, c_prev, xt.
 _RNN, _LSTM = (0, 1, None, None, 2), (0, 2, 1, 3, 8)
 
 
 class _Steps(list[Any]):
-    """Step caches that are parts of whole arrays, which it knows: h, gates, c, time first."""
+    """List of step caches that are views of time-major arrays h, gates, c; keeps these arrays too."""
 
     __slots__ = ("a0", "arrays", "c0", "made", "x")
 
@@ -331,19 +331,19 @@ class _Steps(list[Any]):
         self.made, self.x, self.a0, self.c0, self.arrays = tuple(self), x, a0, c0, arrays
 
     def __reduce__(self) -> tuple[type[list[Any]], tuple[list[Any]]]:
-        # In a copy the steps would not be parts of the arrays.
+        # In a copy the steps would no longer be views of the arrays.
         return list, (list(self),)
 
     def untouched(self, T: int) -> bool:
-        """Whether the first T steps are the ones it was made with."""
+        """Whether the first T steps are still the ones it was made with."""
         return all(map(operator.is_, self[:T], self.made))
 
 
 class _Run:
-    """The values of T steps, each of which starts where the one before it ended, as the engine has them."""
+    """T steps in the engine's layout, each of which starts from the final state of the one before."""
 
     def __init__(self, steps: list[Any], places: tuple[Any, ...], whole: _Steps | None = None) -> None:
-        """steps: tuples, at least one; whole: the _Steps that they are, untouched."""
+        """steps: at least one tuple; whole: the _Steps that begin with them, untouched."""
         a, a_prev, c, c_prev, xt = places
         first, T = steps[0], len(steps)
         self.parameters = first[-1]
@@ -361,7 +361,7 @@ class _Run:
 
     @classmethod
     def of(cls, steps: _Steps | list[Any], T: int, places: tuple[Any, ...]) -> _Run | None:
-        """The first T steps; None if they are not those of one run."""
+        """Make a run of the first T steps; None if they are not consecutive or have different parameters."""
         if T > len(steps) or not len(steps):
             raise ValueError(f"da has {T} steps, caches {len(steps)}")
         if isinstance(steps, _Steps) and steps.untouched(max(T, 1)):
@@ -380,7 +380,7 @@ class _Run:
         return self
 
     def side_by_side(self) -> _Run:
-        """The same with the T steps as one step of T*m rows."""
+        """Turn the T steps into one step of T*m rows, in place; return self."""
         before = {"h0": ("h", self.h0), "c0": ("c", self.c0)}
         for name, (states, first) in before.items():
             value = np.concatenate([np.asarray(first)[None], getattr(self, states)[:-1]])
@@ -391,7 +391,7 @@ class _Run:
         return self
 
     def cache(self, cell: Any, weights: tuple[Array, Array, Array]) -> Cache:
-        """As the forward pass of the engine leaves it, with these weights."""
+        """Build the cache of the engine's forward pass, with these weights."""
         saved = {name: getattr(self, name) for name in ("x", "h", "h0", "gates", "c", "c0")}
         return Cache.from_arrays(cell.variant(), weights, **saved)
 
@@ -399,7 +399,7 @@ class _Run:
 def _step_by_step(
     dh: Array, steps: _Steps | list[Any], cell_backward: Callable[..., Any], carry: bool
 ) -> dict[str, Array]:
-    """Backward over steps that may be of anything; dh (T, m, n_a)."""
+    """Run the backward pass one step at a time, for steps that do not form one run; dh (T, m, n_a)."""
     T, (m, n_a) = len(dh), dh.shape[1:]
     da_carried, dc_carried = np.zeros((n_a, m)), np.zeros((n_a, m))
     total: dict[str, Array] = {}
@@ -418,7 +418,7 @@ def _step_by_step(
 
 
 def _of_a_step(name: str, value: Array, step: tuple[Any, ...]) -> Array:
-    """Return the gradient (n_a, m) of an output of a step; a number stands for an array filled with it."""
+    """Return the gradient (n_a, m) of an output of a step; a number is broadcast."""
     n_a, m = np.shape(step[0])
     return np.full((n_a, m), value) if np.ndim(value) == 0 else sized(name, value, ("n_a", "m"), {"n_a": n_a, "m": m})
 

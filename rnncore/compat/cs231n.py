@@ -1,22 +1,21 @@
 """The functions of CS231n assignment 3, ``rnn_layers.py``, on the engine.
 
-``from rnncore.compat.cs231n import *`` in the place of the functions that a student wrote makes ``CaptioningRNN`` run
-on the engine; arguments, their order and the results are those of the assignment. Arrays are batch-first,
-x (N, T, D) and h (N, T, H), and gate blocks i f o g. Weights are read on every call, inputs are never written, results
-are the caller's own. A cache is a tuple for the backward function, and nothing else: its entries differ between the
-solutions that people have.
+With ``from rnncore.compat.cs231n import *`` in place of a student's functions, ``CaptioningRNN`` runs on the engine.
+Arguments, their order and results are those of the assignment. Arrays are batch-first, x (N, T, D) and h (N, T, H);
+gate blocks are i f o g. Weights are read on every call, inputs are never written to, and results belong to the caller.
+A cache is an opaque tuple for the backward function; its entries differ between solutions.
 
 What differs, where the original is wrong or solutions disagree:
 
-* Results have the dtype of the inputs: float32 gives float32, where most solutions give float64 through a buffer of
-  zeros; so does ``dW`` of the word embedding. Mixed inputs promote as in NumPy.
-* Nothing is added to the caller's ``dnext_c``, as one solution does.
-* ``dh0`` is an array for T = 0 too; ``temporal_softmax_loss`` of no sequence is 0, not NaN.
-* ``sigmoid`` of integers is a fraction, not cut to 0 or 1.
-* Word ids and labels below 0 are a ValueError; NumPy counts them from the end. What stands where the mask is 0
-  does not matter.
-* A sequence (N, T, .) may come back with time as its first axis in memory: a view, for a ``reshape`` to copy. The
-  gradient of a weight in Fortran order is in Fortran order.
+* Results have the dtype of the inputs, and so has ``dW`` of the word embedding. In most solutions float32 inputs give
+  float64, because of a buffer of zeros. Mixed inputs promote as in NumPy.
+* Unlike one solution, ``lstm_step_backward`` does not modify the caller's ``dnext_c``.
+* ``dh0`` is an array for T = 0 too; ``temporal_softmax_loss`` of an empty batch is 0, not NaN.
+* ``sigmoid`` of integers returns floats, not values truncated to 0 or 1.
+* Word ids and labels below 0 raise ValueError; NumPy counts them from the end. Scores and labels where the mask is 0
+  are ignored.
+* A sequence (N, T, .) may be returned as a view of time-major memory; ``reshape`` then copies it. The gradient of a
+  weight in Fortran order is in Fortran order.
 """
 
 from __future__ import annotations
@@ -58,7 +57,7 @@ _lstm_forward = functools.partial(functional.lstm_forward, gate_order="ifog")
 def rnn_step_forward(
     x: Array, prev_h: Array, Wx: Array, Wh: Array, b: Array
 ) -> tuple[Array, tuple[Any, tuple[Any, ...]]]:
-    """One step of a tanh RNN.
+    """Compute one step of a tanh RNN.
 
     x (N, D), prev_h (N, H), Wx (D, H), Wh (H, H), b (H,) -> next_h (N, H), cache
 
@@ -84,7 +83,7 @@ def rnn_step_backward(dnext_h: Array, cache: tuple[Any, tuple[int, int]]) -> tup
 
 
 def rnn_forward(x: Array, h0: Array, Wx: Array, Wh: Array, b: Array) -> tuple[Array, tuple[Any, tuple[Any, ...]]]:
-    """A tanh RNN over a sequence.
+    """Run a tanh RNN over a sequence.
 
     x (N, T, D), h0 (N, H), Wx (D, H), Wh (H, H), b (H,) -> h (N, T, H), cache
 
@@ -112,7 +111,7 @@ def rnn_backward(dh: Array, cache: tuple[Any, tuple[int, int, int]]) -> tuple[Ar
 def lstm_step_forward(
     x: Array, prev_h: Array, prev_c: Array, Wx: Array, Wh: Array, b: Array
 ) -> tuple[Array, Array, tuple[Any, tuple[Any, ...]]]:
-    """One step of an LSTM, gate blocks i f o g.
+    """Compute one step of an LSTM, gate blocks i f o g.
 
     x (N, D), prev_h and prev_c (N, H), Wx (D, 4H), Wh (H, 4H), b (4H,) -> next_h, next_c (N, H), cache
 
@@ -141,7 +140,7 @@ def lstm_step_backward(dnext_h: Array, dnext_c: Array | int, cache: tuple[Any, t
 
 
 def lstm_forward(x: Array, h0: Array, Wx: Array, Wh: Array, b: Array) -> tuple[Array, tuple[Any, tuple[Any, ...]]]:
-    """An LSTM over a sequence, gate blocks i f o g; the cell state starts at zero.
+    """Run an LSTM over a sequence, gate blocks i f o g; the cell state starts at zero.
 
     x (N, T, D), h0 (N, H), Wx (D, 4H), Wh (H, 4H), b (4H,) -> h (N, T, H), cache
 
@@ -167,7 +166,7 @@ def lstm_backward(dh: Array, cache: tuple[Any, tuple[int, int, int]]) -> tuple[A
 
 
 def word_embedding_forward(x: Array, W: Array) -> tuple[Array, tuple[Array, tuple[Any, ...], np.dtype[Any]]]:
-    """Rows of W (V, D) for integer ids x (N, T), or of any shape -> out (N, T, D), cache
+    """Look up rows of W (V, D) by integer ids x, (N, T) or any shape -> out (N, T, D), cache
 
     Examples
     --------
@@ -184,7 +183,7 @@ def word_embedding_forward(x: Array, W: Array) -> tuple[Array, tuple[Array, tupl
 
 
 def word_embedding_backward(dout: Array, cache: tuple[Array, tuple[int, int], np.dtype[Any]]) -> Array:
-    """dout (N, T, D), cache -> dW (V, D), where the gradients of a word that comes many times add up"""
+    """dout (N, T, D), cache -> dW (V, D); gradients of repeated words add up"""
     ids, (V, D), dtype = cache
     shape = (*ids.shape, D)
     dout = np.asarray(dout)
@@ -208,7 +207,7 @@ def sigmoid(x: Array) -> Array:
 
 
 def affine_forward(x: Array, w: Array, b: Array) -> tuple[Array, tuple[Array, Array, Array]]:
-    """x (N, d1, ..., dk), its rows as vectors of D values, w (D, M), b (M,) -> out (N, M), cache
+    """Affine map: x (N, d1, ..., dk), flattened to (N, D), w (D, M), b (M,) -> out (N, M), cache
 
     Examples
     --------
@@ -233,7 +232,7 @@ def affine_backward(dout: Array, cache: tuple[Array, Array, Array]) -> tuple[Arr
 
 
 def temporal_affine_forward(x: Array, w: Array, b: Array) -> tuple[Array, tuple[Array, Array, Array]]:
-    """One affine map for all steps: x (N, T, D), w (D, M), b (M,) -> out (N, T, M), cache
+    """Apply the same affine map at every step: x (N, T, D), w (D, M), b (M,) -> out (N, T, M), cache
 
     Examples
     --------
@@ -261,7 +260,7 @@ def temporal_affine_backward(dout: Array, cache: tuple[Array, Array, Array]) -> 
 
 
 def _as_it_lies(array: Array, x: Array) -> Array:
-    """The array, its first axes exchanged if x has time first in memory: then rows need no copy."""
+    """Swap the first two axes if x is time-major in memory, so that its rows need no copy."""
     return layout.swap(array) if layout.swap(x).flags.c_contiguous and not x.flags.c_contiguous else array
 
 
@@ -286,7 +285,7 @@ def temporal_softmax_loss(x: Array, y: Array, mask: Array, verbose: bool = False
     y : integer array (N, T)
         Labels in [0, V).
     mask : bool array (N, T)
-        Steps that count; numbers weigh them.
+        Steps that count; numbers are weights.
     verbose : bool
         Print the shape of the gradient.
 

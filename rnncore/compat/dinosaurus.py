@@ -1,14 +1,15 @@
 """Dinosaurus Island, the character model of the deep learning course (course 5, week 1), on the engine.
 
-What ``utils.py`` and the notebook define, with the same names and dict keys; ``optimize`` is one native forward pass,
-output layer and backward pass. Parameters are updated in place, global generators are seeded as in the course.
+The functions of ``utils.py`` and the notebook, with the same names and dict keys. ``optimize`` makes one native call
+each for the forward pass, the output layer and the backward pass. Parameters are updated in place; NumPy's global
+generator is seeded as in the course.
 
 Where the functions differ from some copies of the originals:
 
-* ``softmax`` subtracts the maximum of each column, not that of the whole matrix, and is never 0/0.
-* ``clip`` leaves the caller's arrays alone, as from 2021 on; earlier notebooks clipped them in place.
+* ``softmax`` subtracts the maximum of each column, not of the whole matrix, so it never computes 0/0.
+* ``clip`` does not modify the caller's arrays, as in notebooks since 2021; earlier ones clip in place.
 * ``optimize`` clips at 5; one copy reads a global.
-* Ids outside of the vocabulary are a ValueError; a negative one counted from the end.
+* Ids outside the vocabulary raise ValueError; in the originals, negative ids count from the end.
 """
 
 from __future__ import annotations
@@ -48,18 +49,18 @@ _AXES = {"Wax": ("n_a", "n_x"), "Waa": ("n_a", "n_a"), "Wya": ("n_y", "n_a"), "b
 
 
 def softmax(x: Array) -> Array:
-    """Over the first axis of x (n,) or (n, m)."""
+    """Softmax over the first axis of x, (n,) or (n, m)."""
     e = np.exp(x - np.max(x, axis=0))
     return e / e.sum(axis=0)
 
 
 def smooth(loss: float, cur_loss: float) -> float:
-    """Running average of a loss."""
+    """Update the running average of the loss."""
     return loss * 0.999 + cur_loss * 0.001
 
 
 def get_initial_loss(vocab_size: int, seq_length: int) -> float:
-    """Loss of ``seq_length`` guesses that are all the same.
+    """Loss of uniform predictions for ``seq_length`` characters.
 
     Examples
     --------
@@ -70,7 +71,7 @@ def get_initial_loss(vocab_size: int, seq_length: int) -> float:
 
 
 def get_sample(sample_ix: list[int], ix_to_char: dict[int, str]) -> str:
-    """The text of some ids, its first letter a capital.
+    """Convert ids to text and capitalise its first letter.
 
     Examples
     --------
@@ -87,7 +88,7 @@ def print_sample(sample_ix: Any, ix_to_char: Any) -> None:
 
 
 def initialize_parameters(n_a: int, n_x: int, n_y: int) -> dict[str, Array]:
-    """Draw Wax (n_a, n_x), Waa (n_a, n_a), Wya (n_y, n_a), b (n_a, 1), by (n_y, 1), a dict; seeds NumPy with 1."""
+    """Seed NumPy with 1; return a dict of Wax (n_a, n_x), Waa (n_a, n_a), Wya (n_y, n_a), b (n_a, 1), by (n_y, 1)."""
     np.random.seed(1)  # noqa: NPY002
     shapes = {"Wax": (n_a, n_x), "Waa": (n_a, n_a), "Wya": (n_y, n_a)}
     parameters = {key: np.random.randn(*shape) * 0.01 for key, shape in shapes.items()}  # noqa: NPY002
@@ -103,7 +104,7 @@ def rnn_step_forward(parameters: dict[str, Array], a_prev: Array, x: Array) -> t
 def rnn_step_backward(
     dy: Array, gradients: dict[str, Array], parameters: dict[str, Array], x: Array, a: Array, a_prev: Array
 ) -> dict[str, Array]:
-    """Add the gradients of one step to the arrays in ``gradients``, and put da_next of the step before there."""
+    """Add the gradients of one step to ``gradients`` in place, and store da_next for the step before in it."""
     draw = (1 - a * a) * (parameters["Wya"].T @ dy + gradients["da_next"])
     gradients["dWya"] += dy @ a.T
     gradients["dby"] += dy
@@ -115,7 +116,7 @@ def rnn_step_backward(
 
 
 def update_parameters(parameters: dict[str, Array], gradients: dict[str, Array], lr: float) -> dict[str, Array]:
-    """One step of gradient descent on the arrays in ``parameters``, in place; returns the same dict."""
+    """Take one step of gradient descent on the arrays in ``parameters``, in place; return the same dict."""
     for key in _KEYS:
         parameters[key[1:]] += -lr * gradients[key]
     return parameters
@@ -124,14 +125,14 @@ def update_parameters(parameters: dict[str, Array], gradients: dict[str, Array],
 def rnn_forward(
     X: list[Any], Y: list[int], a0: Array, parameters: dict[str, Array], vocab_size: int = 27
 ) -> tuple[float, tuple[dict[int, Array], ...]]:
-    """Summed cross-entropy of a text.
+    """Compute the summed cross-entropy of a text.
 
     Parameters
     ----------
     X : list of T ints or None
         Ids; None is the zero vector.
     Y : list of T ints
-        What follows.
+        Ids of the next characters.
     a0 : array (n_a, 1)
     parameters : dict
     vocab_size : int
@@ -140,7 +141,7 @@ def rnn_forward(
     -------
     loss : float64
     cache : tuple of dicts (y_hat, a, x)
-        Columns by step; a[-1] is a copy of a0.
+        Columns, keyed by step; a[-1] is a copy of a0.
     """
     Wax, Waa, Wya, b, by, a = _sized(parameters, "a0", a0)
     n_x = Wax.shape[1]
@@ -163,9 +164,9 @@ def rnn_backward(
     parameters: dict[str, Array],
     cache: tuple[dict[int, Array], dict[int, Array], dict[int, Array]],
 ) -> tuple[dict[str, Array], dict[int, Array]]:
-    """Gradients of :func:`rnn_forward` from what is in its cache.
+    """Gradients of :func:`rnn_forward`, from its cache.
 
-    -> dict dWax, dWaa, dWya, db, dby, da_next (n_a, 1), the last one with respect to a0; the dict a of the cache
+    -> dict of dWax, dWaa, dWya, db, dby and da_next (n_a, 1), the gradient of a0; the dict a of the cache
     """
     y_hat, a, x = cache
     T = len(X)
@@ -196,19 +197,19 @@ def rnn_backward(
 
 
 def clip(gradients: dict[str, Array], maxValue: int) -> dict[str, Array]:
-    """A new dict of dWax, dWaa, dWya, db, dby with every entry in [-maxValue, maxValue]."""
+    """Return a new dict of dWax, dWaa, dWya, db, dby with every entry clipped to [-maxValue, maxValue]."""
     return {key: np.clip(gradients[key], -maxValue, maxValue) for key in _KEYS}
 
 
 def sample(parameters: dict[str, Array], char_to_ix: dict[str, int], seed: int) -> list[int]:
-    """Ids of a text drawn from the model, up to a newline, or 50 of them and a newline; seeds NumPy at every step."""
+    """Sample ids from the model up to a newline, at most 50 and then a newline; seeds NumPy at every step."""
     Wax, Waa, Wya, b, by = (parameters[key] for key in ("Wax", "Waa", "Wya", "b", "by"))
     vocab_size, a = len(by), np.zeros((np.shape(Waa)[0], 1))
     indices: list[int] = []
     newline, inputs = char_to_ix["\n"], 0
     while len(indices) < 50 and not (indices and indices[-1] == newline):
         a = np.tanh(inputs + Waa @ a + b)
-        # The counter of steps and the seed both go up.
+        # The original adds its step counter to the seed and increments both.
         np.random.seed(2 * len(indices) + seed)  # noqa: NPY002
         indices.append(np.random.choice(vocab_size, p=softmax(Wya @ a + by).ravel()))  # noqa: NPY002
         inputs = Wax[:, indices[-1]][:, None]
@@ -220,7 +221,7 @@ def sample(parameters: dict[str, Array], char_to_ix: dict[str, int], seed: int) 
 def optimize(
     X: list[Any], Y: list[int], a_prev: Array, parameters: dict[str, Array], learning_rate: float = 0.01
 ) -> tuple[float, dict[str, Array], Array]:
-    """One step of training on one text: forward, backward, gradients clipped to +-5, parameters updated in place.
+    """Train one step on one text: forward, backward, clip the gradients to +-5, update the parameters in place.
 
     Parameters
     ----------
@@ -262,23 +263,23 @@ def model(
     vocab_size: int = 27,
     verbose: bool = False,
 ) -> dict[str, Array] | tuple[dict[str, Array], str]:
-    """Train on one name after the other and print samples; the state goes on from name to name.
+    """Train on one name after another and print samples; the state carries over from name to name.
 
     Parameters
     ----------
     data : list of str, or str
-        Names, as from 2021 on; or the text of ``dinos.txt``, one name a line, as before.
+        Names, as in notebooks since 2021; or the text of ``dinos.txt``, one name per line, as in earlier ones.
     ix_to_char, char_to_ix : dicts
     num_iterations, n_a, dino_names, vocab_size : int
-        Steps, size of the state, samples to print at a time, number of characters.
+        Number of steps, state size, samples to print at a time, vocabulary size.
     verbose : bool
-        Print what is trained on at some steps.
+        Print the training example at some steps.
 
     Returns
     -------
     parameters : dict
     last_dino_name : str
-        The last sample; only if data is a list.
+        The last sample; returned only if data is a list.
     """
     old = isinstance(data, str)
     names = [name.strip() for name in (data.lower().splitlines() if old else data)]
@@ -305,7 +306,7 @@ def model(
 
 
 def _sized(parameters: dict[str, Array], name: str, state: Array) -> tuple[Array, ...]:
-    """Return Wax, Waa, Wya, b, by and the state (n_a, 1), after a check of their shapes."""
+    """Check shapes; return Wax, Waa, Wya, b, by and the state (n_a, 1)."""
     sizes: dict[str, int] = {}
     return *sized_values(parameters, _AXES, sizes), sized(name, state, ("n_a", "1"), sizes)
 
@@ -321,7 +322,7 @@ def _ids(X: list[Any], n_x: int) -> Array:
 
 
 def _table(Wax: Array) -> Array:
-    """Wax (n_a, n_x) -> (n_x + 1, n_a): its columns, and zeros for None."""
+    """Wax (n_a, n_x) -> (n_x + 1, n_a): its columns as rows, then a row of zeros for None."""
     table = np.zeros((Wax.shape[1] + 1, len(Wax)))
     table[:-1] = Wax.T
     return table

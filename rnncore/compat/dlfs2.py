@@ -1,25 +1,25 @@
 """The layers of "Deep Learning from Scratch 2", ``common/time_layers.py``, on the engine.
 
-``from rnncore.compat.dlfs2 import *`` in the place of ``from common.time_layers import *``: the models, trainers and
-optimizers of the book run as they are. Arrays are batch-first, xs (N, T, D) and hs (N, T, H). Gate blocks are f g i o
-for the LSTM and z r h for the GRU, whose reset gate works before the product and whose z weighs the candidate.
+Write ``from rnncore.compat.dlfs2 import *`` in place of ``from common.time_layers import *``: the book's models,
+trainers and optimizers run unchanged. Arrays are batch-first, xs (N, T, D) and hs (N, T, H). Gate blocks are f g i o
+for the LSTM and z r h for the GRU. In the GRU, the reset gate is applied before the product and z weighs the candidate.
 
-``params`` holds the very arrays that were passed in: they are read on every forward pass, changed in place or replaced
-in the list. ``grads`` holds arrays that are made once and written in place by every backward pass.
+``params`` holds the arrays that were passed in, not copies. Every forward pass reads them: change them in place or
+replace them in the list. ``grads`` holds arrays that are made once; every backward pass overwrites them in place.
 
 What differs, where the original is wrong or wasteful:
 
 * Results have the dtype of the weights: float64 weights give float64, where the original rounds ``hs``, ``dxs`` and
   embeddings to float32. float32 weights give float32, as in the book.
-* A state of batch 1 serves a batch of N in training too; the original's backward pass fails. Any other state of the
-  wrong shape is a ValueError.
-* ``layers`` stays None and ``cache`` is opaque: there are no cell objects, one for each step.
-* ``TimeSoftmaxWithLoss``: ``backward`` may be called again and gives the same; a batch without labels has the loss 0,
+* A state of batch 1 is broadcast to a batch of N in training too; the original's backward pass fails. Any other state
+  of the wrong shape raises ValueError.
+* ``layers`` stays None and ``cache`` is opaque: there is no cell object per step.
+* ``TimeSoftmaxWithLoss``: ``backward`` may be called again, with the same result. A batch without labels has loss 0,
   not NaN. The loss is a Python float.
-* Word ids below 0, and labels below 0 other than -1, are a ValueError; NumPy counts them from the end.
-* ``TimeEmbedding`` reads ``params[0]``, so that replacing it there is enough; ``W`` is that array.
+* Word ids below 0, and labels below 0 other than -1, raise ValueError; NumPy counts them from the end.
+* ``TimeEmbedding`` reads ``params[0]``, so replacing it there takes effect; ``W`` is that array.
 * ``TimeDropout`` in evaluation (``train_flg = False``) returns a copy, and its backward pass is the identity.
-* A sequence (N, T, .) may come back with time as its first axis in memory: a view, for a ``reshape`` to copy.
+* A sequence (N, T, .) may be returned as a view of time-major memory; ``reshape`` then copies it.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ __all__ = [
     "TimeLSTM",
     "TimeRNN",
     "TimeSoftmaxWithLoss",
-    "np",  # the book's models have it from this import
+    "np",  # the book's models get it from this import
 ]
 
 
@@ -57,7 +57,7 @@ _GRU = cells.GRU.variant("reset_before", "new", "zrn")
 
 
 class _Layer:
-    """Parameters, and gradients of the same shape that keep their identity."""
+    """Base of the layers with parameters; the gradient arrays keep their identity."""
 
     def __init__(self, *params: Any) -> None:
         self.params = list(params)
@@ -65,12 +65,12 @@ class _Layer:
 
     @property
     def _dtype(self) -> np.dtype[Any]:
-        """What is computed in: that of the weights, float32 for float16."""
+        """Dtype to compute in: that of the weights, float32 for float16."""
         return np.result_type(*self.params, np.float32)
 
 
 class _Recurrent(_Layer):
-    """What all recurrent layers share: one call of the engine each way, time-major."""
+    """Base of the recurrent layers: one time-major engine call forward, one backward."""
 
     _cell: cells.Variant
     _names: ClassVar[dict[str, str]] = {}
@@ -103,7 +103,7 @@ class _Recurrent(_Layer):
         return hs, states if isinstance(states, tuple) else (states,)
 
     def _opened(self) -> tuple[Any, tuple[int, int, int]]:
-        """Return the cache of the engine and (N, T, H)."""
+        """Return the engine's cache and (N, T, H)."""
         if self.cache is None:
             raise RuntimeError("backward needs a forward pass before it")
         return self.cache
@@ -115,7 +115,7 @@ class _Recurrent(_Layer):
 
 
 class _Step(_Recurrent):
-    """One step: (N, D), (N, H)."""
+    """Base of the layers that compute one step: x (N, D), states (N, H)."""
 
     _names = {"h0": "h_prev", "c0": "c_prev"}
 
@@ -153,7 +153,7 @@ class RNN(_Step):
 
 
 class GRU(RNN):
-    """One step of a GRU: Wx (D, 3H), Wh (H, 3H), b (3H,), blocks z r h; methods as :class:`RNN`.
+    """One step of a GRU: Wx (D, 3H), Wh (H, 3H), b (3H,), blocks z r h; same methods as :class:`RNN`.
 
     Examples
     --------
@@ -192,12 +192,12 @@ class LSTM(_Step):
 
 
 class _Time(_Recurrent):
-    """A sequence: (N, T, D) -> (N, T, H).
+    """Base of the layers that compute a sequence: (N, T, D) -> (N, T, H).
 
     Attributes
     ----------
     h : ndarray (N, H) or None
-        State after the last forward pass; where the next one starts if ``stateful``.
+        State after the last forward pass; the next one starts from it if ``stateful``.
     dh : ndarray (N, H) or None
         Gradient with respect to the state that the last forward pass started from.
     """
@@ -289,14 +289,14 @@ class TimeLSTM(_Time):
     _states = ("h", "c")
 
     def set_state(self, h: Array, c: Array | None = None) -> None:
-        """Start the next forward pass of a stateful layer from h, c (N, H); zeros where c is None."""
+        """Start the next forward pass of a stateful layer from h, c (N, H); c is zero if None."""
         self.h, self.c = h, c
 
 
 class TimeBiLSTM:
-    """Two LSTMs, one over the sequence and one over it from the end: 2H outputs, those of the first one first.
+    """A forward and a backward LSTM over a sequence: 2H outputs, those of the forward one first.
 
-    Both run at the same time where there are threads.
+    The two run in parallel if there are threads.
 
     Examples
     --------
@@ -316,7 +316,7 @@ class TimeBiLSTM:
 
     @property
     def _both(self) -> tuple[TimeLSTM, TimeLSTM]:
-        """The two, reading what stands in ``params`` now."""
+        """Both LSTMs, updated to the arrays that are in ``params`` now."""
         self.forward_lstm.params[:], self.backward_lstm.params[:] = self.params[:3], self.params[3:]
         return self.forward_lstm, self.backward_lstm
 
@@ -348,7 +348,7 @@ class TimeBiLSTM:
 
 
 class TimeEmbedding(_Layer):
-    """Rows of W (V, D) for word ids.
+    """Look up rows of W (V, D) by word id.
 
     Examples
     --------
@@ -380,7 +380,7 @@ class TimeEmbedding(_Layer):
         return layout.swap(np.take(W, self._ids, axis=0))
 
     def backward(self, dout: Array) -> None:
-        """dout (N, T, D) -> None; the gradients of a word that comes many times add up"""
+        """dout (N, T, D) -> None; gradients of repeated words add up"""
         if self._ids is None:
             raise RuntimeError("backward needs a forward pass before it")
         (T, N), (grad,) = self._ids.shape, self.grads
@@ -394,7 +394,7 @@ class TimeEmbedding(_Layer):
 
 
 class TimeAffine(_Layer):
-    """One affine map for all steps: W (D, M), b (M,). W may be the transpose of an embedding, in the same memory.
+    """The same affine map at every step: W (D, M), b (M,). W may be a transposed view of an embedding.
 
     Examples
     --------
@@ -432,7 +432,7 @@ class TimeAffine(_Layer):
 
 
 class TimeSoftmaxWithLoss:
-    """Softmax and cross-entropy, the mean over the steps whose label is not ``ignore_label``, -1.
+    """Softmax and cross-entropy, averaged over the steps whose label is not ``ignore_label``, -1.
 
     Examples
     --------
@@ -470,7 +470,7 @@ class TimeSoftmaxWithLoss:
 
 
 class TimeDropout:
-    """Dropout with the scale in training; the mask is drawn from NumPy's global generator, as in the book.
+    """Inverted dropout: scales in training. The mask is drawn from NumPy's global generator, as in the book.
 
     Examples
     --------
@@ -493,11 +493,11 @@ class TimeDropout:
         xs, self.mask = np.asarray(xs), None
         if not self.train_flg:
             return xs.copy(order="K")
-        kept = np.random.rand(*xs.shape) > self.dropout_ratio  # noqa: NPY002 - the draws of the book
+        kept = np.random.rand(*xs.shape) > self.dropout_ratio  # noqa: NPY002 - the same draws as in the book
         self.mask = np.empty_like(xs)
         np.multiply(kept, 1 / (1 - self.dropout_ratio), out=self.mask, casting="same_kind")
         return xs * self.mask
 
     def backward(self, dout: Array) -> Array:
-        """dout -> gradient of the input of the last forward pass"""
+        """dout -> gradient with respect to the input of the last forward pass"""
         return np.array(dout, order="K") if self.mask is None else dout * self.mask

@@ -1,6 +1,6 @@
-"""Other people's layouts of arrays as rnncore takes them: batch first, columns for rows, a matrix for every gate.
+"""Convert other code's array layouts to rnncore's: batch first, one example per column, one matrix per gate.
 
-Weights are read on every call; what is laid out anew lives as long as the call and its cache.
+Weights are read on every call; converted copies live as long as the call and its cache.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from ..engine.arrays import as_floating, as_ids
 
 
 def swap(array: Any) -> Array:
-    """Batch-first to time-major and back: a view with the first two axes exchanged."""
+    """Swap batch-first and time-major: a view with the first two axes exchanged."""
     return np.swapaxes(array, 0, 1)
 
 
 def real(name: str, value: Array, letters: str, shape: tuple[Any, ...] | None = None) -> Array:
-    """An array of floats with as many axes as ``letters``, and of that shape if there is one; integers become float64.
+    """Return a floating array, integers as float64, after checking its number of axes and, if given, its shape.
 
     Examples
     --------
@@ -39,20 +39,20 @@ def real(name: str, value: Array, letters: str, shape: tuple[Any, ...] | None = 
     return array
 
 
-#: Kinds of dtypes.
+#: Dtype kinds of real numbers.
 _REAL = frozenset("biuf")
 
 
 def floats(*arrays: Any) -> list[Array]:
-    """Arrays, where integers become float64; what is wrong with them is for the engine to say."""
+    """Convert integer arrays to float64; the engine checks the rest."""
     arrays = [np.asarray(array) for array in arrays]
     return [array.astype(np.float64) if array.dtype.kind in "biu" else array for array in arrays]
 
 
 def sized(name: str, value: Array, axes: tuple[Any, ...], sizes: dict[str, int]) -> Array:
-    """An array whose axes have names, each of one length wherever it comes.
+    """Return an array after checking its axes by name: a name has the same length everywhere.
 
-    ``sizes``, lengths by the names of axes, gains those that are new.
+    ``sizes`` maps names of axes to lengths; new names are added to it.
 
     Examples
     --------
@@ -77,7 +77,7 @@ def sized(name: str, value: Array, axes: tuple[Any, ...], sizes: dict[str, int])
 
 @lru_cache(maxsize=1024)  # the checks would take longer than a step of a small model
 def _lengths(axes: tuple[Any, ...], shapes: tuple[Any, ...], sizes: tuple[Any, ...]) -> dict[str, int] | None:
-    """Lengths of the named axes of several shapes, and what is known, pairs of name and length; None for a misfit."""
+    """Return the lengths of all named axes; None if they contradict each other or ``sizes``, (name, length) pairs."""
     lengths = {"1": 1, **dict(sizes)}
     for names, shape in zip(axes, shapes, strict=True):
         if len(names) != len(shape) or any(
@@ -93,9 +93,9 @@ def sized_values(
     sizes: dict[str, Any] | None = None,
     **others: Any,
 ) -> list[Array]:
-    """:func:`sized` of the values of a dict, and others: ``axes`` are those of each key. -> list of arrays
+    """Apply :func:`sized` to the values of a dict and ``others``: ``axes`` has the axes of each key -> list of arrays
 
-    The axis "1" has the length 1.
+    The axis "1" has length 1.
 
     Examples
     --------
@@ -119,13 +119,13 @@ def sized_values(
 
 
 def cotangent(name: str, value: Any, letters: str, shape: tuple[Any, ...]) -> Array:
-    """:func:`real`, where a number stands for an array of it: sums of gradients often start as 0."""
+    """:func:`real`, but a number is broadcast to the shape: sums of gradients often start as 0."""
     return np.full(shape, float(value)) if np.ndim(value) == 0 else real(name, value, letters, shape)
 
 
 @contextmanager
 def named(**names: Any) -> Iterator[Any]:
-    """Errors of the engine begin with the name of an argument: put the caller's name there.
+    """Replace the argument's name at the start of the engine's error messages by the caller's name for it.
 
     Examples
     --------
@@ -145,17 +145,17 @@ def named(**names: Any) -> Iterator[Any]:
 
 
 def transposed(columns: Array) -> Array:
-    """(n, m), a matrix that acts on columns -> float64 (m, n), a view where it can be."""
+    """(n, m), a matrix that acts on columns -> float64 (m, n), a view if possible."""
     return np.asarray(columns, np.float64).T
 
 
 def rows(columns: Array) -> Array:
-    """(n, m), one example a column -> float64 (m, n), C-contiguous."""
+    """(n, m), one example per column -> float64 (m, n), C-contiguous."""
     return np.array(np.transpose(columns), np.float64, order="C")
 
 
 def row(*columns: Any) -> Array:
-    """Columns (H, 1), of one gate after the other -> (G*H,), float64; a view where it can be."""
+    """Concatenate columns (H, 1), one per gate -> float64 (G*H,), a view if possible."""
     rows = [np.asarray(column, np.float64).reshape(-1) for column in columns]
     return rows[0] if len(rows) == 1 else np.concatenate(rows)
 

@@ -1,6 +1,6 @@
 """karpathy's ``min-char-rnn.py``, its LSTM and GRU descendants, and his batched LSTM with its GRU fork, on the engine.
 
-``lossFun`` of such a script reads the weights from globals; here they are arguments. To change a script over::
+``lossFun`` in these scripts reads the weights from globals; here they are arguments. To convert a script::
 
     from rnncore.compat.min_char_rnn import char_rnn_loss
 
@@ -10,12 +10,13 @@
 Where the functions differ from the originals:
 
 * Every softmax subtracts the maximum: logits above 709 give probabilities, not NaN.
-* An id outside of the vocabulary is a ValueError; a negative one counted from the end.
-* All results are fresh arrays; ``dWxh`` is in Fortran order. The batched ``forward`` returned its final states as views
-  of its cache.
-* The batched classes as published are Python 2. What only the LSTM's cache kept for itself is computed on demand.
+* An id outside the vocabulary raises ValueError; in the originals, a negative id counts from the end.
+* All results are fresh arrays; ``dWxh`` is in Fortran order. The original batched ``forward`` returns its final states
+  as views of its cache.
+* The batched classes as published are Python 2. Entries of the LSTM's cache that ``backward`` here does not need are
+  computed on demand.
 
-The arguments are never written and the weights are read anew on every call.
+Arguments are never written to, and weights are read on every call.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ __all__ = ["GRU", "LSTM", "char_gru_loss", "char_lstm_loss", "char_rnn_loss"]
 #: The originals clip every entry of every gradient to +-CLIP.
 CLIP = 5
 
-#: Shapes of the arguments, in the order of the functions'.
+#: Axes of each function's arguments, in the same order.
 _MATRIX, _STATE, _OUTPUT = ("H", "V"), ("H", "1"), {"Wy": ("V", "H"), "by": ("V", "1")}
 _RNN_AXES = {"hprev": _STATE, "Wxh": _MATRIX, "Whh": ("H", "H"), "Why": ("V", "H"), "bh": _STATE, "by": ("V", "1")}
 _LSTM_AXES = {
@@ -99,7 +100,7 @@ def char_lstm_loss(
     Wy: Array,
     by: Array,
 ) -> tuple[Any, ...]:
-    """``lossFun`` of eliben's ``min-char-lstm.py``, gradients clipped to +-5.
+    """``lossFun`` of eliben's ``min-char-lstm.py``: summed cross-entropy and its gradients, clipped to +-5.
 
     Parameters
     ----------
@@ -189,10 +190,10 @@ def char_gru_loss(
 def rnn_step(
     ids: Array, targets: list[int], hprev: Array, table: Array, Whh: Array, Why: Array, bh: Array, by: Array
 ) -> tuple[float, tuple[Array, ...], Array]:
-    """Loss, clipped gradients and last state of a text: what ``min-char-rnn`` and Dinosaurus Island do at every step.
+    """Compute loss, clipped gradients and last state of one text, for ``min-char-rnn`` and Dinosaurus Island.
 
     ids (T,) in [0, D); table (D, H): the columns of Wxh as rows, C-contiguous; the others as in :func:`char_rnn_loss`
-    -> loss, (dtable (D, H), dWhh, dWhy, dbh, dby), h (H, 1), where the gradients are parts of one array
+    -> loss, (dtable (D, H), dWhh, dWhy, dbh, dby), h (H, 1); the gradients are views of one array
     """
     (D, H), V = table.shape, np.shape(Why)[0]
     h, h_n, cache = functional.rnn_forward(ids[:, None], table, transposed(Whh), row(bh), row(hprev)[None])
@@ -206,7 +207,7 @@ def rnn_step(
 
 
 def _parts(array: Array, *shapes: Any) -> Iterator[Any]:
-    """Views of these shapes of a flat array, one after the other."""
+    """Split a flat array into consecutive views of these shapes."""
     begin = 0
     for rows, columns in shapes:
         end = begin + rows * columns
@@ -217,7 +218,7 @@ def _parts(array: Array, *shapes: Any) -> Iterator[Any]:
 def _head(
     h: Array, Wy: Array, by: Array, targets: list[int], dWy: Array | None = None, dby: Array | None = None
 ) -> tuple[Any, Array, Array, Array]:
-    """h (T, 1, H) -> loss, dh (T, 1, H), dWy (V, H), dby (V, 1); these, if given, start as zeros."""
+    """h (T, 1, H) -> loss, dh (T, 1, H), dWy (V, H), dby (V, 1); the last two, if given, must start as zeros."""
     (T, _, H), V = h.shape, np.shape(Wy)[0]
     if len(targets) < T:
         raise ValueError(f"targets must be as many as inputs, {T}; got {len(targets)}")
@@ -233,7 +234,7 @@ def _head(
 
 
 class _LSTMCache(dict[str, Any]):
-    """What ``LSTM.backward`` needs; what else the original keeps is computed when it is asked for."""
+    """What ``LSTM.backward`` needs; the other entries of the original are computed on first access."""
 
     def __missing__(self, key: str) -> Array:
         if key == "Hin":
@@ -283,7 +284,7 @@ class LSTM:
         Wx, Wh, b = _weights(WLSTM, X, 4)
         c0, h0 = (_state(state, X.shape[1], len(Wh)) for state in (c0, h0))
         Hout, (Hn, Cn), cache = functional.lstm_forward(X, Wx, Wh, b, h0, c0, gate_order="ifog")
-        assert cache is not None  # it was called for training
+        assert cache is not None  # a training call returns a cache
         return Hout, Cn, Hn, _LSTMCache(WLSTM=WLSTM, X=X, Hout=cache.h, C=cache.c, c0=c0, h0=h0, engine=cache)
 
     @staticmethod
@@ -323,7 +324,7 @@ class GRU:
         Wx, Wh, b = _weights(WGRU, X, 3)
         h0 = _state(h0, X.shape[1], len(Wh))
         Hout, Hn, cache = functional.gru_forward(X, Wx, Wh, b, h0, gate_order="zrn")
-        assert cache is not None  # it was called for training
+        assert cache is not None  # a training call returns a cache
         return Hout, Hn, {"WGRU": WGRU, "X": X, "Hout": cache.h, "h0": h0, "engine": cache}
 
     @staticmethod
@@ -333,7 +334,7 @@ class GRU:
 
 
 def _weights(W: Array, X: Array, G: int) -> tuple[Array, Array, Array]:
-    """W (1 + I + d, G*d) -> Wx (I, G*d), Wh (d, G*d), b (G*d,), parts of it."""
+    """Split W (1 + I + d, G*d) into views Wx (I, G*d), Wh (d, G*d), b (G*d,)."""
     if X.ndim != 3:
         raise ValueError(f"X must be (n, b, I); got {X.shape}")
     end, shape = 1 + X.shape[2], np.shape(W)
@@ -352,7 +353,7 @@ def _cotangent(value: Array | None) -> Array | None:
 
 
 def _backward(cell: Any, dH: Array, cache: dict[str, Any], name: str, G: int, **carried: Any) -> tuple[Array, ...]:
-    """Return dX, dW, [dc0,] dh0, computed with the weights as they are now, as in the originals."""
+    """Return dX, dW, [dc0,] dh0, computed with the current weights, as in the originals."""
     weights = _weights(cache[name], cache["X"], G)
     with named(Wx=name, Wh=name, b=name):
         kept = cache["engine"].with_weights(*weights)

@@ -1,7 +1,7 @@
-"""What the layouts of other frameworks share: cells as dicts of rnncore's arrays, and checks of foreign arrays.
+"""Shared by the conversions to other frameworks: cells as dicts of rnncore's arrays, and checks of foreign arrays.
 
-A cell is Wx (D, G*H), Wh (H, G*H), b (G*H,), and bhn (H,) for a GRU with "reset_after". In transit between frameworks a
-GRU has the update "old".
+A cell is Wx (D, G*H), Wh (H, G*H), b (G*H,), and bhn (H,) for a GRU with "reset_after". Between frameworks, a GRU
+always has the update "old".
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from .._types import Array
 from ..engine.cells import CELLS, Cell, Variant
 from ..layers import RECURRENT, Recurrent
 
-#: The cells that other frameworks have, with the options with which they have them.
+#: The cells that other frameworks have, with the options that they use.
 FRAMEWORK_VARIANTS: dict[Cell, Variant] = {
     cell: cell.choose(**cell.framework_options) for cell in CELLS.values() if cell.framework_options is not None
 }
@@ -28,7 +28,8 @@ LABELS = f"{', '.join(_LABELS[:-1])} or {_LABELS[-1]}"
 def check_expressible(layer: object, framework: str, **known: tuple[Any, ...]) -> None:
     """Raise TypeError unless ``layer`` is recurrent, ValueError if the framework lacks its cell or a setting.
 
-    ``known`` has the values of settings that it knows. No framework has peepholes, or an LSTM whose output is not tanh.
+    ``known`` has the values that it supports, by setting. PyTorch and Keras support no peepholes, and only tanh as the
+    output activation of an LSTM.
     """
     if not isinstance(layer, Recurrent):
         raise TypeError(f"layer must be an {LABELS}; got {type(layer).__name__}")
@@ -41,7 +42,7 @@ def check_expressible(layer: object, framework: str, **known: tuple[Any, ...]) -
 
 
 def multiple(count: int) -> str:
-    """H, 2H, 3H ..., for messages."""
+    """Return H, 2H, 3H ..., for messages."""
     return "H" if count == 1 else f"{count}H"
 
 
@@ -62,7 +63,7 @@ def cell_and_size(name: str, letters: str, shape: tuple[int, ...], axis: int) ->
 
 
 def common_dtype(arrays: dict[str, Array]) -> np.dtype[Any]:
-    """Return float32 or float64, for the one dtype that all arrays have; ValueError if they have several."""
+    """Return the one dtype of all arrays, float32 for float16; ValueError if they have several."""
     names: dict[Any, list[str]] = {}
     for name, array in arrays.items():
         names.setdefault(array.dtype.newbyteorder("="), []).append(name)
@@ -78,7 +79,7 @@ def join_biases(variant: Variant, bias_ih: Array, bias_hh: Array) -> dict[str, A
     b = np.add(bias_ih, bias_hh, dtype=np.float64)
     if not variant.has_bhn:
         return {"b": b}
-    # n = tanh(x Wxn + bn + r * (h' Whn + bhn)): r keeps the two apart.
+    # n = tanh(x Wxn + bn + r * (h' Whn + bhn)): r keeps the two biases apart.
     H = len(b) // len(variant.gates)
     b[-H:] = bias_ih[-H:]
     return {"b": b, "bhn": bias_hh[-H:]}
@@ -93,14 +94,14 @@ def split_bias(cell: dict[str, Array]) -> tuple[Array, Array]:
 
 
 def build(cells: list[dict[str, Array]], cell: Cell, D: int, H: int, num_layers: int, **options: Any) -> Any:
-    """Build the layer that has these weights of its cells."""
+    """Build the layer that has the weights of these cells."""
     layer = RECURRENT[cell.name](D, H, num_layers, init="uniform", **options)
     write(layer, cells)
     return layer
 
 
 def read(layer: Recurrent, number: int, direction: int) -> dict[str, Array]:
-    """Copy the arrays of one cell, a GRU's with the update "old"."""
+    """Copy the arrays of one cell; a GRU's are converted to the update "old"."""
     return _exchange_update(layer, layer.weights(number, direction))
 
 
@@ -127,6 +128,6 @@ def _exchange_update(layer: Recurrent, cell: dict[str, Array]) -> dict[str, Arra
 
 
 def reorder(weights: Array, given: str, wanted: str) -> Array:
-    """Bring the gate blocks along the last axis, (..., G*H), from one order of letters into another."""
+    """Reorder the gate blocks along the last axis, (..., G*H), from one order of letters to another."""
     blocks = np.split(weights, len(given), axis=-1)
     return np.concatenate([blocks[given.index(gate)] for gate in wanted], axis=-1)

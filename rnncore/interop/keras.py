@@ -1,14 +1,14 @@
-"""The weights of Keras' recurrent layers, as ``get_weights`` gives and ``set_weights`` takes them; Keras not needed.
+"""Convert weights from Keras' ``get_weights`` and for its ``set_weights``; Keras itself is not needed.
 
-For a layer of H units, and twice, forward then backward, for a ``Bidirectional`` one::
+For a layer of H units; for a ``Bidirectional`` layer twice, forward then backward::
 
     kernel            (D, G*H)        Wx
     recurrent_kernel  (H, G*H)        Wh
     bias              (G*H,)          b
-                      (2, 3H)         of a GRU with reset_after: b is their sum, but in block h b is row 0, bhn row 1
+                      (2, 3H)         GRU, reset_after: b is the sum of the rows, but in block h b is row 0, bhn row 1
 
-Gate blocks are z r h in a GRU, which rnncore has as r z n, and i f c o in an LSTM, its i f g o. A GRU has the update
-"old", and with ``reset_after`` the form "reset_after", without "reset_before".
+Gate blocks are z r h in a GRU (r z n in rnncore) and i f c o in an LSTM (i f g o in rnncore). A GRU has the update
+"old"; its form is "reset_after" with ``reset_after``, "reset_before" without.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ from .cells import (
 
 __all__ = ["from_keras", "to_keras"]
 
-#: Keras' word and rnncore's.
+#: Keras' names of activations and rnncore's.
 _ACTIVATIONS = {"tanh": "tanh", "relu": "relu", "linear": "identity"}
 
 
 class _Kind(NamedTuple):
-    """A cell in Keras."""
+    """A cell as Keras has it."""
 
     name: str  # of its class
     gates: str  # in the order of its blocks
@@ -62,30 +62,30 @@ def from_keras(
     batch_first: bool = True,
     dtype: str | None = None,
 ) -> Recurrent:
-    """A stack of layers with the weights of Keras' layers.
+    """Make a stack of layers with the weights of Keras layers.
 
-    What a source says of itself, by its arrays or its ``get_config``, need not be given, and must agree with what is.
-    Not carried over is what does not change the weights: ``return_sequences``, ``return_state``, ``stateful``,
-    ``dropout``, ``recurrent_dropout``, masking, initialisers, regularisers and constraints.
+    Settings are inferred from the arrays or from ``get_config``; those given must agree. Settings that do not change
+    the weights are not carried over: ``return_sequences``, ``return_state``, ``stateful``, ``dropout``,
+    ``recurrent_dropout``, masking, initialisers, regularisers and constraints.
 
     Parameters
     ----------
     *sources : list of arrays, or Keras layer
-        One for each layer, bottom first: what ``get_weights`` gives, kernel, recurrent kernel and (with ``use_bias``)
-        bias; or a layer of the class SimpleRNN, GRU, LSTM, or Bidirectional with one of them and
+        One for each layer, bottom first. Either the arrays of ``get_weights``: kernel, recurrent kernel and (with
+        ``use_bias``) bias. Or a SimpleRNN, GRU or LSTM layer, or a Bidirectional one around one of these with
         ``merge_mode="concat"``.
     cell : {"rnn", "gru", "lstm"}, optional
-        The width of the recurrent kernel says it too.
+        Default: inferred from the width of the recurrent kernel.
     activation : {"tanh", "relu", "linear"}, optional
-        Of a SimpleRNN; arrays do not say it, then it is "tanh".
+        For a SimpleRNN. Default: that of the Keras layer; "tanh" for arrays.
     reset_after : bool, optional
-        Of a GRU; arrays without bias do not say it, then it is True, as in Keras.
+        For a GRU. Default: inferred; for arrays without bias True, as in Keras.
     bidirectional : bool, optional
-        The number of arrays says it too.
+        Default: inferred from the number of arrays.
     batch_first : bool, default True
-        As Keras has it.
+        As in Keras.
     dtype : {"float32", "float64"}, optional
-        By default that of the arrays, float32 for float16.
+        Default: that of the arrays, float32 for float16.
 
     Returns
     -------
@@ -95,11 +95,11 @@ def from_keras(
     Raises
     ------
     ValueError
-        A shape, the number of arrays or a setting is wrong, two sources differ, the arrays are of several dtypes and
-        ``dtype`` does not say which is meant, or rnncore has no such layer: ``go_backwards``, another activation,
-        another ``merge_mode``.
+        A shape, the number of arrays or a setting is wrong, two sources differ, the arrays have several dtypes and
+        ``dtype`` is not given, or rnncore has no equivalent: ``go_backwards``, another activation, another
+        ``merge_mode``.
     TypeError
-        A source is nothing of this kind, or an array does not hold floats.
+        A source is none of these, or an array does not hold floats.
 
     Examples
     --------
@@ -146,28 +146,28 @@ def from_keras(
 
 
 def to_keras(layer: Recurrent, number: int | None = None) -> list[Array]:
-    """The weights of one layer of a stack, for ``set_weights`` of a Keras layer.
+    """Return the weights of one layer of a stack, for ``set_weights`` of a Keras layer.
 
     Parameters
     ----------
     layer : RNN, GRU or LSTM
     number : int, optional
-        Which one, from 0 at the bottom; not needed if there is one.
+        Index of the layer, 0 at the bottom; not needed if there is only one.
 
     Returns
     -------
     list of ndarray
-        Kernel (D, G*H), recurrent kernel (H, G*H) and bias (G*H,), or (2, 3H) of a GRU with the form "reset_after", for
-        ``reset_after=True``; of a bidirectional layer the same again, for ``Bidirectional``. C-contiguous copies in
-        the layer's dtype.
+        Kernel (D, G*H), recurrent kernel (H, G*H) and bias (G*H,). The bias is (2, 3H) for a GRU with the form
+        "reset_after", which is ``reset_after=True`` in Keras. A bidirectional layer has the three again, for
+        ``Bidirectional``. C-contiguous copies in the layer's dtype.
 
     Raises
     ------
     ValueError
-        ``number`` is needed or out of range, or Keras has no such layer: a GRU with the form "simplified", an LSTM with
+        ``number`` is needed or out of range, or Keras has no equivalent: a GRU with the form "simplified", an LSTM with
         ``peephole`` or ``output_activation="identity"``.
     TypeError
-        ``layer`` is not recurrent, ``number`` no integer.
+        ``layer`` is not recurrent, or ``number`` is not an integer.
 
     Examples
     --------
@@ -217,7 +217,7 @@ def _open(where: str, source: Any) -> tuple[list[list[Any]], list[tuple[Any, ...
 
 
 def _described(where: str, kind: str, config: dict[str, Any], go_backwards: bool = False) -> list[tuple[str, Any]]:
-    """What the class and the config of a layer say; ValueError for what rnncore's layers do not have."""
+    """Return the settings in the class and config of a layer; ValueError for those that rnncore does not support."""
     if kind == "Bidirectional":
         _check(where, config, merge_mode=("concat",))
         forward = _described(where, config["layer"]["class_name"], config["layer"]["config"])
@@ -246,7 +246,7 @@ def _check(where: str, config: dict[str, Any], **known: Any) -> None:
 
 
 def _cells(cell: Any, sources: list[list[list[Any]]], bias_rows: int) -> tuple[int, int, list[dict[str, Any]]]:
-    """Lists of arrays (name, array), for each source and direction -> D, H, and the cells in rnncore's layout."""
+    """Lists of (name, array), for each source and direction -> D, H, and the cells in rnncore's layout."""
     (kernel_name, kernel), (_, recurrent) = sources[0][0][:2]
     variant, H = FRAMEWORK_VARIANTS[cell], len(recurrent)
     G, own, theirs = len(variant.gates), variant.gates, _KINDS[cell].gates

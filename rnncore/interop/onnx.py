@@ -1,7 +1,7 @@
-"""ONNX models: the RNN, GRU and LSTM operators of operator sets 7, 14 and 22, read, run and written.
+"""Read, run and write the RNN, GRU and LSTM operators of ONNX models, in operator sets 7, 14 and 22.
 
-:func:`from_onnx` makes an :class:`Operator` of a node and its weights, with every attribute of the specification:
-:mod:`rnncore.interop.onnx_operator` says what they mean. :func:`to_onnx` writes a model of a layer.
+:func:`from_onnx` makes an :class:`Operator` from a node and its weights. All attributes of the specification are
+supported; :mod:`rnncore.interop.onnx_operator` explains them. :func:`to_onnx` writes a layer as a model.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _INPUTS = ("X", "W", "R", "B", "sequence_lens", "initial_h", "initial_c", "P")
 
 
 def operators(source: Any, *, weights: Any = None) -> list[Operator]:
-    """All recurrent nodes of a model, in the order of the graph, but for those in the bodies of Loop, Scan and If.
+    """Read all recurrent nodes of a model, in the order of the graph, except those in the bodies of Loop, Scan and If.
 
     Parameters
     ----------
@@ -54,19 +54,19 @@ def operators(source: Any, *, weights: Any = None) -> list[Operator]:
 
 
 def from_onnx(source: Any, name: str | None = None, *, weights: Any = None) -> Operator:
-    """The RNN, GRU or LSTM node of a model.
+    """Read the RNN, GRU or LSTM node of a model.
 
-    Weights are initializers, Constant nodes, or one of these behind Identity nodes. So are ``sequence_lens`` and the
-    initial states that become defaults of the operator; where they are computed, or inputs of the model, they are
-    arguments of every call. Operators of other domains than ONNX's are not looked at.
+    Weights are constants: initializers or Constant nodes, also behind Identity nodes. Constant ``sequence_lens`` and
+    initial states become defaults of the operator; if they are computed, or inputs of the model, pass them to every
+    call. Operators outside ONNX's own domain are ignored.
 
     Parameters
     ----------
     source : ModelProto, GraphProto, NodeProto, str or path
     name : str, optional
-        Name of the node, or of its first output, where there are several.
+        Name of the node, or of its first output; needed if there are several nodes.
     weights : dict of str to array, optional
-        Arrays by the names that they have in the graph: all weights of a NodeProto, those that a model takes as inputs.
+        Arrays by their names in the graph: all weights of a NodeProto, or those that a model takes as inputs.
 
     Returns
     -------
@@ -75,10 +75,10 @@ def from_onnx(source: Any, name: str | None = None, *, weights: Any = None) -> O
     Raises
     ------
     ValueError
-        There is no such node, or there are several; a weight is missing or computed in the graph; or as
-        :class:`Operator` says, and then the message begins with the node.
+        No node matches, or several do; a weight is missing or computed in the graph; or :class:`Operator` raises it,
+        and the message begins with the node.
     TypeError
-        ``source`` is none of these, or weights are not of float16, float32 or float64.
+        ``source`` is none of these, or weights are not float16, float32 or float64.
     OSError
         The file cannot be read.
 
@@ -106,7 +106,7 @@ def from_onnx(source: Any, name: str | None = None, *, weights: Any = None) -> O
 
 
 def _label(node: Any) -> str:
-    """The name of a node, or that of its first output."""
+    """Return the name of a node, or that of its first output."""
     return node.name or next(filter(None, node.output), "")
 
 
@@ -193,7 +193,7 @@ class _Graph:
 
 # ---- writing ----------------------------------------------------------------------------------------------------
 
-#: From here on the operators have ``layout``, and Split its sizes as an input.
+#: The first operator set whose operators have ``layout``, and whose Split takes its sizes as an input.
 _FIRST_OPSET = 14
 
 #: Types of the attributes that may be empty lists.
@@ -207,7 +207,7 @@ _LISTS = {
 def to_onnx(
     layer: Any, *, opset: int = 17, name: str = "rnncore", with_state: bool = False, with_lengths: bool = False
 ) -> Any:
-    """A model that computes what a layer, or an operator, does in inference.
+    """Make a model that computes the same as a layer, or an operator, in inference.
 
     Inputs and outputs, with dynamic T and N:
 
@@ -219,21 +219,20 @@ def to_onnx(
     h_n, c_n                  (num_layers * directions, N, H)               c_n of an LSTM
     ========================  ============================================  ===========================
 
-    Each layer is one node, ``lstm_0``, ``lstm_1`` and so on; ``batch_first`` becomes Transpose nodes, for ONNX Runtime
-    has no ``layout`` 1. A GRU with the update "new" is written with the z block negated, for 1 - sigmoid(a) is
-    sigmoid(-a). The identity is Affine. Dropout is for training, and not written.
+    Each layer is one node, ``lstm_0``, ``lstm_1`` and so on. ``batch_first`` becomes Transpose nodes, because ONNX
+    Runtime does not support ``layout`` 1. A GRU with the update "new" is written with the z block negated, because
+    1 - sigmoid(a) is sigmoid(-a). The identity is written as Affine. Dropout is not written.
 
-    An operator is written as one node, with its attributes, and its outputs Y, Y_h, Y_c as ONNX has them. Its own
-    ``sequence_lens`` and initial states become initializers: defaults of the inputs of that name, or constants without
-    such inputs.
+    An operator is written as one node, with its attributes and ONNX's outputs Y, Y_h, Y_c. Its own ``sequence_lens``
+    and initial states become initializers: defaults of the inputs of the same name, or constants if there are none.
 
     Parameters
     ----------
     layer : RNN, GRU, LSTM or Operator
     opset : int, default 17
-        Version of the operator set, 14 or later; the version of the format is the oldest that has it.
+        Version of the operator set, 14 or later; the format version is the oldest that supports it.
     name : str, default "rnncore"
-        Of the graph.
+        Name of the graph.
     with_state : bool, default False
         Whether initial states are inputs; otherwise they are zeros.
     with_lengths : bool, default False
@@ -242,13 +241,13 @@ def to_onnx(
     Returns
     -------
     ModelProto
-        In the dtype of the layer. ONNX Runtime's kernels on the CPU have float32 only.
+        In the dtype of the layer. ONNX Runtime's CPU kernels support float32 only.
 
     Raises
     ------
     ValueError
-        ONNX cannot say what the layer computes: the GRU form "simplified", or peepholes with ``peephole_output``
-        "previous"; or ``opset`` is not known.
+        ONNX cannot express the layer: the GRU form "simplified", or peepholes with ``peephole_output`` "previous"; or
+        ``opset`` is not supported.
     TypeError
         ``layer`` is something else.
 
@@ -280,7 +279,7 @@ def to_onnx(
 
 
 class _Writer:
-    """The parts of a graph; names of tensors are given by the caller."""
+    """Collects the parts of a graph; the caller names the tensors."""
 
     def __init__(self, dtype: np.dtype[Any]) -> None:
         self.dtype = dtype.newbyteorder("=")
@@ -314,7 +313,7 @@ class _Writer:
         return outputs[0]
 
     def operator(self, operator: Operator, X: str, states: list[str], outputs: list[str], suffix: str = "") -> None:
-        """The node of an operator: states are the names of sequence_lens, initial_h and initial_c."""
+        """Add the node of an operator; states are the names of sequence_lens, initial_h and initial_c."""
         W, R, B, P = (self.constant(n + suffix, getattr(operator, n)) for n in ("W", "R", "B", "P"))
         self.node(operator.op_type, [X, W, R, B, *states, P], outputs, operator.name)
         self.nodes[-1].attribute.extend(
@@ -361,7 +360,7 @@ def _write_layer(writer: _Writer, layer: Any, with_state: bool, with_lengths: bo
                 writer.node("Split", [whole, sizes], names, axis=0)
     if layer.batch_first:
         y = writer.node("Transpose", [y], ["X_time_major"], perm=[1, 0, 2])
-    joined = writer.constant("joined", [0, 0, dirs * H], np.int64)  # 0 is the axis as it was
+    joined = writer.constant("joined", [0, 0, dirs * H], np.int64)  # 0 keeps the axis
     for index, operator in enumerate(stack):
         last = index == len(stack) - 1
         outputs = [f"Y_{index}", *(names[index] for names in finals)]
@@ -376,7 +375,7 @@ def _write_layer(writer: _Writer, layer: Any, with_state: bool, with_lengths: bo
 
 
 def _operator_of(layer: Any, index: int) -> Operator:
-    """One layer of a stack, both directions, as an operator of layout 0."""
+    """Convert one layer of a stack, all its directions, to an operator of layout 0."""
     op_type = next(op_type for op_type, kind in KINDS.items() if kind.cell is layer.cell)
     kind, options, dirs, H = KINDS[op_type], layer.options(), layer.directions, layer.hidden_size
     if options.get("form") == "simplified":
@@ -390,7 +389,7 @@ def _operator_of(layer: Any, index: int) -> Operator:
     attributes = {"direction": "bidirectional" if layer.bidirectional else "forward", "hidden_size": H}
     if options.get("form") == "reset_after":
         attributes["linear_before_reset"] = 1
-    # The one function that the engine has a choice of is the last.
+    # The engine offers a choice for the last function only.
     chosen = options.get("activation", options.get("output_activation", "tanh"))
     last, parameters = next(function for function, name in ENGINE_ACTIVATIONS.items() if name == chosen)
     activations = (*kind.activations[:-1], last)

@@ -1,17 +1,17 @@
 """The recurrent operators of ONNX, RNN, GRU and LSTM of operator sets 7, 14 and 22, with weights and all attributes.
 
-An :class:`Operator` runs on rnncore's engine where that has the cell; coupled gates, clipping and other activations run
-through the equations in plain NumPy, :func:`step_by_step`. Models are read and written in :mod:`rnncore.interop.onnx`;
-here the onnx package is not needed. Source: https://onnx.ai/onnx/operators. Where that leaves something open:
+An :class:`Operator` runs on rnncore's engine if the engine has the cell. Coupled gates, clipping and other activations
+fall back to the equations in plain NumPy, :func:`step_by_step`. :mod:`rnncore.interop.onnx` reads and writes models;
+this module does not need the onnx package. Source: https://onnx.ai/onnx/operators. Where that leaves something open:
 
-* ``activation_alpha`` and ``activation_beta`` go, in order, to the functions that take such a value, as in ONNX
-  Runtime. Those that are missing have the defaults of the operators of that name: Affine 1 and 0, ThresholdedRelu 1,
-  where ONNX Runtime takes 0. ScaledTanh has no defaults. Names count in any case of letters.
-* ``clip`` bounds what enters f and g, the sums of products and bias. Ct goes into h as it is, as in ONNX Runtime.
-* ``input_forget`` makes f = 1 - i; weights, bias and peephole of f count for nothing.
-* Where ``sequence_lens`` is 0 the final state is the initial one; ONNX Runtime gives 0.
-* An RNN in one direction may list two activations, which the schema has as default: the first counts.
-* float16 is computed in float32; bfloat16 is a TypeError.
+* Values of ``activation_alpha`` and ``activation_beta`` go, in order, to the functions that take one, as in ONNX
+  Runtime. Missing values default to those of the operators with the same name: Affine 1 and 0, ThresholdedRelu 1 (ONNX
+  Runtime uses 0). ScaledTanh has no defaults. Function names are case-insensitive.
+* ``clip`` bounds the inputs of f and g, the sums of products and bias. Ct enters h unclipped, as in ONNX Runtime.
+* ``input_forget`` makes f = 1 - i; weights, bias and peephole of f are ignored.
+* If ``sequence_lens`` is 0, the final state is the initial one; ONNX Runtime returns 0.
+* An RNN in one direction may list two activations, the default of the schema; only the first is used.
+* float16 is computed in float32; bfloat16 raises TypeError.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ __all__ = ["Operator", "step_by_step"]
 
 
 class _Kind(NamedTuple):
-    """What an operator is."""
+    """Fixed properties of an operator type."""
 
     cell: Cell
     gates: str  # blocks of W, R and B, by rnncore's letters
     activations: tuple[str, ...]  # of one direction: f, g, h
-    flag: str | None  # the attribute that it alone has
+    flag: str | None  # the attribute that only it has
 
     @property
     def states(self) -> str:
@@ -54,19 +54,19 @@ KINDS = {
     "LSTM": _Kind(LSTM, "iofg", ("Sigmoid", "Tanh", "Tanh"), "input_forget"),
 }
 
-# Rows of a peephole i f o, as rnncore has them, in the order i o f of P, and the other way round.
+# Reorders the rows of a peephole from rnncore's i f o to the i o f of P, and back.
 PEEPHOLE_ROWS = [0, 2, 1]
 
 
 # ---- activations ------------------------------------------------------------------------------------------------
 
 
-#: What functions take beside their argument, in this order.
+#: Further parameters of the functions, in this order.
 VALUES = ("activation_alpha", "activation_beta")
 
 
 class _Activation(NamedTuple):
-    """function(a, alpha, beta), as many of the two as ``defaults`` has; None is no default."""
+    """function(a, alpha, beta), with as many of the two as ``defaults`` has; None means no default."""
 
     name: str
     function: Callable[..., Array]
@@ -90,7 +90,7 @@ _ACTIVATIONS = {
     )
 }
 
-# What the engine computes, by the name of rnncore.
+# The functions that the engine computes, and rnncore's names for them.
 _IDENTITY = ("Affine", (1.0, 0.0))
 ENGINE_ACTIVATIONS = {("Tanh", ()): "tanh", ("Relu", ()): "relu", _IDENTITY: "identity"}
 _ENGINE_FUNCTIONS: dict[str, list[Any]] = {
@@ -101,7 +101,7 @@ _ENGINE_FUNCTIONS: dict[str, list[Any]] = {
 
 
 def _functions(kind: _Kind, attributes: dict[str, Any], directions: int) -> list[Any]:
-    """Return (name, parameters) of f, g, h for each direction; ValueError for a wrong name or number of them."""
+    """Return (name, parameters) of f, g, h for each direction; ValueError for a wrong name or number."""
     count = len(kind.activations)
     names = attributes.get("activations") or kind.activations * directions
     if kind is KINDS["RNN"] and directions == 1 and len(names) == 2:
@@ -142,7 +142,7 @@ def _list_of(convert: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _float(name: str, value: float) -> float:
-    """As the model has it: float32."""
+    """Round to float32, as in the model."""
     if not isinstance(value, numbers.Real):
         raise ValueError(f"{name} must be a number; got {value!r}")
     return float(np.float32(value))
@@ -182,7 +182,7 @@ _ATTRIBUTES: dict[str, checks.Rule] = {
 
 
 def _clean_attributes(op_type: str, attributes: dict[str, Any]) -> dict[str, Any]:
-    """Return the attributes as plain values, in the order given."""
+    """Check the attributes; return them as plain values, in the given order."""
     flags = {kind.flag for kind in KINDS.values()} - {KINDS[op_type].flag}
     for name in attributes:
         if name not in _ATTRIBUTES or name in flags:
@@ -197,7 +197,7 @@ def _clean_attributes(op_type: str, attributes: dict[str, Any]) -> dict[str, Any
 class Operator:
     """One RNN, GRU or LSTM node with its weights, all in the layout of ONNX.
 
-    G is 1, 3 or 4; gate blocks are z r h of a GRU and i o f c of an LSTM, the rows of P i o f.
+    G is 1, 3 or 4. Gate blocks are z r h for a GRU and i o f c for an LSTM; the rows of P are i o f.
 
     Parameters
     ----------
@@ -209,28 +209,28 @@ class Operator:
     P : array (directions, 3*H), optional
         Peephole weights, LSTM only.
     attributes : dict, optional
-        activation_alpha, activation_beta, activations, clip, direction, hidden_size, layout; linear_before_reset of a
-        GRU, input_forget of an LSTM.
+        activation_alpha, activation_beta, activations, clip, direction, hidden_size, layout; linear_before_reset for a
+        GRU, input_forget for an LSTM.
     name : str
     sequence_lens, initial_h, initial_c : array, optional
-        Defaults of :meth:`run` and of a call.
+        Defaults for :meth:`run` and for a call.
 
     Attributes
     ----------
     op_type, W, R, B, P, name, sequence_lens, initial_h, initial_c
-        As given: arrays are not copied, and read on every call.
+        As given. Arrays are not copied; every call reads them.
     attributes : dict
-        What the node says, floats rounded to float32, and hidden_size, which ONNX Runtime demands; a copy.
+        A copy of the node's, floats rounded to float32, with hidden_size, which ONNX Runtime requires.
     direction : {"forward", "reverse", "bidirectional"}
     layout : {0, 1}
     input_size, hidden_size, directions : int
         D, H and 1 or 2.
     dtype : numpy dtype
-        Of all arrays together.
+        Common dtype of all arrays.
     backend : {"engine", "reference"}
-        What computes: rnncore's engine, or :func:`step_by_step`.
+        What runs the operator: rnncore's engine, or :func:`step_by_step`.
     reason : str
-        The attributes that keep it from the engine; "" if there are none.
+        The attributes that the engine does not support; "" if there are none.
 
     Raises
     ------
@@ -330,22 +330,22 @@ class Operator:
         initial_h: Array | None = None,
         initial_c: Array | None = None,
     ) -> tuple[Array, ...]:
-        """The outputs of the node, as ONNX has them.
+        """Compute the outputs of the node, in the layout of ONNX.
 
         Parameters
         ----------
         X : array (T, N, D); layout 1: (N, T, D)
         sequence_lens : integer array (N,), optional
-            Valid steps of each row; without them, and without the node's own, all are valid.
+            Valid steps of each row. Default: the node's own, or else all.
         initial_h, initial_c : array (directions, N, H), optional; layout 1: (N, directions, H)
-            Without them, and without the node's own, zeros.
+            Default: the node's own, or else zeros.
 
         Returns
         -------
         Y : ndarray (T, directions, N, H); layout 1: (N, T, directions, H)
             States after each step, 0 beyond each row's length.
         Y_h, and Y_c of an LSTM : ndarray (directions, N, H); layout 1: (N, directions, H)
-            States after the last step that is computed.
+            States after the last computed step.
 
         Raises
         ------
@@ -367,13 +367,13 @@ class Operator:
     def __call__(
         self, x: Array, state: Array | tuple[Array, Array] | None = None, lengths: ArrayLike | None = None
     ) -> tuple[Any, ...]:
-        """The node as a layer of rnncore.
+        """Run the node like a layer of rnncore.
 
         Parameters
         ----------
         x : array (T, N, D); layout 1: (N, T, D)
         state : array (directions, N, H), or tuple (h, c) of two for an LSTM, optional
-            As returned; without it and without the node's own, zeros.
+            As returned. Default: the node's own, or else zeros.
         lengths : integer array (N,), optional
 
         Returns
@@ -399,7 +399,7 @@ class Operator:
         return y.swapaxes(0, 1) if self.layout else y, finals if len(finals) > 1 else finals[0]
 
     def to_layer(self) -> layers.Recurrent:
-        """A layer of rnncore with copies of the weights: to train it further, or to stream.
+        """Make a layer of rnncore with copies of the weights, to train it further or to stream.
 
         Returns
         -------
@@ -409,7 +409,7 @@ class Operator:
         Raises
         ------
         ValueError
-            No layer computes this; the message names the attribute.
+            No layer of rnncore computes this; the message names the attribute.
         """
         if self.reason:
             raise ValueError(f"no {self.op_type} layer of rnncore has such {self.reason}")
@@ -444,7 +444,7 @@ class Operator:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Of all the arrays together."""
+        """Common dtype of all arrays."""
         own = (self.W, self.R, self.B, self.P, self.initial_h, self.initial_c)
         return np.result_type(*(array.dtype for array in own if array is not None))
 
@@ -469,7 +469,7 @@ class Operator:
             raise type(error)(str(error).replace("lengths", name, 1)) from None
 
     def _state(self, name: str, value: Any, N: int, layout: int) -> Array:
-        """Return a state as (directions, N, H); with layout 1 it comes as (N, directions, H)."""
+        """Return a state as (directions, N, H); with layout 1 it is given as (N, directions, H)."""
         array = as_floating(name, value)
         letters, wanted = "(directions, N, H)", (self.directions, N, self.hidden_size)
         if layout:
@@ -518,7 +518,7 @@ class Operator:
         return self.B[direction].reshape(2, -1).astype(dtype, copy=False)
 
     def _variant(self, direction: int) -> tuple[Any, dict[str, Array]]:
-        """The engine's variant of one direction, and its weights by name."""
+        """Return the engine's variant of one direction, and its weights by name."""
         arguments = self._cell(direction)
         weights = {name: value for name, value in arguments.items() if not isinstance(value, str)}
         words = arguments | {"peephole": "peephole" in weights}
@@ -529,7 +529,7 @@ class Operator:
         return variant, weights
 
     def _cell(self, direction: int) -> dict[str, Any]:
-        """The weights and options of one direction, as the engine's function takes them; blocks as they lie in ONNX."""
+        """Return the weights and options of one direction for the engine's function; blocks are in ONNX's order."""
         H, functions = self.hidden_size, self._functions[direction]
         Wb, Rb = self._biases(direction)
         cell = {"Wx": self.W[direction].T, "Wh": self.R[direction].T, "b": Wb + Rb}
@@ -556,7 +556,7 @@ def step_by_step(
     lengths: Array | None = None,
     reverse: bool = False,
 ) -> tuple[Any, ...]:
-    """The equations of the operators, in plain NumPy: what every :class:`Operator` is held to.
+    """Compute the equations of the operators in plain NumPy: the reference for every :class:`Operator`.
 
     With f, g, h the functions of ``activations``, Wb, Rb the halves of B and (.) elementwise, for every t::
 
@@ -576,24 +576,24 @@ def step_by_step(
                 ot = f(Xt Wo^T + Ht-1 Ro^T + Po (.) Ct + Wbo + Rbo)
                 Ht = ot (.) h(Ct)
 
-    Source: the specification of the operators, https://onnx.ai/onnx/operators. ``clip`` bounds what enters f and g.
+    Source: the specification of the operators, https://onnx.ai/onnx/operators. ``clip`` bounds the inputs of f and g.
 
     Parameters
     ----------
     operator : Operator
     direction : {0, 1}
-        Whose weights.
+        The direction whose weights to use.
     x : array (T, N, D)
     h0, c0 : array (N, H), optional
     lengths : integer array (N,), optional
     reverse : bool
-        From the last valid step of each row to the first.
+        Run from the last valid step of each row to the first.
 
     Returns
     -------
     h : ndarray (T, N, H)
         0 beyond each row's length.
-    h_n : ndarray (N, H); of an LSTM (h_n, c_n)
+    h_n : ndarray (N, H); for an LSTM (h_n, c_n)
     cache : None
 
     Examples

@@ -1,8 +1,8 @@
-"""Layers in safetensors files: plain arrays with names, which other programs read too; nothing in a file can run.
+"""Save and load layers as safetensors files: named arrays that other programs can read too, and no executable code.
 
-A file of :func:`save` has the arrays of ``layer.params`` under their names, and in its metadata what it takes to make
-the layer again: ``format`` and ``version``; ``layer``, the class; ``arguments``, those of the constructor, as JSON.
-Files with the names of PyTorch's modules, as in :mod:`rnncore.interop.state_dict`, are read too.
+:func:`save` writes the arrays of ``layer.params`` under their names. The metadata has what is needed to rebuild the
+layer: ``format`` and ``version``; ``layer``, the class; ``arguments``, those of the constructor, as JSON. Files with
+the names of PyTorch's modules, as in :mod:`rnncore.interop.state_dict`, can be read too.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ _DTYPES = ("F16", "F32", "F64")
 
 
 def save(layer: Any, path: str | PathLike[str]) -> None:
-    """Write a layer to a file that is either whole or not there.
+    """Write a layer to a file atomically.
 
-    What is drawn at random is not kept: the state of the generator that dropout uses.
+    The state of the random generator that dropout uses is not saved.
 
     Parameters
     ----------
@@ -41,9 +41,9 @@ def save(layer: Any, path: str | PathLike[str]) -> None:
     Raises
     ------
     TypeError
-        It is another kind of layer.
+        ``layer`` is of another kind.
     OSError
-        The file system says so; a file of that name is as it was.
+        The file cannot be written; an existing file is unchanged.
 
     Examples
     --------
@@ -67,16 +67,16 @@ def save(layer: Any, path: str | PathLike[str]) -> None:
 
 
 def load(path: str | PathLike[str], *, prefix: str = "") -> Any:
-    """The layer in a file of :func:`save`, or that with the weights of one of PyTorch's recurrent modules.
+    """Load the layer in a file of :func:`save`, or one with the weights of one of PyTorch's recurrent modules.
 
-    Names do not tell everything of a module: for an RNN with ``nonlinearity="relu"``, for ``batch_first`` and
-    ``dropout``, give the arrays of ``safetensors.numpy.load_file`` to :func:`rnncore.interop.state_dict.to_layer`.
+    PyTorch's names do not record all settings of a module. For an RNN with ``nonlinearity="relu"``, ``batch_first`` or
+    ``dropout``, pass the arrays of ``safetensors.numpy.load_file`` to :func:`rnncore.interop.state_dict.to_layer`.
 
     Parameters
     ----------
     path : str or path-like
     prefix : str, default ""
-        Of a file with PyTorch's names, only those that start with it count: ``"encoder.rnn."``.
+        For a file with PyTorch's names: use only those that start with it, for example ``"encoder.rnn."``.
 
     Returns
     -------
@@ -85,11 +85,11 @@ def load(path: str | PathLike[str], *, prefix: str = "") -> Any:
     Raises
     ------
     ValueError
-        This is no such file, or it is damaged: a name, a shape, a dtype or a setting is not that of the layer.
+        The file is of another kind or damaged: a name, a shape, a dtype or a setting does not match the layer.
     TypeError
-        An array is not of float16, float32 or float64.
+        An array is not float16, float32 or float64.
     OSError
-        The file is not there or cannot be read.
+        The file does not exist or cannot be read.
 
     Examples
     --------
@@ -117,7 +117,7 @@ def load(path: str | PathLike[str], *, prefix: str = "") -> Any:
 
 
 def load_into(layer: Any, path: str | PathLike[str], *, prefix: str = "") -> None:
-    """Give an existing layer the weights in a file, in place: the arrays of ``layer.params`` keep their identity.
+    """Copy the weights in a file into an existing layer; the arrays of ``layer.params`` keep their identity.
 
     Parameters
     ----------
@@ -125,17 +125,17 @@ def load_into(layer: Any, path: str | PathLike[str], *, prefix: str = "") -> Non
     path : str or path-like
         A file with the names of ``layer.params``, or of PyTorch's; all shapes and dtypes must be those of the layer.
     prefix : str, default ""
-        Only names that start with it count.
+        Use only the names that start with it.
 
     Raises
     ------
     ValueError
-        This is no such file, or it is damaged; a name, a shape or a dtype is not that of the layer, or :func:`save`
-        wrote it of a layer that computes something else. The layer is as it was.
+        The file is of another kind or damaged; a name, a shape or a dtype does not match the layer; or :func:`save`
+        wrote it from a layer that computes something else. The layer is unchanged.
     TypeError
-        An array is not of float16, float32 or float64, or ``layer`` is of another kind. The layer is as it was.
+        An array is not float16, float32 or float64, or ``layer`` is of another kind. The layer is unchanged.
     OSError
-        The file is not there or cannot be read.
+        The file does not exist or cannot be read.
 
     Examples
     --------
@@ -154,7 +154,7 @@ def load_into(layer: Any, path: str | PathLike[str], *, prefix: str = "") -> Non
         cls, arguments = description
         if cls is not type(layer):
             raise ValueError(f"{path} is of a layer {cls.__name__}; got {name}")
-        # Names and shapes do not tell what the weights mean.
+        # Names and shapes do not determine what the weights mean.
         options = layer.options() if hasattr(layer, "options") else {}
         for option, value in options.items():
             if arguments[option] != value:
@@ -176,7 +176,7 @@ def _name(layer: Any) -> str:
 
 
 def _arguments(cls: type[Layer]) -> list[str]:
-    """Names of the constructor's arguments that say what a layer is, not what it starts from."""
+    """Return the names of the constructor's arguments, without those for the initial weights."""
     return [name for name in inspect.signature(cls).parameters if name not in ("init", "seed")]
 
 
@@ -215,7 +215,7 @@ def _read(path: str | PathLike[str], prefix: str) -> tuple[Any, ...]:
 def _check_sizes(
     cls: type[Layer], arguments: dict[str, Any], arrays: dict[str, Array], path: str | PathLike[str], prefix: str
 ) -> None:
-    """The layer that the arguments describe takes no more memory than the file."""
+    """Check sizes before the layer is made, so that it takes no more memory than the file."""
     if issubclass(cls, Recurrent):
         places = [("Wx_0", 0, "input_size")]
     else:
@@ -234,7 +234,7 @@ def _check_sizes(
 
 
 def _write(layer: Any, path: str | PathLike[str], arrays: dict[str, Array], prefix: str) -> None:
-    """Arrays into ``layer.params``, after a check of all of them."""
+    """Check all arrays, then copy them into ``layer.params``."""
     wanted = {prefix + name: array for name, array in layer.params.items()}
     if missing := [name for name in wanted if name not in arrays]:
         raise ValueError(f"{path} must have {', '.join(missing)} too")

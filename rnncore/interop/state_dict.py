@@ -1,14 +1,14 @@
-"""The weights of PyTorch's recurrent modules as arrays, by their names in a state dict; NumPy only.
+"""Convert weights to and from the arrays in state dicts of PyTorch's recurrent modules; needs NumPy only.
 
-For every layer l, and once more with ``_reverse`` behind the name if there are two directions::
+For every layer l, and again with the suffix ``_reverse`` if there are two directions::
 
     weight_ih_l   (G*H, D)    Wx_l = weight_ih_l.T; above layer 0, D is H * directions
     weight_hh_l   (G*H, H)    Wh_l = weight_hh_l.T
     bias_ih_l     (G*H,)      b_l = bias_ih_l + bias_hh_l
-    bias_hh_l     (G*H,)      but the n block of a GRU: b_l = bias_ih_l, bhn_l = bias_hh_l
+    bias_hh_l     (G*H,)      except the n block of a GRU: b_l = bias_ih_l, bhn_l = bias_hh_l
 
-G says what it is: 1 RNN, 3 GRU, 4 LSTM. Gate blocks have rnncore's order, r z n and i f g o. PyTorch's GRU has the form
-"reset_after" and the update "old"; one with the update "new" has the same outputs when the z block changes its sign.
+G tells the cell: 1 RNN, 3 GRU, 4 LSTM. Gate blocks are in rnncore's order, r z n and i f g o. PyTorch's GRU has the
+form "reset_after" and the update "old"; a GRU with the update "new" and a negated z block has the same outputs.
 """
 
 from __future__ import annotations
@@ -51,21 +51,21 @@ def to_layer(
     dropout: float = 0.0,
     dtype: str | None = None,
 ) -> Any:
-    """The layer that has these weights.
+    """Make the layer that has these weights.
 
     Parameters
     ----------
     arrays : mapping of str to array
         ``weight_ih_l0`` (G*H, D), ``weight_hh_l0`` (G*H, H), ``bias_ih_l0`` and ``bias_hh_l0`` (G*H,), and so on for
-        ``_l1`` and ``_reverse``; without any biases they are zero.
+        ``_l1`` and ``_reverse``. Biases are zero if there are none.
     prefix : str, default ""
-        Only keys that start with it count: ``"encoder.rnn."``.
+        Use only the keys that start with it, for example ``"encoder.rnn."``.
     nonlinearity : {"tanh", "relu"}
-        Of an RNN.
+        For an RNN.
     batch_first : bool, default False
     dropout : float, default 0
     dtype : {"float32", "float64"}, optional
-        By default that of the arrays, float32 for float16.
+        Default: that of the arrays, float32 for float16.
 
     Returns
     -------
@@ -75,8 +75,8 @@ def to_layer(
     Raises
     ------
     ValueError
-        A key is missing or unknown, a shape is wrong, the arrays are of several dtypes and ``dtype`` does not say which
-        is meant, or the module has projections (``proj_size``).
+        A key is missing or unknown, a shape is wrong, the arrays have several dtypes and ``dtype`` is not given, or the
+        module has projections (``proj_size``).
     TypeError
         An array does not hold floats.
 
@@ -112,7 +112,7 @@ def to_layer(
 
 
 def load(layer: Any, arrays: dict[str, Array], *, prefix: str = "") -> None:
-    """Give an existing layer these weights, in place: the arrays of ``layer.params`` keep their identity and dtype.
+    """Copy these weights into an existing layer; the arrays of ``layer.params`` keep their identity and dtype.
 
     Parameters
     ----------
@@ -120,14 +120,14 @@ def load(layer: Any, arrays: dict[str, Array], *, prefix: str = "") -> None:
     arrays : mapping of str to array
         As for :func:`to_layer`, with the layer's sizes.
     prefix : str, default ""
-        Only keys that start with it count.
+        Use only the keys that start with it.
 
     Raises
     ------
     ValueError
-        A key is missing or unknown, a shape is wrong, or PyTorch has no such layer. The layer is as it was.
+        A key is missing or unknown, a shape is wrong, or PyTorch has no equivalent. The layer is unchanged.
     TypeError
-        An array does not hold floats, or ``layer`` is not recurrent. The layer is as it was.
+        An array does not hold floats, or ``layer`` is not recurrent. The layer is unchanged.
 
     Examples
     --------
@@ -145,22 +145,22 @@ def load(layer: Any, arrays: dict[str, Array], *, prefix: str = "") -> None:
 
 
 def from_layer(layer: Any) -> dict[str, Array]:
-    """The weights of a layer as PyTorch's modules name and lay them out.
+    """Return the weights of a layer with the names and in the layout of PyTorch's modules.
 
     Parameters
     ----------
     layer : RNN, GRU or LSTM
-        ``recurrent_dropout`` and ``checkpoint`` are no weights and do not matter.
+        ``recurrent_dropout`` and ``checkpoint`` are ignored.
 
     Returns
     -------
     dict of str to ndarray
-        C-contiguous copies in the layer's dtype. ``bias_hh`` is zero, but for the n block of a GRU, ``bhn``.
+        C-contiguous copies in the layer's dtype. ``bias_hh`` is zero, except for the n block of a GRU, ``bhn``.
 
     Raises
     ------
     ValueError
-        PyTorch has no such layer: ``form`` of a GRU other than "reset_after", an LSTM with ``peephole`` or
+        PyTorch has no equivalent: ``form`` of a GRU other than "reset_after", an LSTM with ``peephole`` or
         ``output_activation="identity"``, an RNN with ``activation="identity"``.
     TypeError
         ``layer`` is not recurrent.
@@ -207,7 +207,7 @@ def is_name(name: str) -> bool:
 
 
 def _select(arrays: dict[str, Array], prefix: str) -> dict[str, Array]:
-    """Return the arrays whose keys start with ``prefix``, by the rest of the key; all must be names of PyTorch."""
+    """Return the arrays whose keys start with ``prefix``, by the rest of the key; all must be PyTorch's names."""
     if not isinstance(arrays, Mapping):
         raise TypeError(f"arrays must be a mapping of names to arrays; got {type(arrays).__name__}")
     if wrong := [key for key in arrays if not isinstance(key, str)]:
@@ -237,7 +237,7 @@ def _check_names(arrays: dict[str, Array], prefix: str, num_layers: int, directi
 def _cells(
     arrays: dict[str, Array], prefix: str, num_layers: int, directions: int, variant: Any, D: int, H: int
 ) -> list[dict[str, Array]]:
-    """Return the arrays of the cells as :func:`write` takes them, after a check of every shape."""
+    """Check every shape; return the arrays of the cells as :func:`write` takes them."""
     G = len(variant.gates)
     columns = [("D", D)] + [(multiple(directions), directions * H)] * (num_layers - 1)
     rows = multiple(G)

@@ -1,24 +1,27 @@
-"""PyTorch: weights in and out, and modules that take the place of ``torch.nn``'s RNN, GRU and LSTM on the CPU.
+"""PyTorch: weights in and out, and drop-in modules for ``torch.nn``'s RNN, GRU and LSTM on the CPU.
 
-``from rnncore.interop.torch import GRU`` in the place of ``from torch.nn import GRU``: constructor, parameters, their
-initial values, state dict and results are those of torch.nn, whose classes they are derived from; ``replace(model)``
-changes over a model that exists. Tensors and parameters are read and gradients are written where they are, without a
-copy of the weights. ``PackedSequence`` comes and goes, in batches of float32 or float64; dropout between layers draws
-from PyTorch's generator.
+Write ``from rnncore.interop.torch import GRU`` in place of ``from torch.nn import GRU``. The modules are subclasses of
+those of torch.nn, with the same constructor, parameters, initial values, state dict and results. ``replace(model)``
+converts an existing model. Tensors and parameters are read, and gradients written, in place, without a copy of the
+weights. ``PackedSequence`` is supported, in float32 or float64. Dropout between layers draws from PyTorch's generator.
 
-What the engine does not compute goes to torch.nn's own forward pass: tensors on other devices, of other dtypes or of
-subclasses; under autocast, in ``torch.compile``, in tracers and modes that follow every operation, with forward-mode
-derivatives; and what takes longer to set up than to compute: up to 8 tokens of an RNN, 3 of a GRU, and 1 of an LSTM in
-float64, as in single steps. What differs:
+torch.nn's own forward pass computes what the engine does not support:
 
-* ``proj_size`` of an LSTM is a ValueError; so is a wrong shape or dtype, of a parameter too.
-* Gradients of gradients (``create_graph``) are an error, as are the transforms of ``torch.func``.
-* The input and the weights may not be changed in place between forward and backward, whichever gradients are wanted;
-  biases may.
-* Tensors that were an input or a parameter cannot be resized in place any more (``resize_``): NumPy has seen them.
+* tensors on other devices, of other dtypes or of subclasses;
+* calls under autocast, ``torch.compile``, tracers, dispatch modes or forward-mode derivatives;
+* batches that take longer to set up than to compute, such as single steps: up to 8 tokens of an RNN, 3 of a GRU, and 1
+  of an LSTM in float64.
+
+Differences from torch.nn:
+
+* ``proj_size`` of an LSTM raises ValueError; so does a wrong shape or dtype, also of a parameter.
+* Double backward (``create_graph``) and the transforms of ``torch.func`` raise an error.
+* The input and the weights must not be changed in place between forward and backward, whichever gradients are needed;
+  biases may be.
+* Tensors that were an input or a parameter can no longer be resized in place (``resize_``): NumPy shares their memory.
 * The number of threads is rnncore's (:func:`rnncore.set_num_threads`), not ``torch.set_num_threads``. PyTorch's threads
-  go on spinning for a while after its parallel operations; where there are no cores to spare, the environment variable
-  ``OMP_WAIT_POLICY=passive`` leaves them to the engine.
+  keep spinning for a while after its parallel operations. If there are no spare cores, set the environment variable
+  ``OMP_WAIT_POLICY=passive`` to leave the cores to the engine.
 """
 
 from __future__ import annotations
@@ -54,17 +57,17 @@ _VARIANTS = {
 
 
 def from_torch(source: Any, *, prefix: str = "", dtype: Any = None, **options: Any) -> Recurrent:
-    """A layer of rnncore with the weights of a module, copied.
+    """Make a layer of rnncore with a copy of a module's weights.
 
     Parameters
     ----------
     source : torch.nn.RNN, GRU or LSTM, or a state dict of one
     prefix : str, default ""
-        Of a state dict: only keys that start with it count, ``"encoder.rnn."``.
+        For a state dict: use only the keys that start with it, for example ``"encoder.rnn."``.
     dtype : {"float32", "float64"}, optional
-        By default that of the weights.
+        Default: that of the weights.
     **options
-        Of a state dict, which does not tell them: ``nonlinearity``, ``batch_first``, ``dropout``.
+        For a state dict, which does not record them: ``nonlinearity``, ``batch_first``, ``dropout``.
 
     Returns
     -------
@@ -100,7 +103,7 @@ def from_torch(source: Any, *, prefix: str = "", dtype: Any = None, **options: A
 
 
 def to_torch(layer: Recurrent) -> GRU | LSTM | RNN:
-    """The module of torch.nn with the weights of a layer, copied.
+    """Make a torch.nn module with a copy of a layer's weights.
 
     Parameters
     ----------
@@ -110,12 +113,12 @@ def to_torch(layer: Recurrent) -> GRU | LSTM | RNN:
     -------
     torch.nn.RNN, GRU or LSTM
         With the layer's dtype, ``batch_first`` and ``dropout``, but not ``recurrent_dropout``. The second biases are 0,
-        but for a GRU's candidate.
+        except for a GRU's candidate.
 
     Raises
     ------
     ValueError
-        PyTorch has no such cell; the message names the option.
+        PyTorch does not have the cell; the message names the option.
 
     Examples
     --------
@@ -130,9 +133,7 @@ def to_torch(layer: Recurrent) -> GRU | LSTM | RNN:
     options: dict[str, Any] = (
         {"nonlinearity": layer.variant.options["activation"]} if "activation" in layer.cell.options else {}
     )
-    with torch.random.fork_rng(
-        devices=[]
-    ):  # the initial values are not kept: PyTorch's generator need not know of them
+    with torch.random.fork_rng(devices=[]):  # the initial values are overwritten: do not advance PyTorch's generator
         module = getattr(torch.nn, layer.cell.label)(
             layer.input_size,
             layer.hidden_size,
@@ -148,7 +149,7 @@ def to_torch(layer: Recurrent) -> GRU | LSTM | RNN:
 
 
 def _array_of(name: str, tensor: torch.Tensor) -> Array:
-    """A tensor, or already an array, as an array."""
+    """Return a tensor, or an array, as an array."""
     if not isinstance(tensor, torch.Tensor):
         return np.asarray(tensor)
     if tensor.dtype not in (torch.float16, torch.float32, torch.float64):
@@ -165,7 +166,7 @@ def _array_of(name: str, tensor: torch.Tensor) -> Array:
 def _arguments(
     variant: Any, x: Array, states: list[Array], weights: list[list[Array]], training: bool
 ) -> Iterator[Any]:
-    """Arrays -> keywords of the engine's forward function for each direction; it reads the transposes as they lie."""
+    """Yield the keywords of the engine's forward function for each direction; weights are transposed views."""
     for direction, (w_ih, w_hh, *biases) in enumerate(weights):
         arguments: dict[str, Any] = {
             "x": x,
@@ -180,7 +181,7 @@ def _arguments(
             arguments["b"] = np.zeros(len(w_ih), w_ih.dtype)
         elif variant.has_bhn:
             b_ih, b_hh = biases
-            k = 2 * w_hh.shape[1]  # r and z; n = tanh(x Wxn + b_in + r * (h' Whn + b_hn)) keeps its two apart
+            k = 2 * w_hh.shape[1]  # r and z; n = tanh(x Wxn + b_in + r * (h' Whn + b_hn)) keeps its two biases apart
             arguments["b"] = b_ih + b_hh
             arguments["b"][k:] = b_ih[k:]
             arguments["bhn"] = b_hh[k:]
@@ -194,7 +195,7 @@ def _forward(
 ) -> tuple[Any, ...]:
     """Arrays -> y (T, N, H * directions) or (L, H * directions), final states, caches of the directions"""
     if len(weights) == 2 and isinstance(x, np.ndarray):
-        x = np.ascontiguousarray(x)  # once, not for each direction
+        x = np.ascontiguousarray(x)  # copied once, not for each direction
     arguments = _arguments(variant, x, states, weights, training)
     has_c = len(variant.cell.states) > 1
     if len(weights) == 1:
@@ -206,7 +207,7 @@ def _forward(
 
 
 def _backward(variant: Any, caches: list[Any], dy: Array, dfinals: list[Array], needs_dx: bool) -> tuple[Any, ...]:
-    """Arrays, dy and dfinals may be None -> dx or None, gradients of the cell in each direction"""
+    """Arrays; dy and items of dfinals may be None -> dx or None, gradients of the cell in each direction"""
     H = caches[0].hidden_size
     arguments = []
     for direction, cache in enumerate(caches):
@@ -245,7 +246,7 @@ def _arrays(
     states: list[torch.Tensor],
     weights: list[torch.Tensor] | tuple[Any, ...],
 ) -> tuple[Any, ...]:
-    """Tensors, weights of all directions one after the other -> x, states, weights as above"""
+    """Tensors, the weights direction by direction -> x, states, weights as above"""
     count = len(weights) // directions
     array: Any = _array(x)
     if rows is not None:
@@ -256,7 +257,7 @@ def _arrays(
 
 
 class _Recurrence(torch.autograd.Function):
-    """:func:`_forward` in autograd. What the backward pass needs is saved in tensors and lives as long as the graph."""
+    """:func:`_forward` in autograd. Values for the backward pass are saved tensors, which live as long as the graph."""
 
     @staticmethod
     def forward(
@@ -273,7 +274,7 @@ class _Recurrence(torch.autograd.Function):
         y, finals, ctx.caches = _forward(variant, *_arrays(rows, directions, x, states, weights), training=True)
         ctx.variant, ctx.biases = variant, len(weights) > 2 * directions
         kept = [cache.detach() for cache in ctx.caches]
-        # The weights, and x where the engine has no copy of it: PyTorch notices if they are changed before backward.
+        # Save the weights, and x unless the engine copied it: PyTorch detects if they are changed before backward.
         x = x if x.is_contiguous() else torch.from_numpy(kept[0][0])
         matrices = [tensor for tensor in weights if tensor.dim() == 2]
         ctx.save_for_backward(x, *matrices, *(_tensor(array) for arrays in kept for array in arrays[1:]))
@@ -318,17 +319,17 @@ _PLAIN = torch.Tensor, torch.nn.Parameter
 
 
 def _is_observed() -> bool:
-    """Whether somebody follows what is computed operation by operation: a tracer, a mode, a forward-mode derivative."""
+    """Whether a tracer, a dispatch mode or a forward-mode derivative follows the operations one by one."""
     return torch.jit.is_tracing() or is_in_torch_dispatch_mode() or forward_ad._current_level >= 0
 
 
 class _Recurrent:
-    """What the three modules share: a forward pass on the engine, before torch.nn's in the order of bases."""
+    """Mixin of the three modules: a forward pass on the engine, before torch.nn's in the order of bases."""
 
-    #: So many take the engine longer to set up than torch.nn to compute (H = 128 .. 1024), by dtype.
+    #: At or below this many tokens torch.nn is faster (H = 128 .. 1024), by dtype.
     _few_tokens: dict[torch.dtype, int]
 
-    # Of torch.nn.RNNBase.
+    # Attributes of torch.nn.RNNBase.
     mode: str
     input_size: int
     hidden_size: int
@@ -341,7 +342,7 @@ class _Recurrent:
     _all_weights: list[list[str]]
     _parameters: dict[str, Any]
 
-    def __init__(self, *args, **kwargs):  # type: ignore[no-untyped-def]  # the signature of torch.nn, to the letter
+    def __init__(self, *args, **kwargs):  # type: ignore[no-untyped-def]  # the exact signature of torch.nn
         super().__init__(*args, **kwargs)
         if self.proj_size:
             raise ValueError(f"proj_size must be 0: the engine has no projections; got {self.proj_size}")
@@ -349,7 +350,7 @@ class _Recurrent:
     def forward(
         self, input: PackedSequence | torch.Tensor, hx: torch.Tensor | tuple[torch.Tensor, torch.Tensor] | None = None
     ) -> tuple[Any, ...]:
-        """input (T, N, D), with ``batch_first`` (N, T, D), (T, D), or a PackedSequence -> output, states, as there."""
+        """input (T, N, D), with ``batch_first`` (N, T, D), (T, D), or a PackedSequence -> output, states"""
         is_batch = type(input) is torch.Tensor and input.dim() == 3
         if is_batch and 0 < input.size(0) * input.size(1) <= self._few_tokens.get(input.dtype, 0):
             return super().forward(input, hx)  # type: ignore[misc]
@@ -424,7 +425,7 @@ class _Recurrent:
         weights: list[list[torch.Tensor]],
         batch_sizes: torch.Tensor | None,
     ) -> None:
-        """ValueError if a shape, dtype or device is not what the module's settings and its input say."""
+        """Raise ValueError unless shapes, dtypes and devices match the module's settings and its input."""
         D, H, directions = self.input_size, self.hidden_size, 2 if self.bidirectional else 1
         is_packed, time = batch_sizes is not None, int(self.batch_first and x.dim() == 3)
         if x.dim() not in ((2,) if is_packed else (2, 3)) or x.shape[-1] != D or x.shape[time] == 0:
@@ -505,22 +506,22 @@ class LSTM(_Recurrent, torch.nn.LSTM):
 
 
 def replace(model: Any) -> list[str]:
-    """Let every RNN, GRU and LSTM of torch.nn in a model compute on rnncore's engine: the same objects and parameters.
+    """Run every RNN, GRU and LSTM of torch.nn in a model on rnncore's engine, keeping objects and parameters.
 
     Parameters
     ----------
     model : torch.nn.Module
-        Or one of the three itself. LSTMs with projections and classes of other kinds stay as they are.
+        Or one of the three itself. LSTMs with projections and modules of other classes are left unchanged.
 
     Returns
     -------
     list of str
-        The names of what was changed over, as in ``model.named_modules()``.
+        The names of the converted modules, as in ``model.named_modules()``.
 
     Raises
     ------
     TypeError
-        ``model`` is no module.
+        ``model`` is not a module.
 
     Examples
     --------
