@@ -74,8 +74,8 @@ MUTANTS = {
     ),
     "output peephole sees the wrong cell": (
         "src/backward.pxd",
-        "peephole_sums(f, tokens, 2, <const floating *>f.c, unit, units)",
-        "peephole_sums(f, tokens, 2, <const floating *>f.gates, unit, units)",
+        "peephole_sums(f, tokens, 2, dgates, <const floating *>f.c, unit, units)",
+        "peephole_sums(f, tokens, 2, dgates, <const floating *>f.gates, unit, units)",
     ),
     "last columns of a product forgotten": (
         "src/kernels/products.inc.h",
