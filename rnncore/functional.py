@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Literal, TypeVar
+from typing import Literal
 
 from numpy.typing import ArrayLike
 
 from ._types import Array
+from .documentation import document
 from .engine import calls
 from .engine.cache import Cache
 from .engine.cells import GRU, LSTM, RNN, MinGRU
@@ -25,69 +25,53 @@ __all__ = [
     "rnn_forward",
 ]
 
-Function = TypeVar("Function", bound=Callable[..., Any])
 Checkpoint = Literal[True] | int | None
 
 _PARTS = {
     "INPUT": """
-    x : array (T, N, D), or integer array (T, N)
-        Inputs; integers are ids in [0, D) and mean one-hot rows, as cheap as indexing. Or PackedTokens.
-    Wx : array (D, {G}H)
-        Input weights.""",
+x : array (T, N, D), or integer array (T, N)
+    Inputs; integers are ids in [0, D) and mean one-hot rows, as cheap as indexing. Or PackedTokens.
+Wx : array (D, {G}H)
+    Input weights.""",
     "RECURRENT": """
-    Wh : array (H, {G}H)
-        Recurrent weights.""",
+Wh : array (H, {G}H)
+    Recurrent weights.""",
     "START": """
-    b : array ({G}H,)
-        Bias.
-    h0 : array (N, H), optional
-        Initial state; default zeros.""",
+b : array ({G}H,)
+    Bias.
+h0 : array (N, H), optional
+    Initial state; default zeros.""",
     "OPTIONS": """
-    lengths : integer array (N,), optional
-        Valid steps of each row, in any order, 0..T. Later steps are not computed: ``h`` is 0 there, and ``x`` is not
-        read.
-    resets : bool array (T, N), optional
-        Zero the state before these steps.
-    reverse : bool, default False
-        Run from the last valid step to the first; outputs stay at their own time index.
-    training : bool, default True
-        Save what the backward pass needs. With False nothing is saved and ``cache`` is None.
-    checkpoint : True or int, optional
-        Save only the states at the start of this many segments of the sequence; the backward pass recomputes each
-        segment (Chen et al. 2016, "Training deep nets with sublinear memory cost"). True means the square root of T:
-        memory grows with that, time by about a third, and every result has the same bits.""",
+lengths : integer array (N,), optional
+    Valid steps of each row, in any order, 0..T. Later steps are not computed: ``h`` is 0 there, and ``x`` is not
+    read.
+resets : bool array (T, N), optional
+    Zero the state before these steps.
+reverse : bool, default False
+    Run from the last valid step to the first; outputs stay at their own time index.
+training : bool, default True
+    Save what the backward pass needs. With False nothing is saved and ``cache`` is None.
+checkpoint : True or int, optional
+    Save only the states at the start of this many segments of the sequence; the backward pass recomputes each
+    segment (Chen et al. 2016, "Training deep nets with sublinear memory cost"). True means the square root of T:
+    memory grows with that, time by about a third, and every result has the same bits.""",
     "RAISES": """
-    Raises
-    ------
-    ValueError
-        A shape, an option, an id or a length is wrong; the message says what was wanted and what came.
-    TypeError
-        An array is not of a floating dtype (ids and lengths: not integer; resets: not bool).
+Raises
+------
+ValueError
+    A shape, an option, an id or a length is wrong; the message says what was wanted and what came.
+TypeError
+    An array is not of a floating dtype (ids and lengths: not integer; resets: not bool).
 """,
     "OUTPUTS": """
-    h : ndarray (T, N, H)
-        State after each step.
-    h_n : ndarray (N, H)
-        State after the last valid step of each row; ``h0`` where the length is 0.""",
+h : ndarray (T, N, H)
+    State after each step.
+h_n : ndarray (N, H)
+    State after the last valid step of each row; ``h0`` where the length is 0.""",
 }
 
 
-def _document(**sizes: str) -> Callable[[Function], Function]:
-    """Replace the names of parts, alone on a line of the docstring, by the parts; and ``{G}`` by its size."""
-
-    def decorate(function: Function) -> Function:
-        text = function.__doc__ or ""
-        for name, part in _PARTS.items():
-            text = text.replace(f"\n    {name}\n", f"{part}\n")
-        for name, value in sizes.items():
-            text = text.replace("{" + name + "}", value)
-        function.__doc__ = text
-        return function
-
-    return decorate
-
-
-@_document(G="")
+@document(_PARTS, G="")
 def rnn_forward(
     x: ArrayLike | PackedTokens,
     Wx: ArrayLike,
@@ -169,7 +153,7 @@ def rnn_backward(dh: ArrayLike | None, cache: Cache | None, dh_n: ArrayLike | No
     return gradients
 
 
-@_document(G="G")
+@document(_PARTS, G="G")
 def gru_forward(
     x: ArrayLike | PackedTokens,
     Wx: ArrayLike,
@@ -271,7 +255,7 @@ def gru_backward(dh: ArrayLike | None, cache: Cache | None, dh_n: ArrayLike | No
     return gradients
 
 
-@_document(G="4")
+@document(_PARTS, G="4")
 def lstm_forward(
     x: ArrayLike | PackedTokens,
     Wx: ArrayLike,
@@ -376,7 +360,7 @@ def lstm_backward(
     return gradients
 
 
-@_document(G="2")
+@document(_PARTS, G="2")
 def mingru_forward(
     x: ArrayLike | PackedTokens,
     Wx: ArrayLike,

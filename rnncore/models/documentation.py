@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import textwrap
-from typing import Any, TypeVar
-
+from .. import documentation
 from ..engine.cells import CELLS
 
-T = TypeVar("T")
-
-_CELLS = ", ".join(f'"{name}"' for name in CELLS)
 _PARTS = {
     "NETWORK": """
 level : {"char", "word"}
     Tokens of a str: characters, or words separated by white space. Lists of tokens need "word".
-cell : CELLS
+cell : {CELLS}
 hidden_size : int
     H.
 num_layers : int
@@ -101,17 +96,5 @@ TypeError, ValueError
     An argument is wrong; the message names it, and the model is unchanged.""",
 }
 
-_PARTS["NETWORK"] = _PARTS["NETWORK"].replace("CELLS", "{" + _CELLS + "}")
-
-
-def document(cls: type[T]) -> type[T]:
-    """Put the shared parts into the docstrings of a class and its methods."""
-    for thing in (cls, *(value for value in vars(cls).values() if callable(value))):
-        if thing.__doc__:
-            thing.__doc__ = "\n".join(map(_expand, thing.__doc__.splitlines()))
-    return cls
-
-
-def _expand(line: str) -> Any:
-    part = _PARTS.get(line.strip())
-    return line if part is None else textwrap.indent(part.strip("\n"), line[: len(line) - len(line.lstrip())])
+#: Decorator: put the shared parts into the docstrings of a class and its methods.
+document = documentation.document(_PARTS, CELLS="{" + ", ".join(f'"{name}"' for name in CELLS) + "}")
