@@ -20,6 +20,7 @@ PACKAGE = Path(rc.__file__).parent
 # What each module may import of the package; reference nothing, and nothing imports it but for its result types.
 MAY_IMPORT = {
     "_types": set(),
+    "documentation": set(),
     "reference": set(),
     "checks": set(),
     "files": set(),
@@ -28,11 +29,11 @@ MAY_IMPORT = {
     "optim": {"engine"},
     "plots": set(),
     "engine": {"_engine", "checks", "reference"},
-    "functional": {"engine", "reference"},
+    "functional": {"documentation", "engine", "reference"},
     "layers": {"checks", "engine", "functional"},
     "inspection": {"engine", "functional", "layers"},
     "losses": {"checks", "engine", "layers"},
-    "models": {"checks", "engine", "files", "functional", "layers", "losses", "optim", "text"},
+    "models": {"checks", "documentation", "engine", "files", "functional", "layers", "losses", "optim", "text"},
     "compat": {"engine", "functional", "layers", "losses"},
     "interop": {"checks", "engine", "files", "functional", "layers"},
     "bench": {"_engine", "engine", "functional", "interop", "layers", "models", "optim", "reference", "text"},
