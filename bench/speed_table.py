@@ -1,6 +1,6 @@
 """Engine against reference, one thread: the table of the README.
 
-    python bench/speed_table.py [--cell lstm gru ...] [--dtype float32 float64] [--seconds 0.5]
+    python bench/speed_table.py [--cell lstm gru ...] [--dtype float32 float64] [--shape 100x1x64x64 ...] [--seconds 0.5]
 
 Each figure is the ratio of medians over interleaved rounds, reference over engine: how many times faster the engine is.
 """
@@ -25,6 +25,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cell", nargs="+", choices=VARIANTS, default=list(VARIANTS))
     parser.add_argument("--dtype", nargs="+", choices=["float32", "float64"], default=["float32", "float64"])
+    shapes = {"x".join(map(str, shape)): shape for shape in SHAPES}
+    parser.add_argument("--shape", nargs="+", choices=shapes, default=list(shapes), help="T, N, D and H")
     parser.add_argument("--seconds", type=float, default=0.5, help="for each call of each shape")
     arguments = parser.parse_args()
 
@@ -37,7 +39,7 @@ def main():
     columns = [(cell, dtype) for cell in arguments.cell for dtype in arguments.dtype]
     print("| T N D H | " + " | ".join(f"{cell} {dtype}" for cell, dtype in columns) + " |")
     print("|---" * (len(columns) + 1) + "|")
-    for shape in SHAPES:
+    for shape in map(shapes.get, arguments.shape):
         cells = []
         for cell, dtype in columns:
             problem, ratios, rates = make_problem(VARIANTS[cell], shape, dtype), [], []
