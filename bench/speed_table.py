@@ -1,6 +1,6 @@
 """Engine against reference, one thread: the table of the README.
 
-    python bench/speed_table.py [--cell lstm gru ...] [--dtype float32 float64] [--shape 100x1x64x64 ...] [--seconds 0.5]
+    python bench/speed_table.py [--cell lstm gru ...] [--dtype float32 float64] [--shape 100x1x64x64] [--seconds 0.5]
 
 Each figure is the ratio of medians over interleaved rounds, reference over engine: how many times faster the engine is.
 """
