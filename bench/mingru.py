@@ -1,11 +1,12 @@
-"""minGRU beside this library's GRU, and beside the same cell written with PyTorch operations, one step after the other.
+"""minGRU beside this library's GRU, and beside the same cell written step by step with PyTorch operations.
+
+    python bench/mingru.py [--seconds 2]
 
 Forward and backward, float32, one thread. Prints medians of interleaved rounds, and ratios to minGRU.
 """
 
+import argparse
 import os
-import statistics
-import time
 
 THREADS = ("RNNCORE_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 os.environ.update(dict.fromkeys(THREADS, "1"))  # read when the libraries are imported
@@ -14,9 +15,9 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
 import rnncore as rc  # noqa: E402
+from rnncore.bench.measure import measure, processor  # noqa: E402
 
 T, N, D, H = 1000, 64, 10, 100
-ROUNDS = 7
 
 
 def make_calls():
@@ -61,15 +62,11 @@ def make_calls():
 
 
 def main():
-    calls = make_calls()
-    seconds = {name: [] for name in calls}
-    for _ in range(ROUNDS):
-        for name, call in calls.items():
-            start = time.perf_counter()
-            call()
-            seconds[name].append(time.perf_counter() - start)
-    medians = {name: statistics.median(values) for name, values in seconds.items()}
-    print(f"T={T} N={N} D={D} H={H} float32, one thread, {rc.available_isas()[-1]}, torch {torch.__version__}")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=2, help="for each of the three")
+    medians = measure(make_calls(), parser.parse_args().seconds)
+    isa = rc.available_isas()[-1]
+    print(f"T={T} N={N} D={D} H={H} float32, one thread, {processor()}, {isa}, torch {torch.__version__}")
     for name, median in medians.items():
         print(f"{name:20} {median * 1e3:7.1f} ms  {median / medians['minGRU']:5.1f}")
 

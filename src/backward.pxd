@@ -1,9 +1,8 @@
-"""The backward pass of a part: prepare the factors, then for each chunk of steps, last first, run the time loop in reverse
-and sum over the chunk's tokens.
+"""The backward pass of a part: prepare the factors, then run the time loop in reverse, chunk by chunk.
 
-One thread takes chunks of some 256 tokens: the gradients of the gates are summed while they are in the cache, and never
-go to memory. Several threads, which for the sums share columns of weights in place of rows and units, would have to
-meet twice for each chunk: they take all steps as one.
+After the steps of a chunk the gradients of the weights are summed over its tokens. On one thread a chunk has about 256
+tokens, so that their gate gradients are still in the cache. On several threads all steps are one chunk: the time loop
+is split by rows and hidden units, the sums by columns of the weights, and threads would have to meet twice per chunk.
 """
 
 from cython cimport floating
@@ -51,7 +50,7 @@ cdef inline Chunk chunk_before(const Call *f, const Part *p, Py_ssize_t end) noe
 # ---- scratch --------------------------------------------------------------------------------------------------------
 
 cdef inline void *chunk_array(Py_ssize_t values, bint wanted, size_t *address, size_t item) noexcept nogil:
-    """The address, which is advanced, of an array; NULL if it is not wanted."""
+    """Return the array at *address, which is advanced past it; NULL if the array is not wanted."""
     cdef void *array = <void *>address[0]
     if not wanted:
         return NULL

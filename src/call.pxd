@@ -76,7 +76,7 @@ cdef struct Call:
     void *c_n
     void *dh                     # (L, H)
     Py_ssize_t chunk_tokens      # tokens of a chunk of steps at most: see backward.pxd
-    void *dgates                 # (chunk_tokens, G H), kept for the sums over a chunk; so are the next four, (., H)
+    void *dgates                 # (chunk_tokens, G H), for the sums over a chunk; the next four are (chunk_tokens, H)
     void *dm
     void *rh
     void *h_before

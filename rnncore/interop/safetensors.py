@@ -76,7 +76,7 @@ def load(path: str | PathLike[str], *, prefix: str = "") -> Any:
     ----------
     path : str or path-like
     prefix : str, default ""
-        For a file with PyTorch's names: use only those that start with it, for example ``"encoder.rnn."``.
+        Use only the names that start with it, for example ``"encoder.rnn."``.
 
     Returns
     -------

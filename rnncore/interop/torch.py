@@ -2,8 +2,8 @@
 
 Write ``from rnncore.interop.torch import GRU`` in place of ``from torch.nn import GRU``. The modules are subclasses of
 those of torch.nn, with the same constructor, parameters, initial values, state dict and results. ``replace(model)``
-converts an existing model. Tensors and parameters are read, and gradients written, in place, without a copy of the
-weights. ``PackedSequence`` is supported, in float32 or float64. Dropout between layers draws from PyTorch's generator.
+converts an existing model. Parameters are read in place: no call copies the weights. ``PackedSequence``, float32 and
+float64 are supported. Dropout between layers draws from PyTorch's generator.
 
 torch.nn's own forward pass computes what the engine does not support:
 

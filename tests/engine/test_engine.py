@@ -36,11 +36,14 @@ def check(rng, variant, T, N, D, H, dtype, options):
 @pytest.mark.parametrize("dtype", TOLERANCE)
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_engine_equals_reference(variant, dtype, restore_isa):
-    """A quarter of the grid of sizes, another one for each variant, with random options, on every instruction set."""
-    number = list(VARIANTS).index(variant)
+    """A quarter of the grid of sizes, with random options, on every instruction set.
+
+    The next variant, and the other dtype, take the next quarter, so that each cell runs the whole grid.
+    """
+    number = 2 * list(VARIANTS).index(variant) + list(TOLERANCE).index(dtype)
     rng = np.random.default_rng(number)
     sizes = list(itertools.product([0, 1, 2, 7, 33], [0, 1, 3, 17], [1, 3, 16, 33], [1, 3, 16, 33]))
-    rng.shuffle(sizes)
+    np.random.default_rng(0).shuffle(sizes)
     for T, N, D, H in sizes[number % 4 :: 4]:
         lengths, resets, reverse, ids = rng.random(4) < [0.5, 0.3, 0.5, 0.25]
         options = {"lengths": lengths, "resets": resets, "reverse": reverse, "ids": ids}

@@ -60,8 +60,8 @@ def check_gradients(f, arguments, cotangents, gradients, eps=EPS, rtol=RTOL, ato
     """Assert that ``gradients``, a dict with a gradient for every argument, are those of ``f``.
 
     The other parameters are those of :func:`numeric_gradient`. Inputs that have no gradient (ids, lengths,
-    options) belong into the closure of ``f``. Every entry is checked, or for arguments of more than ``directions``
-    entries so many random directions: an error in one entry shows in each of them, at 2 instead of 2 n calls of ``f``.
+    options) belong into the closure of ``f``. By default every entry is checked, with two calls of ``f`` each. With
+    ``directions`` larger arguments are checked along that many random directions: a wrong entry shows in each of them.
     """
     assert set(gradients) == set(arguments), "one gradient for every argument"
     rng = np.random.default_rng(len(arguments))

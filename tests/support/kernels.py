@@ -79,9 +79,11 @@ class Kernels:
     def packed(self, B):
         """B (K, M) as `pack` packs it."""
         K, M = B.shape
-        room = np.full(K * (-(-M // LARGEST_PANEL) * LARGEST_PANEL), np.nan, self.dtype)
+        size = K * (-(-M // LARGEST_PANEL) * LARGEST_PANEL)
+        room = np.full(size + LARGEST_PANEL, np.nan, self.dtype)
         row, column = (stride // B.itemsize for stride in B.strides)
         self.pack(K, M, B, row, column, room)
+        assert np.isnan(room[size:]).all(), "written outside"
         return room
 
 

@@ -8,7 +8,7 @@ import rnncore as rc
 
 T, N, D, H = 5, 3, 2, 4
 
-#: Every combination of options of every cell: its layer class and the options.
+#: Every combination of options of every cell, as VARIANTS without other orders of the gates: the layer class, options.
 RECURRENT = {
     name: (getattr(rc, variant.cell.label), variant.options)
     for name, variant in VARIANTS.items()
