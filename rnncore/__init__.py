@@ -14,6 +14,7 @@ except ModuleNotFoundError as error:
 from . import functional, layers
 from .functional import *  # noqa: F403
 from .inspection import gate_activations, gradient_flow
+from .layers.frozen import *  # noqa: F403
 from .layers.recurrent import *  # noqa: F403
 from .layers.simple import *  # noqa: F403
 from .losses import fused_softmax_cross_entropy, sigmoid_cross_entropy, softmax_cross_entropy
@@ -54,5 +55,6 @@ __all__ = [
     "use_isa",
 ]
 __all__ += functional.__all__
+__all__ += layers.frozen.__all__
 __all__ += layers.recurrent.__all__
 __all__ += layers.simple.__all__

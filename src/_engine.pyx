@@ -11,7 +11,7 @@ cimport numpy as cnp
 from cython cimport floating
 from libc.stdint cimport int64_t
 from libc.stdlib cimport free, malloc
-from libc.string cimport memset
+from libc.string cimport memcpy, memset
 
 from cpython.buffer cimport PyBuffer_FillInfo
 from cpython.pycapsule cimport PyCapsule_New
@@ -190,14 +190,41 @@ cdef cnp.ndarray view_of(cnp.ndarray array):
     return None if array is None else array.view()
 
 
+cdef class PackedWeights:
+    """Wx and Wh of a cell, packed once for many forward calls, which run on the instruction set of that time."""
+    cdef const kernel_table *kernels
+    cdef block memory
+
+    def __cinit__(self, Cell cell, Weights weights):
+        cdef Call f
+        cdef bint double_precision = is_double(weights.b)
+        describe_call(&f, ForwardCall(cell, weights, Batch(1, 1)))
+        f.packs_x = f.packs_h = True
+        self.kernels = f.layer.kernels
+        take_memory(max(1, packed_weights_size(&f)) * (sizeof(double) if double_precision else sizeof(float)), &self.memory)
+        with nogil:
+            if double_precision:
+                pack_weights(&f, <double *>self.memory.start)
+            else:
+                pack_weights(&f, <float *>self.memory.start)
+
+    def __dealloc__(self):
+        give_block(self.memory)
+
+
 @cython.freelist(8)
 cdef class Weights:
     """The weights of a cell, or their gradients; None for those that it does not have."""
     cdef readonly cnp.ndarray Wx, Wh, b, bhn, peephole
+    cdef readonly PackedWeights packed     # Wx and Wh, or None: they are packed when a call wants it
 
     def __init__(self, cnp.ndarray Wx=None, cnp.ndarray Wh=None, cnp.ndarray b=None, cnp.ndarray bhn=None,
                  cnp.ndarray peephole=None):
         self.Wx, self.Wh, self.b, self.bhn, self.peephole = Wx, Wh, b, bhn, peephole
+
+    def pack(self, Cell cell):
+        """Pack Wx and Wh for all later forward calls: none of the arrays may change from now on."""
+        self.packed = PackedWeights(cell, self)
 
     def by_name(self):
         """A dict of those that are not None."""
@@ -267,6 +294,8 @@ cdef class BackwardCall:
 cdef int describe_layer(Layer *layer, Cell cell, Weights weights) except -1:
     # Read `active` once a call: use_isa may change it from another thread.
     layer.kernels = active.f64 if is_double(weights.b) else active.f32
+    if weights.packed is not None:
+        layer.kernels = weights.packed.kernels
     layer.cell = cell.variant
     layer.Wx, layer.Wh = matrix_of(weights.Wx), matrix_of(weights.Wh)
     layer.b, layer.bhn, layer.peephole = address(weights.b), address(weights.bhn), address(weights.peephole)
@@ -291,6 +320,7 @@ cdef int describe_call(Call *f, ForwardCall call) except -1:
     describe_layer(&f.layer, call.cell, call.weights)
     describe_batch(&f.batch, call.batch)
     single_plan(&f.plan, &f.layer, &f.batch)
+    f.packed = NULL if call.weights.packed is None else call.weights.packed.memory.start
     f.x = address(call.x)
     f.ids = <const int64_t *>address(call.ids)
     f.h0 = address(call.h0)
@@ -506,10 +536,118 @@ def read(const float[::1] a):
     return total
 
 
-# ---- streaming ------------------------------------------------------------------------------------------------------
+# ---- stacks ---------------------------------------------------------------------------------------------------------
+
+# Bytes of a result that malloc itself recycles; a larger one comes from the pool (rnncore.engine.arrays.empty).
+cdef enum:
+    SMALL_RESULT = 1 << 16
+
+
+cdef class Stack:
+    """Layers of one cell with packed weights, in one direction or both, for inference: see native.open_stack."""
+    cdef list cells                       # of (Cell, Weights), layer by layer, forward before reverse
+    cdef Call *calls                      # one for each: its weights, no arrays
+    cdef readonly Py_ssize_t count, input_size, hidden_size
+    cdef int directions, state_axes
+    cdef readonly bint is_double
+    cdef bint has_c
+
+    def __cinit__(self, list cells, int directions, bint has_c, int state_axes):
+        """States are (cells, N, H), or with 2 axes, of a single cell, (N, H)."""
+        cdef Py_ssize_t l
+        self.cells, self.directions, self.has_c, self.state_axes = cells, directions, has_c, state_axes
+        self.count = len(cells)
+        self.calls = <Call *>malloc(self.count * sizeof(Call))
+        if self.calls == NULL:
+            raise MemoryError
+        for l in range(self.count):
+            cell, weights = cells[l]
+            describe_call(&self.calls[l], ForwardCall(cell, weights, Batch(1, 1, reverse=l % directions == 1)))
+        self.is_double = is_double((<Weights>cells[0][1]).b)
+        self.input_size, self.hidden_size = self.calls[0].layer.D, self.calls[0].layer.H
+
+    def __dealloc__(self):
+        free(self.calls)
+
+    def try_run(self, x, state):
+        """Run x (T,N,D) from a state as layers take it, if it needs no conversion and all results are small.
+
+        Returns (y (T,N,H * directions), final state), or None where the way through rnncore.engine.calls is needed.
+        """
+        cdef int number = cnp.NPY_DOUBLE if self.is_double else cnp.NPY_FLOAT
+        cdef size_t item = sizeof(double) if self.is_double else sizeof(float)
+        cdef Py_ssize_t T, N, H = self.hidden_size, l, values, row
+        cdef int direction, directions = self.directions
+        cdef cnp.npy_intp[3] shape
+        cdef cnp.npy_intp *state_shape = shape + 3 - self.state_axes
+        cdef cnp.ndarray y, h_n, c_n = None
+        cdef Pair pair
+        cdef Call *f
+        cdef block memory
+        cdef char *inputs
+        cdef char *outputs
+        cdef char *apart               # of the directions, each (T,N,H)
+        cdef Py_ssize_t size           # bytes of a state (N,H)
+        h0, c0 = state, None
+        if self.has_c and state is not None:
+            if not isinstance(state, tuple) or len(<tuple>state) != 2:
+                return None
+            h0, c0 = <tuple>state
+        if not cnp.PyArray_CheckExact(x) or cnp.PyArray_NDIM(<cnp.ndarray>x) != 3:
+            return None
+        T, N = cnp.PyArray_DIM(<cnp.ndarray>x, 0), cnp.PyArray_DIM(<cnp.ndarray>x, 1)
+        values = T * N * H * directions
+        size = N * H * item
+        if (values == 0 or values * item >= SMALL_RESULT or not is_plain(x, number, 3, N, self.input_size)
+                or not self.fits_state(h0, number, N) or (self.has_c and not self.fits_state(c0, number, N))):
+            return None
+        shape[0], shape[1], shape[2] = T, N, H * directions
+        y = cnp.PyArray_EMPTY(3, shape, number, 0)
+        shape[0], shape[1], shape[2] = self.count, N, H
+        h_n = cnp.PyArray_EMPTY(self.state_axes, state_shape, number, 0)
+        if self.has_c:
+            c_n = cnp.PyArray_EMPTY(self.state_axes, state_shape, number, 0)
+        pair.backward, pair.count, pair.is_double = False, directions, self.is_double
+        # The outputs of one layer below the top, those of the next, and those of the directions of one.
+        take_memory(3 * values * item, &memory)
+        try:
+            inputs = <char *>address(x)
+            apart = <char *>memory.start + 2 * values * item
+            for l in range(0, self.count, directions):
+                outputs = <char *>memory.start + (l // directions % 2) * values * item
+                if l + directions == self.count:
+                    outputs = <char *>address(y)
+                if directions == 1 or T * N == 1:
+                    apart = outputs
+                for direction in range(directions):
+                    f = &pair.calls[direction]
+                    f[0] = self.calls[l + direction]
+                    f.batch.T, f.batch.N, f.batch.count = T, N, N
+                    f.x = inputs
+                    f.h = apart + direction * T * size
+                    f.h0 = NULL if h0 is None else <char *>address(h0) + (l + direction) * size
+                    f.h_n = <char *>address(h_n) + (l + direction) * size
+                    if self.has_c:
+                        f.c0 = NULL if c0 is None else <char *>address(c0) + (l + direction) * size
+                        f.c_n = <char *>address(c_n) + (l + direction) * size
+                run_pair(&pair, &cost_rule, max_threads)
+                if apart != outputs:
+                    for row in range(T * N):
+                        for direction in range(directions):
+                            memcpy(outputs + (row * directions + direction) * H * item,
+                                   apart + (direction * T * N + row) * H * item, H * item)
+                inputs = outputs
+        finally:
+            give_block(memory)
+        return y, h_n if c_n is None else (h_n, c_n)
+
+    cdef bint fits_state(self, state, int number, Py_ssize_t N):
+        return state is None or (is_plain(state, number, self.state_axes, N, self.hidden_size)
+                                 and (self.state_axes == 2 or cnp.PyArray_DIM(<cnp.ndarray>state, 0) == self.count))
+
 
 cdef class Stream:
-    """A stack of cells with packed weights that runs one step a call: see rnncore.layers.Stream and native.sample_ids."""
+    """A stack in one direction that runs one step a call: see rnncore.layers.Stream and native.sample_ids."""
     cdef Call *calls
     cdef Part *parts
     cdef Py_ssize_t count
@@ -517,45 +655,35 @@ cdef class Stream:
     cdef tuple arrays                     # keep what the pointers in calls point to
     cdef block memory
 
-    def __cinit__(self, list cells, Py_ssize_t N, cnp.ndarray h, cnp.ndarray c=None):
-        """cells: (Cell, Weights), bottom first; states h, c (cells, N, H), c None for cells without.
-
-        All arrays are contiguous and of one dtype. Every step replaces the states; the weights must not change.
-        """
-        cdef Py_ssize_t l, values = 0, scratch = 0, H = cnp.PyArray_DIM(h, 2)
-        cdef size_t item
+    def __cinit__(self, Stack stack, Py_ssize_t N, cnp.ndarray h, cnp.ndarray c=None):
+        """States h, c (cells, N, H), C-contiguous and of the dtype of the stack; every step replaces them."""
+        cdef Py_ssize_t l, scratch = 0, H = stack.hidden_size
+        cdef size_t item = sizeof(double) if stack.is_double else sizeof(float)
         cdef Call *f
-        cdef char *room
-        self.count = len(cells)
-        self.is_double = is_double(h)
-        item = sizeof(double) if self.is_double else sizeof(float)
-        self.arrays = (cells, h, c)
+        self.count, self.is_double = stack.count, stack.is_double
+        self.arrays = (stack, h, c)
         self.calls = <Call *>malloc(self.count * sizeof(Call))
         self.parts = <Part *>malloc(self.count * sizeof(Part))
         if self.calls == NULL or self.parts == NULL:
             raise MemoryError
-        batch = Batch(1, N)
         for l in range(self.count):
             f = &self.calls[l]
-            cell, weights = cells[l]
-            describe_call(f, ForwardCall(cell, weights, batch))
+            f[0] = stack.calls[l]
+            f.batch.N = f.batch.count = N
+            single_plan(&f.plan, &f.layer, &f.batch)
             f.h0 = f.h_n = <char *>address(h) + l * N * H * item
             f.c0 = f.c_n = NULL if c is None else <char *>address(c) + l * N * H * item
-            f.packs_x = f.packs_h = True
-            scratch = max(scratch, set_forward_scratch(f) - f.packed_size)
-            values += f.packed_size
-        take_memory((values + scratch) * item, &self.memory)
-        room = <char *>self.memory.start
+            choose_packing(f)
+            scratch = max(scratch, set_forward_scratch(f))
+        take_memory(scratch * item, &self.memory)
         for l in range(self.count):
             f = &self.calls[l]
+            f.scratch = self.memory.start
             begin_part(&self.parts[l], f, 0)
             if self.is_double:
-                prepare_forward[double](&self.parts[l], f, <double *>room, 0, 1)
+                prepare_forward[double](&self.parts[l], f, NULL, 0, 1)
             else:
-                prepare_forward[float](&self.parts[l], f, <float *>room, 0, 1)
-            room += f.packed_size * item
-        for l in range(self.count):
-            self.calls[l].scratch = room
+                prepare_forward[float](&self.parts[l], f, NULL, 0, 1)
 
     def __dealloc__(self):
         free(self.calls)

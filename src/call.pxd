@@ -63,6 +63,8 @@ cdef struct Call:
     BatchRows batch
     Plan plan
     bint packs_x, packs_h        # whether Wx, Wh are packed, or read in place
+    void *packed                 # Wx and Wh packed once for all calls (see forward.pxd), or NULL
+    bint has_packed              # whether this call reads them
     barrier *barriers            # of all threads, then of each group
     void *x                      # (L, D), or
     const int64_t *ids           # (L,)

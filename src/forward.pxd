@@ -36,7 +36,7 @@ cdef inline Py_ssize_t set_forward_scratch(Call *f) noexcept nogil:
     more states and the gates of a projection.
     """
     cdef Py_ssize_t H = f.layer.H, rows = largest_group(&f.plan)
-    f.packed_size = padded(packed_weights_size(f))
+    f.packed_size = 0 if f.has_packed else padded(packed_weights_size(f))
     f.member_size = 3 * padded(rows * H)
     if f.gates == NULL:
         f.member_size += 2 * padded(rows * H)
@@ -59,9 +59,12 @@ cdef inline void *state_or_zeros(const Call *f, void *state, char **room, size_t
 # ---- factors and projections ----------------------------------------------------------------------------------------
 
 cdef inline void prepare_forward(Part *p, const Call *f, floating *packed, int part, int parts) noexcept nogil:
-    """Set the factors. Ids read rows of Wx in place."""
+    """Set the factors, packed into `packed` or by pack_weights. Ids read rows of Wx in place."""
     cdef const Layer *w = &f.layer
     cdef Py_ssize_t H = w.H, columns = gated_columns(w), candidates = recurrent_columns(w) - columns
+    if f.has_packed:
+        packed = <floating *>f.packed
+        parts = 0
     cdef Matrix Wx = submatrix(w.Wx, 0, p.first, packed)
     cdef Matrix Wh = submatrix(w.Wh, 0, p.first, packed)
     cdef Matrix candidate = submatrix(Wh, 0, columns, packed)
@@ -75,6 +78,13 @@ cdef inline void prepare_forward(Part *p, const Call *f, floating *packed, int p
         p.gates = factor(w.kernels, H, p.units, columns // H, H, Wh, room_h, part, parts)
         p.candidate = factor(w.kernels, H, p.units, candidates // H, H, candidate, room_h, part, parts)
         p.x = factor(w.kernels, w.D, p.units, w.cell.num_gates, H, Wx, room_x, part, parts)
+
+
+cdef inline void pack_weights(Call *f, floating *packed) noexcept nogil:
+    """Pack Wx and Wh of a call with a plan for one thread, packs_x and packs_h: packed_weights_size(f) values."""
+    cdef Part p
+    begin_part(&p, f, 0)
+    prepare_forward(&p, f, packed, 0, 1)
 
 
 cdef inline void project(const Call *f, const Part *p, Py_ssize_t begin, Py_ssize_t n, floating *gates) noexcept nogil:

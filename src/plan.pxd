@@ -31,27 +31,42 @@ cdef struct Part:
 cdef enum:
     PROJECTION_ROWS = 128
 
-# Packing costs as much as the products of some thirty rows. It pays from so many steps on, since a step of few rows
-# reads packed weights at twice the speed, or from so many tokens on. It does not pay for a single row whose weights
-# exceed the second-level cache: read in place, they stream as fast.
+# Which weights a call packs, and which it reads in place: the one rule, measured by bench/packing.py.
+#
+# A step of few rows reads packed weights at twice the speed of weights in C order in place; packing costs as much as
+# the products of some thirty rows. It pays from so many steps on, or from so many tokens on. It does not pay for a
+# single row whose weights exceed the second-level cache: read in place, they stream as fast.
+#
+# A step of at most four rows reads transposed weights in place at 1.2 to 2 times the cost of C order; more rows, or
+# one product of many tokens, pack them as they go, and packing them for good costs no more from the second step on.
 cdef enum:
     PACK_STEPS = 8
     PACK_TOKENS = 64
     FAR_VALUES = 1 << 19
+    TRANSPOSED_ROWS = 4
+    PACK_TRANSPOSED_STEPS = 4
+    PACK_TRANSPOSED_FAR_STEPS = 16
 
 
 cdef inline bint packing_pays(Py_ssize_t T, Py_ssize_t N) noexcept nogil:
     return T >= PACK_STEPS or T * N >= PACK_TOKENS
 
 
+cdef inline bint packs_recurrent(const Call *f) noexcept nogil:
+    cdef Py_ssize_t T = f.batch.T, N = f.batch.N
+    cdef bint far = N == 1 and f.layer.H * recurrent_columns(&f.layer) >= FAR_VALUES
+    if f.layer.Wh.column_step == 1:
+        return packing_pays(T, N) and not far
+    return T >= (2 if N > TRANSPOSED_ROWS else PACK_TRANSPOSED_FAR_STEPS if far else PACK_TRANSPOSED_STEPS)
+
+
 cdef inline void choose_packing(Call *f) noexcept nogil:
     cdef Py_ssize_t T = f.batch.T, N = f.batch.N
-    f.packs_h = packing_pays(T, N) and not (N == 1 and f.layer.H * recurrent_columns(&f.layer) >= FAR_VALUES)
+    # Members of a group have factors of their own units.
+    f.has_packed = f.packed != NULL and f.plan.members == 1
+    f.packs_h = f.has_packed or packs_recurrent(f)
     # A single projection packs panels as it goes.
-    f.packs_x = packing_pays(T, N) and (T * N > PROJECTION_ROWS or f.plan.groups > 1)
-    # Weights in Fortran order are repacked for every product: better once.
-    f.packs_h = f.packs_h or (f.layer.Wh.column_step != 1 and T > 1)
-    f.packs_x = f.ids == NULL and (f.packs_x or (f.layer.Wx.column_step != 1 and T * N > PROJECTION_ROWS))
+    f.packs_x = f.ids == NULL and (f.has_packed or T * N > PROJECTION_ROWS or (f.plan.groups > 1 and packing_pays(T, N)))
 
 
 # ---- groups and members ---------------------------------------------------------------------------------------------

@@ -49,11 +49,11 @@ cdef inline Factor factor(const kernel_table *k, Py_ssize_t K, Py_ssize_t M, int
     """The factor of `blocks` blocks of M columns, `step` apart, of a matrix of K rows.
 
     Read in place if room is NULL. Otherwise packed into *room, which is advanced; `parts` threads pack a share of the
-    columns each.
+    columns each, or with 0 parts it is there already.
     """
     cdef Factor f
-    cdef Py_ssize_t begin = share_begin(M, part, parts, LARGEST_PANEL)
-    cdef Py_ssize_t end = share_begin(M, part + 1, parts, LARGEST_PANEL)
+    cdef Py_ssize_t begin = share_begin(M, part, parts, LARGEST_PANEL) if parts > 0 else 0
+    cdef Py_ssize_t end = share_begin(M, part + 1, parts, LARGEST_PANEL) if parts > 0 else 0
     cdef const floating *B = <const floating *>matrix.values
     cdef int block
     f.K = K

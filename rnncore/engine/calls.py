@@ -62,6 +62,7 @@ class _Inference:
         bhn: Array | None,
         peephole: Any,
         reverse: bool,
+        packed: _engine.Weights | None,
     ) -> None:
         T, N, _ = x.shape
         dtype, H = x.dtype, b.shape[0] // len(variant.gates)
@@ -71,7 +72,7 @@ class _Inference:
             bhn = np.zeros(H, dtype)
         self.record = _engine.ForwardCall(
             variant.native,
-            _engine.Weights(Wx, Wh, b, bhn, peephole),
+            _engine.Weights(Wx, Wh, b, bhn, peephole) if packed is None else packed,
             _engine.Batch(T, N, None, None, None, reverse),
             x=x,
             h0=h0,
@@ -107,6 +108,7 @@ class _Forward:
         training: Any,
         checkpoint: Any,
         fits: bool,
+        packed: _engine.Weights | None,
     ) -> None:
         ids = None
         packing: Any = None
@@ -149,6 +151,8 @@ class _Forward:
                 if name in arrays
             }
             own = _engine.Weights(**weights)
+        if packed is not None and packed.b is not None and packed.b.dtype == dtype:
+            own = packed
         if variant.has_bhn and own.bhn is None:
             own = _engine.Weights(**own.by_name(), bhn=np.zeros(H, dtype))
 
@@ -232,14 +236,18 @@ def prepare_forward(
     reverse: bool = False,
     training: bool = True,
     checkpoint: Any = None,
+    packed: _engine.Weights | None = None,
 ) -> _Inference | _Forward:
-    """Check the arguments of a forward function and allocate its results."""
+    """Check the arguments of a forward function and allocate its results.
+
+    ``packed`` are the same weights as native.pack_cell returns them, for inference.
+    """
     fits = lengths is None and resets is None and _engine.fits(variant.native, x, Wx, Wh, b, h0, c0, bhn, peephole)
     if fits and not training and checkpoint is None and x.ndim == 3 and x.size and b.size:
-        return _Inference(variant, x, Wx, Wh, b, h0, c0, bhn, peephole, bool(reverse))
+        return _Inference(variant, x, Wx, Wh, b, h0, c0, bhn, peephole, bool(reverse), packed)
     weights = {"Wx": Wx, "Wh": Wh, "b": b, "bhn": bhn, "peephole": peephole}
     states = {"h0": h0, "c0": c0}
-    return _Forward(variant, x, weights, states, lengths, resets, reverse, training, checkpoint, fits)
+    return _Forward(variant, x, weights, states, lengths, resets, reverse, training, checkpoint, fits, packed)
 
 
 def checkpoint_segments(checkpoint: bool | int, steps: int) -> int:

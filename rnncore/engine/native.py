@@ -14,6 +14,7 @@ from .. import _engine
 from .._types import Array
 from .arrays import (
     FLOAT32,
+    FLOAT64,
     as_dense,
     as_dense_matrix,
     as_floating,
@@ -27,10 +28,6 @@ from .arrays import (
     zeros,
 )
 from .cells import Variant
-
-#: A cell of a stack and its weights by name.
-StackedCell = tuple[Variant, dict[str, Array]]
-
 
 # ---- affine maps and the softmax --------------------------------------------------------------------------------
 
@@ -198,32 +195,37 @@ def softmax_cross_entropy_rows(
     return losses.reshape(targets.shape)
 
 
-# ---- stacks of cells, one step at a time ------------------------------------------------------------------------
+# ---- stacks of cells with packed weights ------------------------------------------------------------------------
 
 
-def _open_stack(cells: list[StackedCell], D: int, H: int, copies: bool, dtype: np.dtype[Any]) -> list[Any]:
-    """The cells of a stack, bottom first, for native code; ValueError for shapes that do not match."""
-    native = []
-    for variant, weights in cells:
-        own = {}
-        for array in variant.weights:
-            value = weights[array.name]
-            check_shape(array.name, value, variant.letters(array), variant.shape(array, D=D, H=H))
-            own[array.name] = np.array(value, dtype, order="C") if copies else as_dense(value, dtype)
-        native.append((variant.native, _engine.Weights(**own)))
-        D = H
-    return native
+def pack_cell(variant: Variant, weights: dict[str, Array], D: int, H: int, dtype: np.dtype[Any]) -> _engine.Weights:
+    """Copy the weights of a cell, by name, and pack them; ValueError for shapes that do not match."""
+    own = {}
+    for array in variant.weights:
+        check_shape(array.name, weights[array.name], variant.letters(array), variant.shape(array, D=D, H=H))
+        own[array.name] = np.array(weights[array.name], dtype, order="C")
+        own[array.name].flags.writeable = False
+    packed = _engine.Weights(**own)
+    packed.pack(variant.native)
+    return packed
 
 
-def make_stream(
-    cells: list[StackedCell], D: int, dtype: np.dtype[Any], h: Array, c: Array | None = None
-) -> _engine.Stream:
-    """Make a native stream over copies of ``cells`` that keeps its state in h, c (layers, N, H)."""
-    return _engine.Stream(_open_stack(cells, D, h.shape[2], True, dtype), h.shape[1], h, c)
+def open_stack(variant: Variant, packed: list[_engine.Weights], directions: int, state_axes: int = 3) -> _engine.Stack:
+    """The stack of these cells, layer by layer, forward before reverse, for native code.
+
+    Its states are (cells, N, H), or of a single cell with ``state_axes=2`` (N, H).
+    """
+    native_cells = [(variant.native, weights) for weights in packed]
+    return _engine.Stack(native_cells, directions, len(variant.cell.states) > 1, state_axes)
+
+
+def open_stream(stack: _engine.Stack, h: Array, c: Array | None = None) -> _engine.Stream:
+    """A stream over a stack in one direction that keeps its state in h, c (layers, N, H)."""
+    return _engine.Stream(stack, h.shape[1], h, c)
 
 
 def sample_ids(
-    cells: list[StackedCell],
+    stack: _engine.Stack,
     embedding: Array | None,
     Wy: Array,
     by: Array,
@@ -242,14 +244,14 @@ def sample_ids(
 
     Parameters
     ----------
-    cells : list of (Variant, dict of name to array)
-        The stack, bottom first, with its weights.
+    stack : _engine.Stack
+        In one direction.
     embedding : array (V, E) or None
         Rows for the ids; None feeds the ids to the first cell.
     Wy, by : arrays (H, V), (V,)
         Output layer.
     h, c : arrays (layers, H), dense, float32 or float64
-        State, updated in place: all ids but the last one drawn have been fed back. Its dtype is computed in.
+        State, of the dtype of the stack, updated in place: all ids but the last one drawn have been fed back.
     first : int
         Id to feed first.
     uniforms : float64 array (n,)
@@ -274,23 +276,27 @@ def sample_ids(
     ValueError
         A logit is NaN or infinite.
     """
-    H, V = Wy.shape
+    D, H, V = stack.input_size, stack.hidden_size, Wy.shape[1]
+    dtype = FLOAT64 if stack.is_double else FLOAT32
+    check_shape("Wy", Wy, "(H, V)", (H, V))
     check_shape("by", by, "(V,)", (V,))
     if embedding is not None:
-        check_shape("embedding", embedding, "(V, E)", (V, embedding.shape[1]))
+        check_shape("embedding", embedding, "(V, E)", (V, D))
+    elif D != V:
+        raise ValueError(f"the stack must take V = {V} ids; got input_size = {D}")
     for name, state in (("h", h), ("c", c)):
         if state is not None:
-            check_shape(name, state, "(layers, H)", (len(cells), H))
+            check_shape(name, state, "(layers, H)", (stack.count, H))
+            if not is_dense(state, dtype):
+                raise ValueError(f"{name} must be C-contiguous, of {dtype}; got {state.dtype}")
     if not 0 <= first < V:
         raise ValueError(f"first must lie in [0, V) = [0, {V}); got {first}")
     ids = np.empty(len(uniforms), np.int64)
     flags = np.zeros(V, np.int8)
     flags[banned] = 1
-    dtype = h.dtype
-    stack = _open_stack(cells, V if embedding is None else embedding.shape[1], H, False, dtype)
     embedding = None if embedding is None else as_dense(embedding, dtype)
     Wy, by = as_dense(Wy, dtype), as_dense(by, dtype)
-    stream = _engine.Stream(stack, 1, h[:, None], None if c is None else c[:, None])
+    stream = open_stream(stack, h[:, None], None if c is None else c[:, None])
     drawn = _engine.sample["float" if Wy.dtype == FLOAT32 else "double"](
         stream,
         embedding,

@@ -8,10 +8,11 @@ from .base import Layer as Layer
 from .base import dropout_mask as dropout_mask
 from .base import glorot_uniform as glorot_uniform
 from .base import orthogonal as orthogonal
+from .frozen import *  # noqa: F403
 from .recurrent import *  # noqa: F403
 from .recurrent import RECURRENT as RECURRENT
 from .recurrent import LayerCache as LayerCache
 from .recurrent import Recurrent as Recurrent
 from .simple import *  # noqa: F403
-from .stack import run_stack as run_stack
+from .stack import Stack as Stack
 from .stream import Stream as Stream

@@ -9,10 +9,10 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from .. import checks, functional
 from .._types import Array, Seed, StateLike
-from ..engine import arrays, calls, cells
-from ..engine.native import StackedCell
+from ..engine import calls, cells
 from .base import Layer, dropout_mask, glorot_uniform, orthogonal
-from .stack import run_stack
+from .frozen import Frozen
+from .stack import Stack
 from .stream import Stream
 
 __all__ = ["GRU", "LSTM", "RNN", "MinGRU"]
@@ -38,11 +38,10 @@ class LayerCache(NamedTuple):
         return [cell.gates for directions in self.cells for cell in directions]
 
 
-class Recurrent(Layer):
+class Recurrent(Stack, Layer):
     """A stack of one cell, in one direction or both.
 
-    A subclass names its cell in the table and takes the cell's options. States are handled as tuples of arrays
-    (num_layers * directions, N, H), layer by layer, forward before reverse.
+    A subclass names its cell in the table and takes the cell's options.
 
     Attributes
     ----------
@@ -96,41 +95,15 @@ class Recurrent(Layer):
         self._rng = np.random.default_rng(seed)
         for layer in range(self.num_layers):
             for suffix in self._suffixes(layer):
-                size = self.input_size if layer == 0 else self.output_size
-                for name, value in self._initial(size, init).items():
+                for name, value in self._initial(self.layer_input_size(layer), init).items():
                     self._add(name + suffix, value)
 
     # ---- what it is ---------------------------------------------------------------------------------------------
 
     @property
-    def variant(self) -> cells.Variant:
+    def variant(self) -> cells.Variant:  # type: ignore[override]  # options can be changed
         """The cell with the layer's options; ValueError for an unknown one."""
         return self.cell.variant(*(getattr(self, name) for name in self.cell.options))
-
-    @property
-    def cell_name(self) -> str:
-        return self.cell.name
-
-    @property
-    def gate_names(self) -> tuple[str, ...]:
-        return tuple(self.variant.gates)
-
-    @property
-    def state_names(self) -> tuple[str, ...]:
-        return tuple(self.cell.states)
-
-    @property
-    def num_gates(self) -> int:
-        """G"""
-        return len(self.variant.gates)
-
-    @property
-    def directions(self) -> int:
-        return 2 if self.bidirectional else 1
-
-    @property
-    def output_size(self) -> int:
-        return self.hidden_size * self.directions
 
     def options(self) -> dict[str, str]:
         """Keyword arguments of the cell's forward function that do not change from call to call."""
@@ -140,12 +113,6 @@ class Recurrent(Layer):
         """Return the parameters of one cell, by the names of the arguments of its forward function."""
         suffix = self._suffixes(layer)[direction]
         return {array.name: self.params[array.name + suffix] for array in self.variant.weights}
-
-    def cells(self) -> list[StackedCell]:
-        """Return the stack, bottom first, for :func:`rnncore.engine.native.sample_ids`. One direction only."""
-        if self.bidirectional:
-            raise ValueError("a bidirectional layer needs the whole sequence: it cannot go step by step")
-        return [(self.variant, self.weights(layer, 0)) for layer in range(self.num_layers)]
 
     def _suffixes(self, layer: int) -> list[str]:
         return [f"_{layer}", f"_{layer}_reverse"][: self.directions]
@@ -168,54 +135,34 @@ class Recurrent(Layer):
         options = "".join(f", {name}={getattr(self, name)!r}" for name in names if getattr(self, name))
         return f"{type(self).__name__}({self.input_size}, {self.hidden_size}, {self.num_layers}{options})"
 
-    # ---- arguments ----------------------------------------------------------------------------------------------
-
-    def time_major(self, x: ArrayLike) -> Array:
-        """Return x (T, N, input_size) in the layer's dtype, or ids (T, N).
-
-        Raises
-        ------
-        ValueError, TypeError
-            As calling the layer.
-        """
-        array = np.asarray(x)
-        if array.dtype.kind not in "iu":
-            array = arrays.as_floating("x", array)
-            if array.ndim != 3 or array.shape[2] != self.input_size:
-                axes = "(N, T, input_size)" if self.batch_first else "(T, N, input_size)"
-                raise ValueError(f"x must be {axes} with input_size = {self.input_size}; got {array.shape}")
-            array = array.astype(self.dtype, copy=False)
-        elif array.ndim != 2:
-            raise ValueError(f"x of integers holds ids and must have two axes; got shape {array.shape}")
-        return array.swapaxes(0, 1) if self.batch_first else array
-
-    def time_major_gradient(self, dy: ArrayLike, T: int, N: int) -> Array:
-        """Return dy (T, N, H * directions) in the layer's dtype; ValueError or TypeError for another shape or dtype."""
-        shape = (*((N, T) if self.batch_first else (T, N)), self.output_size)
-        array = arrays.as_shaped("dy", dy, shape, self.dtype)
-        return array.swapaxes(0, 1) if self.batch_first else array
-
-    def split_state(self, state: StateLike | None, N: int, argument: str = "state") -> dict[str, Array]:
-        """Return the arrays (num_layers * directions, N, H) of a state by name; none for None."""
-        if state is None:
-            return {}
-        names = self.state_names
-        values: Any = state if len(names) > 1 else (state,)
-        if len(names) > 1 and not (isinstance(state, (tuple, list)) and len(state) == len(names)):
-            wanted = f"a tuple ({', '.join(names)})"
-            raise TypeError(f"{argument} of an {self.cell.label} must be {wanted}; got {type(state).__name__}")
-        result = {}
-        for name, value in zip(names, values, strict=True):
-            array = arrays.as_floating(f"{argument} {name}", value)
-            shape = (self.num_layers * self.directions, N, self.hidden_size)
-            arrays.check_shape(f"{argument} {name}", array, "(num_layers * directions, N, H)", shape)
-            result[name] = array.astype(self.dtype, copy=False)
-        return result
-
-    def _join_state(self, states: tuple[Array, ...]) -> Any:
-        return states if len(states) > 1 else states[0]
-
     # ---- forward ------------------------------------------------------------------------------------------------
+
+    def freeze(self) -> Frozen:
+        """Return a copy of the layer for inference: its weights are packed once, not in every call.
+
+        Returns
+        -------
+        Frozen
+            Called as the layer is, with the same bits. Later changes of the layer do not reach it.
+
+        Examples
+        --------
+        >>> lstm = LSTM(3, 5, seed=0)
+        >>> frozen = lstm.freeze()
+        >>> x = np.ones((7, 2, 3), "float32")
+        >>> bool((frozen(x)[0] == lstm(x)[0]).all())
+        True
+        """
+        every = [(layer, direction) for layer in range(self.num_layers) for direction in range(self.directions)]
+        return Frozen(
+            self.variant,
+            self.input_size,
+            self.hidden_size,
+            [self.weights(*place) for place in every],
+            self.bidirectional,
+            self.batch_first,
+            self.dtype,
+        )
 
     def stream(self, batch_size: int = 1) -> Stream:
         """Return a copy of the layer that runs one step at a time: audio, control, games.
@@ -235,7 +182,8 @@ class Recurrent(Layer):
         ValueError
             The layer is bidirectional: it needs the whole sequence.
         """
-        return Stream(self, batch_size)
+        self.check_one_direction()
+        return Stream(self.freeze(), batch_size)
 
     def __call__(
         self, x: ArrayLike, state: StateLike | None = None, lengths: ArrayLike | None = None
@@ -261,7 +209,7 @@ class Recurrent(Layer):
         ValueError, TypeError
             A shape, dtype, id or length is wrong.
         """
-        y, state, _ = self._run(x, state, lengths, training=False)
+        y, state, _ = self._run(x, state, lengths, self.weights, training=False)
         return y, state
 
     def forward(
@@ -274,52 +222,29 @@ class Recurrent(Layer):
         y, state
         cache : LayerCache
         """
-        return self._run(x, state, lengths, training=True)
+        masks: list[Array] = []
+        recurrent_masks: list[Array] = []
 
-    def _run(
-        self, x: ArrayLike, state: StateLike | None, lengths: ArrayLike | None, training: bool
-    ) -> tuple[Array, Any, Any]:
-        x = self.time_major(x)
-        T, N = x.shape[:2]
-        cache = LayerCache((T, N), [], [], [])
-        states = self.split_state(state, N)
-        options = {
-            "lengths": lengths,
-            "training": training,
-            "checkpoint": self.checkpoint if training else None,
-        }
-
-        def run(layer: int, x: Array) -> tuple[Array, list[tuple[Array, ...]]]:
-            arguments = []
-            for direction in range(self.directions):
-                weights = self.weights(layer, direction)
-                if training and self.recurrent_dropout:
-                    m = dropout_mask(self._rng, (self.hidden_size,), self.recurrent_dropout, self.dtype)
-                    weights["Wh"] = m[:, None] * weights["Wh"]  # (h' * m) Wh = h' (diag(m) Wh)
-                    cache.recurrent_masks.append(m)
-                index = layer * self.directions + direction
-                initial = {f"{name}0": array[index] for name, array in states.items()}
-                arguments.append({"x": x, **weights, **initial, "reverse": bool(direction), **options})
-            outputs, finals, caches = zip(*self._forward_cells(arguments), strict=True)
-            cache.cells.append(caches)
-            y = outputs[0] if len(outputs) == 1 else np.concatenate(outputs, axis=2)
-            return y, [final if isinstance(final, tuple) else (final,) for final in finals]
+        def weights(layer: int, direction: int) -> dict[str, Array]:
+            found = self.weights(layer, direction)
+            if self.recurrent_dropout:
+                m = dropout_mask(self._rng, (self.hidden_size,), self.recurrent_dropout, self.dtype)
+                found["Wh"] = m[:, None] * found["Wh"]  # (h' * m) Wh = h' (diag(m) Wh)
+                recurrent_masks.append(m)
+            return found
 
         def drop(y: Array) -> Array:
-            if not (training and self.dropout):
-                return y
-            cache.masks.append(dropout_mask(self._rng, y.shape, self.dropout, self.dtype))
-            return y * cache.masks[-1]
+            masks.append(dropout_mask(self._rng, y.shape, self.dropout, self.dtype))
+            return y * masks[-1]
 
-        y, finals = run_stack(self.num_layers, x, run, drop)
-        by_name = zip(*(final for layer in finals for final in layer), strict=True)
-        final_state = self._join_state(tuple(np.stack(values) for values in by_name))
-        return y.swapaxes(0, 1) if self.batch_first else y, final_state, cache if training else None
+        between = drop if self.dropout else None
+        y, state, caches = self._run(x, state, lengths, weights, between, training=True, checkpoint=self.checkpoint)
+        T, N = y.shape[1::-1] if self.batch_first else y.shape[:2]
+        return y, state, LayerCache((T, N), caches, masks, recurrent_masks)
 
     def _forward_cells(self, arguments: list[dict[str, Any]]) -> list[Any]:
-        """Run the cell of each direction; the engine runs them at the same time."""
         if self.backend is functional:
-            return calls.forward_side_by_side(self.variant, arguments)
+            return super()._forward_cells(arguments)
         function = getattr(self.backend, f"{self.cell.name}_forward")
         return [function(**keywords, **self.options()) for keywords in arguments]
 

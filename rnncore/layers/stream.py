@@ -12,15 +12,15 @@ from .._types import Array, State, StateLike
 from ..engine import arrays, native
 
 if TYPE_CHECKING:
-    from .recurrent import Recurrent
+    from .frozen import Frozen
 
 __all__ = ["Stream"]
 
 
 class Stream:
-    """Recurrent layers one step at a time, made by ``layer.stream(batch_size)``.
+    """Frozen layers one step at a time, made by ``layer.stream(batch_size)``.
 
-    The weights are copied and packed once. A step allocates only its result, or nothing with ``out``. Steps have the
+    A step allocates only its result, or nothing with ``out``. Steps have the
     same bits as the sequence in one call. Only one thread at a time may use a stream.
 
     Attributes
@@ -41,13 +41,12 @@ class Stream:
     True
     """
 
-    def __init__(self, layer: Recurrent, batch_size: int = 1) -> None:
-        cells = layer.cells()
+    def __init__(self, layer: Frozen, batch_size: int = 1) -> None:
         self.batch_size = checks.integer("batch_size", batch_size, least=1)
         self.input_size, self.hidden_size, self.dtype = layer.input_size, layer.hidden_size, layer.dtype
         shape = (layer.num_layers, self.batch_size, layer.hidden_size)
         self._state = tuple(np.zeros(shape, self.dtype) for _ in layer.state_names)
-        self._native = native.make_stream(cells, self.input_size, self.dtype, *self._state)
+        self._native = native.open_stream(layer.native, *self._state)
 
     def step(self, x: ArrayLike, out: Array | None = None) -> Array:
         """Advance every sequence by one step.

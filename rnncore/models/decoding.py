@@ -47,7 +47,8 @@ def sample_tokens(
 
     state: of one sequence, as the recurrent layer gives it, or None for zeros. One uniform number is used for each.
     """
-    recurrent = trunk.recurrent
+    recurrent = trunk.recurrent.freeze()
+    recurrent.check_one_direction()
     states = np.zeros((len(recurrent.state_names), recurrent.num_layers, recurrent.hidden_size), recurrent.dtype)
     if state is not None:
         states[:] = np.reshape(state, states.shape)
@@ -55,7 +56,7 @@ def sample_tokens(
     drawn, token = [np.empty(0, np.int64)], first
     while n > 0 and not (len(drawn) > 1 and token == stop):
         ids = native.sample_ids(
-            recurrent.cells(),
+            recurrent.native,
             trunk.embedding.params["W"] if trunk.embedding else None,
             W,
             b,
@@ -172,6 +173,7 @@ def beam_search(
     scores, lengths, ended = log_probs.copy(), np.zeros((N, width), np.int64), np.zeros((N, width), bool)
     history = []
     rows = np.arange(N)[:, None]
+    trunk = trunk.freeze()
     for step in range(steps.max()):
         ended |= (step >= steps)[:, None]
         if ended.all():

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.random import Generator
 
+from .. import functional
 from .._types import Array, State
 from ..layers import dropout_mask
 from ..losses import fused_softmax_cross_entropy, sigmoid, sigmoid_cross_entropy
@@ -24,6 +25,11 @@ class Trunk:
 
     def __call__(self, inputs: Array, state: Any = None, lengths: Any = None) -> tuple[Any, ...]:
         return self.recurrent(self.embedding(inputs) if self.embedding else inputs, state, lengths)
+
+    def freeze(self) -> Trunk:
+        """Return a copy of its weights for many calls of inference."""
+        recurrent = self.recurrent.freeze() if self.recurrent.backend is functional else self.recurrent
+        return Trunk(self.embedding, recurrent, self.dropout, self._rng)
 
     def forward(self, inputs: Any, state: Any = None, lengths: Any = None) -> tuple[Any, ...]:
         """Return h (T, N, H * directions), the final state and a cache."""

@@ -29,9 +29,9 @@ ALWAYS_INLINE void NAME(gru_update_body)(ptrdiff_t units, int reset_after, int u
                                          const real *restrict h_prev, real *restrict h) {
     for (ptrdiff_t j = 0; j < units; j++) {
         real candidate = NAME(tanh)(reset_after ? n[j] + r[j] * m[j] : n[j]); /* (1) */
-        real change = update == UPDATE_NEW ? z[j] * (candidate - h_prev[j]) : z[j] * (h_prev[j] - candidate);
+        real added = update == UPDATE_NEW ? candidate : h_prev[j], kept = update == UPDATE_NEW ? h_prev[j] : candidate;
         n[j] = candidate;
-        h[j] = (update == UPDATE_NEW ? h_prev[j] : candidate) + change; /* (2) */
+        h[j] = z[j] * added + (1 - z[j]) * kept; /* (2); kept + z (added - kept) loses `added` where kept is far larger */
     }
 }
 

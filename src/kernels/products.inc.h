@@ -21,6 +21,7 @@
 #endif
 #define VECTOR_LENGTH (VECTOR_BYTES / (ptrdiff_t)sizeof(real))
 #define W (NV * VECTOR_LENGTH)
+#define TRANSPOSED_ROWS 4 /* of a product with a transposed matrix in place: more cost as much as packing it */
 #define MC_BLOCKS 16
 #define MC (MC_BLOCKS * MR) /* weight_gradients: rows and columns of C between two packings of A and B */
 #define NC 1024
@@ -122,14 +123,15 @@ static NAME(tile_function) *const NAME(narrow_tiles)[MR + 1] = {
 /* A factor that exceeds the second-level cache comes from afar, at 100 GB/s or 128 with prefetch; the first visit to a
  * panel took as long as its products with 64 rows (H = 1024: 195 GFLOP/s, 240 with prefetch). A smaller one is only
  * pushed out of the first level by it. */
-#define FAR (3 << 19)  /* bytes */
-#define FAR_AHEAD 32   /* rows of B, for a single block of rows */
+#define IS_FAR(K, M) ((K) * (M) * (ptrdiff_t)sizeof(real) > 3 << 19)
+#define FAR_AHEAD 32 /* rows of B, for a single block of rows */
+#define STREAMS 8    /* rows of B that are read side by side in place */
 
 /* C (m, M) = from + A (m, K) B (K, M) in the whole panels of M: of MC rows of A, KC columns stay in the second-level
  * cache while all panels pass. */
 static void NAME(whole_panels)(ptrdiff_t m, ptrdiff_t K, ptrdiff_t M, NAME(left) A, NAME(right) B,
                                NAME(start) from, real *C, ptrdiff_t ldc) {
-    int far = K * M * (ptrdiff_t)sizeof(real) > FAR;
+    int far = IS_FAR(K, M);
     int groups = m == 1 ? 2 : m <= 3 ? 1 : 0;
     for (ptrdiff_t left = m; left > 0; left -= MC_BLOCKS * A.block_rows) {
         ptrdiff_t rows = SMALLER(MC_BLOCKS * A.block_rows, left), blocks = CEIL_DIVIDE(rows, A.block_rows);
@@ -173,53 +175,70 @@ static void NAME(part_panel)(ptrdiff_t m, ptrdiff_t K, ptrdiff_t first, ptrdiff_
 }
 
 #if __has_builtin(__builtin_shufflevector)
-/* Interleave the lower halves of two vectors, or the upper ones. log2 of the vector length such steps transpose as many
- * vectors: in every step out[2i], out[2i + 1] = low, high of in[i], in[i + length / 2]. */
-#if VECTOR_BYTES == 64 && !REAL_IS_DOUBLE
-#define LOW 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23
-#define HIGH 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31
-#elif VECTOR_BYTES / (REAL_IS_DOUBLE ? 8 : 4) == 8
-#define LOW 0, 8, 1, 9, 2, 10, 3, 11
-#define HIGH 4, 12, 5, 13, 6, 14, 7, 15
-#elif VECTOR_BYTES / (REAL_IS_DOUBLE ? 8 : 4) == 4
-#define LOW 0, 4, 1, 5
-#define HIGH 2, 6, 3, 7
+/* Transposed matrices are read by vectors of at most two lanes of 16 bytes: values are exchanged within a lane at little
+ * cost, and gcc joins lanes while it loads them. LOW and HIGH interleave the lower halves of the lanes of two such
+ * vectors, or the upper ones. */
+#define SLICE_BYTES SMALLER(VECTOR_BYTES, 32)
+#define SLICE (SLICE_BYTES / (ptrdiff_t)sizeof(real))
+#define LANE (16 / (ptrdiff_t)sizeof(real))
+typedef real NAME(lane) __attribute__((vector_size(16), aligned(sizeof(real)), may_alias));
+typedef real NAME(slice) __attribute__((vector_size(SLICE_BYTES), aligned(sizeof(real)), may_alias));
+#if VECTOR_BYTES == 16
+#define READ_LANES(p, step) *(const NAME(lane) *)(p)
+#elif REAL_IS_DOUBLE
+#define READ_LANES(p, step) \
+    __builtin_shufflevector(*(const NAME(lane) *)(p), *(const NAME(lane) *)((p) + (step)), 0, 1, 2, 3)
 #else
+#define READ_LANES(p, step) \
+    __builtin_shufflevector(*(const NAME(lane) *)(p), *(const NAME(lane) *)((p) + (step)), 0, 1, 2, 3, 4, 5, 6, 7)
+#endif
+#if VECTOR_BYTES == 16 && REAL_IS_DOUBLE
 #define LOW 0, 2
 #define HIGH 1, 3
+#elif VECTOR_BYTES == 16
+#define LOW 0, 4, 1, 5
+#define HIGH 2, 6, 3, 7
+#elif REAL_IS_DOUBLE
+#define LOW 0, 4, 2, 6
+#define HIGH 1, 5, 3, 7
+#else
+#define LOW 0, 8, 1, 9, 4, 12, 5, 13
+#define HIGH 2, 10, 3, 11, 6, 14, 7, 15
 #endif
 
-/* target row k (stride target_step) = column k of the square source (rows source_step apart) */
-ALWAYS_INLINE void NAME(transpose_square)(const real *restrict source, ptrdiff_t source_step, real *restrict target,
-                                          ptrdiff_t target_step) {
-    enum { LENGTH = VECTOR_BYTES / sizeof(real) };
-    NAME(vector) a[LENGTH], b[LENGTH];
-    UNROLL for (int i = 0; i < LENGTH; i++) a[i] = *(const NAME(vector) *)(source + i * source_step);
-    UNROLL for (int round = 1; round < LENGTH; round *= 2) {
-        UNROLL for (int i = 0; i < LENGTH / 2; i++) {
-            b[2 * i] = __builtin_shufflevector(a[i], a[i + LENGTH / 2], LOW);
-            b[2 * i + 1] = __builtin_shufflevector(a[i], a[i + LENGTH / 2], HIGH);
+/* a[k] = column k of source (SLICE rows, LANE columns), rows source_step apart */
+ALWAYS_INLINE void NAME(read_transposed)(const real *restrict source, ptrdiff_t source_step, NAME(slice) *a) {
+    NAME(slice) b[LANE];
+    UNROLL for (int i = 0; i < LANE; i++) a[i] = READ_LANES(source + i * source_step, LANE * source_step);
+    UNROLL for (int round = 1; round < LANE; round *= 2) {
+        UNROLL for (int i = 0; i < LANE / 2; i++) {
+            b[2 * i] = __builtin_shufflevector(a[i], a[i + LANE / 2], LOW);
+            b[2 * i + 1] = __builtin_shufflevector(a[i], a[i + LANE / 2], HIGH);
         }
-        UNROLL for (int i = 0; i < LENGTH; i++) a[i] = b[i];
+        UNROLL for (int i = 0; i < LANE; i++) a[i] = b[i];
     }
-    UNROLL for (int i = 0; i < LENGTH; i++) *(NAME(vector) *)(target + i * target_step) = a[i];
 }
 #undef LOW
 #undef HIGH
-#define TRANSPOSES_SQUARES 1
+#undef READ_LANES
+#define TRANSPOSES 1
 #else
-#define TRANSPOSES_SQUARES 0
+#define TRANSPOSES 0
 #endif
 
 /* target (K, count), rows target_step apart = B (K, count), the transpose of B as it lies */
 ALWAYS_INLINE void NAME(transpose_block)(ptrdiff_t K, ptrdiff_t count, const real *restrict B, ptrdiff_t column_stride,
                                          real *restrict target, ptrdiff_t target_step) {
-    ptrdiff_t length = VECTOR_LENGTH, whole_k = TRANSPOSES_SQUARES ? K / length * length : 0;
-    ptrdiff_t whole = whole_k ? count / length * length : 0;
-#if TRANSPOSES_SQUARES
-    for (ptrdiff_t j = 0; j < whole; j += length)
-        for (ptrdiff_t k = 0; k < whole_k; k += length)
-            NAME(transpose_square)(B + j * column_stride + k, column_stride, target + k * target_step + j, target_step);
+    ptrdiff_t whole_k = 0, whole = 0;
+#if TRANSPOSES
+    whole_k = K / LANE * LANE;
+    whole = whole_k ? count / SLICE * SLICE : 0;
+    for (ptrdiff_t j = 0; j < whole; j += SLICE)
+        for (ptrdiff_t k = 0; k < whole_k; k += LANE) {
+            NAME(slice) rows[LANE];
+            NAME(read_transposed)(B + j * column_stride + k, column_stride, rows);
+            UNROLL for (int i = 0; i < LANE; i++) *(NAME(slice) *)(target + (k + i) * target_step + j) = rows[i];
+        }
 #endif
     for (ptrdiff_t j = 0; j < count; j++)
         for (ptrdiff_t k = j < whole ? whole_k : 0; k < K; k++) target[k * target_step + j] = B[k + j * column_stride];
@@ -300,30 +319,103 @@ static void NAME(multiply_packed)(ptrdiff_t m, ptrdiff_t K, ptrdiff_t M, const v
         NAME(copy_start)(m, M, start, C, ldc);
 }
 
-/* C (M,) += A (rows,) B (rows, M): the row of C passes through registers once for several rows of B, which are read as
- * the streams that they are. */
-ALWAYS_INLINE void NAME(add_rows)(const int rows, ptrdiff_t M, const real *restrict A, const real *restrict B,
-                                  ptrdiff_t ldb, real *restrict C) {
+/* C (m, M) += A (m, depth) B (depth, M): C passes through registers once for several rows of B, which are read as the
+ * streams that they are. */
+ALWAYS_INLINE void NAME(add_rows)(const int depth, ptrdiff_t m, ptrdiff_t M, const real *restrict A, ptrdiff_t lda,
+                                  const real *restrict B, ptrdiff_t ldb, real *restrict C, ptrdiff_t ldc) {
     ptrdiff_t j = 0;
     for (; j + VECTOR_LENGTH <= M; j += VECTOR_LENGTH) {
-        NAME(vector) c = *(const NAME(vector) *)(C + j);
-        UNROLL for (int k = 0; k < rows; k++) c += A[k] * *(const NAME(vector) *)(B + k * ldb + j);
-        *(NAME(vector) *)(C + j) = c;
+        NAME(vector) b[STREAMS];
+        UNROLL for (int k = 0; k < depth; k++) b[k] = *(const NAME(vector) *)(B + k * ldb + j);
+        for (ptrdiff_t i = 0; i < m; i++) {
+            NAME(vector) c = *(const NAME(vector) *)(C + i * ldc + j);
+            UNROLL for (int k = 0; k < depth; k++) c += A[i * lda + k] * b[k];
+            *(NAME(vector) *)(C + i * ldc + j) = c;
+        }
     }
-    for (; j < M; j++) {
-        real c = C[j];
-        UNROLL for (int k = 0; k < rows; k++) c += A[k] * B[k * ldb + j];
-        C[j] = c;
+    for (; j < M; j++)
+        for (ptrdiff_t i = 0; i < m; i++) {
+            real c = C[i * ldc + j];
+            UNROLL for (int k = 0; k < depth; k++) c += A[i * lda + k] * B[k * ldb + j];
+            C[i * ldc + j] = c;
+        }
+}
+
+static void NAME(multiply_streams)(ptrdiff_t m, ptrdiff_t K, ptrdiff_t M, const real *A, ptrdiff_t lda, const real *B,
+                                   ptrdiff_t ldb, NAME(start) from, real *C, ptrdiff_t ldc) {
+    if (from.at != C) NAME(copy_start)(m, M, from, C, ldc);
+    ptrdiff_t k = 0;
+    for (; k + STREAMS <= K; k += STREAMS) NAME(add_rows)(STREAMS, m, M, A + k, lda, B + k * ldb, ldb, C, ldc);
+    for (; k < K; k++) NAME(add_rows)(1, m, M, A + k, lda, B + k * ldb, ldb, C, ldc);
+}
+
+#if TRANSPOSES
+/* c (rows, SLICE) += A (rows, K) B (K, SLICE), B transposed, K a multiple of LANE */
+ALWAYS_INLINE void NAME(add_transposed)(const int rows, ptrdiff_t K, const real *restrict A, ptrdiff_t lda,
+                                        const real *restrict B, ptrdiff_t column_stride, NAME(slice) *restrict c) {
+    NAME(slice) sum[TRANSPOSED_ROWS], b[LANE];
+    UNROLL for (int i = 0; i < rows; i++) sum[i] = c[i];
+    UNROLL for (ptrdiff_t k = 0; k < K; k += LANE) {
+        NAME(read_transposed)(B + k, column_stride, b);
+        UNROLL for (int i = 0; i < rows; i++)
+            UNROLL for (int j = 0; j < LANE; j++) sum[i] += A[i * lda + k + j] * b[j];
+    }
+    UNROLL for (int i = 0; i < rows; i++) c[i] = sum[i];
+}
+
+/* p[0], p[step], ... of `count` values, zeros for the others and for NULL */
+ALWAYS_INLINE NAME(slice) NAME(slice_of)(const real *p, ptrdiff_t step, ptrdiff_t count) {
+    NAME(slice) values = {0};
+    if (p && step == 1 && count >= SLICE) return *(const NAME(slice) *)p;
+    for (ptrdiff_t lane = 0; p && lane < SMALLER(SLICE, count); lane++) values[lane] = p[lane * step];
+    return values;
+}
+
+/* C (rows, M) = from + A (rows, K) B, where B (K, M) is a transposed matrix, read as it lies: pieces of it are turned in
+ * registers, and the chains of SLICE columns advance side by side. A cache line of every column is used up before the
+ * next: columns that lie a power of two apart push each other out. Several slices of columns at a time, so that the
+ * chain of one hides behind those of the others. */
+ALWAYS_INLINE void NAME(transposed_rows)(const int rows, ptrdiff_t K, ptrdiff_t M, const real *A, ptrdiff_t lda,
+                                         const real *B, ptrdiff_t column_stride, NAME(start) from, real *C,
+                                         ptrdiff_t ldc) {
+    enum { SLICES = 4, LINE = 64 / sizeof(real) };
+    NAME(slice) c[SLICES][TRANSPOSED_ROWS];
+    for (ptrdiff_t j = 0; j < M; j += SLICES * SLICE) {
+        ptrdiff_t columns = SMALLER(SLICES * SLICE, M - j), whole = columns / SLICE;
+        for (ptrdiff_t v = 0; v * SLICE < columns; v++)
+            UNROLL for (int i = 0; i < rows; i++)
+                c[v][i] = NAME(slice_of)(from.at ? from.at + i * from.row_step + j + v * SLICE : NULL, 1,
+                                         columns - v * SLICE);
+        ptrdiff_t lines = K / LINE * LINE;
+        for (ptrdiff_t k = 0; k < lines; k += LINE)
+            for (ptrdiff_t v = 0; v < whole; v++)
+                NAME(add_transposed)(rows, LINE, A + k, lda, B + (j + v * SLICE) * column_stride + k, column_stride,
+                                     c[v]);
+        for (ptrdiff_t v = 0; v * SLICE < columns; v++) {
+            for (ptrdiff_t k = v < whole ? lines : 0; k < K; k++) {
+                NAME(slice) row = NAME(slice_of)(B + (j + v * SLICE) * column_stride + k, column_stride,
+                                                 columns - v * SLICE);
+                UNROLL for (int i = 0; i < rows; i++) c[v][i] += A[i * lda + k] * row;
+            }
+            UNROLL for (int i = 0; i < rows; i++)
+                for (ptrdiff_t lane = 0; lane < SMALLER(SLICE, columns - v * SLICE); lane++)
+                    C[i * ldc + j + v * SLICE + lane] = c[v][i][lane];
+        }
     }
 }
 
-static void NAME(multiply_row)(ptrdiff_t K, ptrdiff_t M, const real *A, const real *B, ptrdiff_t ldb, NAME(start) from,
-                               real *C) {
-    if (from.at != C) NAME(copy_start)(1, M, from, C, 0);
-    ptrdiff_t k = 0;
-    for (; k + 8 <= K; k += 8) NAME(add_rows)(8, M, A + k, B + k * ldb, ldb, C);
-    for (; k < K; k++) NAME(add_rows)(1, M, A + k, B + k * ldb, ldb, C);
-}
+#define TRANSPOSED(rows)                                                                                              \
+    static void NAME(transposed_##rows)(ptrdiff_t K, ptrdiff_t M, const real *A, ptrdiff_t lda, const real *B,         \
+                                        ptrdiff_t column_stride, NAME(start) from, real *C, ptrdiff_t ldc) {          \
+        NAME(transposed_rows)(rows, K, M, A, lda, B, column_stride, from, C, ldc);                                    \
+    }
+TRANSPOSED(1) TRANSPOSED(2) TRANSPOSED(3) TRANSPOSED(4)
+
+static void (*const NAME(transposed)[TRANSPOSED_ROWS + 1])(ptrdiff_t K, ptrdiff_t M, const real *A, ptrdiff_t lda,
+                                                           const real *B, ptrdiff_t column_stride, NAME(start) from,
+                                                           real *C, ptrdiff_t ldc) = {
+    NULL, NAME(transposed_1), NAME(transposed_2), NAME(transposed_3), NAME(transposed_4)};
+#endif
 
 /* Packs a panel when it is needed, and does not keep it: for many rows, once. */
 static void NAME(multiply_rows)(ptrdiff_t m, ptrdiff_t K, ptrdiff_t M, NAME(left) A, const real *B,
@@ -350,12 +442,16 @@ static void NAME(multiply)(ptrdiff_t m, ptrdiff_t K, ptrdiff_t M, const void *A_
     const real *B = B_;
     real *C = C_;
     ptrdiff_t whole = M / W * W, rest = M - whole;
-    if (!K) {
+    if (!K || !m) {
         NAME(copy_start)(m, M, from, C, ldc);
-    } else if (column_stride != 1 || (m > 1 && (m > MR || !whole))) {
+#if TRANSPOSES
+    } else if (column_stride != 1 && m <= TRANSPOSED_ROWS) {
+        NAME(transposed)[m](K, M, A_, lda, B, column_stride, from, C, ldc);
+#endif
+    } else if (column_stride == 1 && (m == 1 || (m <= MR && IS_FAR(K, M)))) {
+        NAME(multiply_streams)(m, K, M, A_, lda, B, row_stride, from, C, ldc);
+    } else if (column_stride != 1 || m > MR || !whole) {
         NAME(multiply_rows)(m, K, M, A, B, row_stride, column_stride, from, C, ldc);
-    } else if (m == 1) {
-        NAME(multiply_row)(K, M, A.at, B, row_stride, from, C);
     } else {
         NAME(whole_panels)(m, K, M, A, (NAME(right)){B, row_stride, W}, from, C, ldc);
         if (rest) /* the last W columns; what is done already is computed again and thrown away */
@@ -406,6 +502,12 @@ static void NAME(weight_gradients)(ptrdiff_t K, ptrdiff_t M, const void *B_, ptr
 #undef TILE
 #undef TILES
 #undef STRIPS_WORK
-#undef TRANSPOSES_SQUARES
-#undef FAR
+#undef TRANSPOSES
+#undef LANE
+#undef SLICE
+#undef SLICE_BYTES
+#undef IS_FAR
+#undef STREAMS
 #undef FAR_AHEAD
+#undef TRANSPOSED_ROWS
+#undef TRANSPOSED

@@ -83,14 +83,15 @@ def test_products(rng, kernels, start):
         ]
         for C in same:
             np.testing.assert_array_equal(C, whole)
-        if m:
-            row = slice(m // 2, m // 2 + 1)
-            alone = [
-                product.run(kernels.multiply_packed, kernels.packed(B), rows=row),
-                product.run(kernels.multiply, B, M, 1, rows=row),
+        for count in range(1, min(m, 5)):
+            rows = slice(m - count, m)
+            few = [
+                product.run(kernels.multiply_packed, kernels.packed(B), rows=rows),
+                product.run(kernels.multiply, B, M, 1, rows=rows),
+                product.run(kernels.multiply, transposed, 1, K, rows=rows),
             ]
-            for C in alone:
-                np.testing.assert_array_equal(C, whole[row])
+            for C in few:
+                np.testing.assert_array_equal(C, whole[rows])
 
 
 @pytest.mark.parametrize("backward", [False, True], ids=["first to last", "last to first"])

@@ -211,3 +211,18 @@ def test_tiny_values(rng, variant, dtype):
     assert_same(run(rc, cell, arguments, cotangents), expected, TOLERANCE[dtype])
     # The floating-point mode of the caller is as it was.
     assert np.array([tiny], dtype)[0] * np.array([1], dtype)[0] != 0
+
+
+@pytest.mark.parametrize("update", ["new", "old"])
+def test_gru_keeps_a_candidate_beside_a_large_state(update):
+    """h = z n + (1-z) h' with z = 1 is n, whatever h' was: h' + z (n - h') would lose digits of n."""
+    z = 1e3 if update == "new" else -1e3
+    h, _, _ = rc.gru_forward(
+        np.ones((1, 1, 1), "f4"),
+        np.zeros((1, 3), "f4"),
+        np.zeros((1, 3), "f4"),
+        np.array([0, z, 0.5], "f4"),
+        np.full((1, 1), 1e6, "f4"),
+        update=update,
+    )
+    np.testing.assert_allclose(h, np.tanh(0.5), rtol=1e-6)
