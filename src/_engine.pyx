@@ -11,7 +11,7 @@ cimport numpy as cnp
 from cython cimport floating
 from libc.stdint cimport int64_t
 from libc.stdlib cimport free, malloc
-from libc.string cimport memcpy, memset
+from libc.string cimport memset
 
 from cpython.buffer cimport PyBuffer_FillInfo
 from cpython.pycapsule cimport PyCapsule_New
@@ -26,6 +26,7 @@ from memory cimport *
 from plan cimport *
 from run cimport *
 from sampling cimport *
+from stack cimport *
 from threads cimport *
 
 cnp.import_array()
@@ -424,8 +425,6 @@ def affine(x, W, b, y, targets, weights, losses, dx, dW, db):
     Needs L, D, K > 0.
     """
     cdef Affine f
-    cdef block memory
-    cdef Py_ssize_t values
     memset(&f, 0, sizeof(Affine))
     f.is_double = is_double(W)
     f.kernels = active.f64 if f.is_double else active.f32
@@ -443,25 +442,7 @@ def affine(x, W, b, y, targets, weights, losses, dx, dW, db):
     f.dx = address(dx)
     f.dW = matrix_of(dW)
     f.db = address(db)
-    f.chunk = f.L if f.y != NULL else min(f.L, max(<Py_ssize_t>CHUNK_ROWS, CHUNK_LOGITS // f.K))
-    f.packed_size = 0
-    if f.computes_y and packing_pays(1, f.L):
-        f.packed_size = padded(packed_size(f.D, f.K))
-    f.transposed_size = 0 if f.dx == NULL else padded(packed_size(f.K, f.D))
-    f.chunk_size = padded(f.chunk * f.K) if f.y == NULL else 0
-    f.size = take_team(threads_for(2. * f.L * f.D * f.K * (f.computes_y + (0 if f.dx == NULL else 2)), &cost_rule, max_threads))
-    try:
-        f.work_size = 0
-        if f.dx != NULL:
-            f.work_size = outer_sums_work(f.D, f.chunk, largest_share(f.K, f.size, LARGEST_PANEL), f.dW.column_step != 1)
-        values = f.packed_size + f.transposed_size + f.chunk_size + f.size * f.work_size
-        take_memory(values * (sizeof(double) if f.is_double else sizeof(float)), &memory)
-        f.scratch = memory.start
-        with nogil:
-            run_team(f.size, part_of_affine, &f)
-        give_block(memory)
-    finally:
-        leave_team(f.size)
+    run_affine(&f, &cost_rule, max_threads)
 
 
 # ---- arrays ---------------------------------------------------------------------------------------------------------
@@ -575,19 +556,10 @@ cdef class Stack:
         Returns (y (T,N,H * directions), final state), or None where the way through rnncore.engine.calls is needed.
         """
         cdef int number = cnp.NPY_DOUBLE if self.is_double else cnp.NPY_FLOAT
-        cdef size_t item = sizeof(double) if self.is_double else sizeof(float)
-        cdef Py_ssize_t T, N, H = self.hidden_size, l, values, row
-        cdef int direction, directions = self.directions
+        cdef Py_ssize_t T, N, size, H = self.hidden_size
         cdef cnp.npy_intp[3] shape
         cdef cnp.npy_intp *state_shape = shape + 3 - self.state_axes
         cdef cnp.ndarray y, h_n, c_n = None
-        cdef Pair pair
-        cdef Call *f
-        cdef block memory
-        cdef char *inputs
-        cdef char *outputs
-        cdef char *apart               # of the directions, each (T,N,H)
-        cdef Py_ssize_t size           # bytes of a state (N,H)
         h0, c0 = state, None
         if self.has_c and state is not None:
             if not isinstance(state, tuple) or len(<tuple>state) != 2:
@@ -596,49 +568,18 @@ cdef class Stack:
         if not cnp.PyArray_CheckExact(x) or cnp.PyArray_NDIM(<cnp.ndarray>x) != 3:
             return None
         T, N = cnp.PyArray_DIM(<cnp.ndarray>x, 0), cnp.PyArray_DIM(<cnp.ndarray>x, 1)
-        values = T * N * H * directions
-        size = N * H * item
-        if (values == 0 or values * item >= SMALL_RESULT or not is_plain(x, number, 3, N, self.input_size)
+        size = T * N * H * self.directions * (sizeof(double) if self.is_double else sizeof(float))
+        if (size == 0 or size >= SMALL_RESULT or not is_plain(x, number, 3, N, self.input_size)
                 or not self.fits_state(h0, number, N) or (self.has_c and not self.fits_state(c0, number, N))):
             return None
-        shape[0], shape[1], shape[2] = T, N, H * directions
+        shape[0], shape[1], shape[2] = T, N, H * self.directions
         y = cnp.PyArray_EMPTY(3, shape, number, 0)
         shape[0], shape[1], shape[2] = self.count, N, H
         h_n = cnp.PyArray_EMPTY(self.state_axes, state_shape, number, 0)
         if self.has_c:
             c_n = cnp.PyArray_EMPTY(self.state_axes, state_shape, number, 0)
-        pair.backward, pair.count, pair.is_double = False, directions, self.is_double
-        # The outputs of one layer below the top, those of the next, and those of the directions of one.
-        take_memory(3 * values * item, &memory)
-        try:
-            inputs = <char *>address(x)
-            apart = <char *>memory.start + 2 * values * item
-            for l in range(0, self.count, directions):
-                outputs = <char *>memory.start + (l // directions % 2) * values * item
-                if l + directions == self.count:
-                    outputs = <char *>address(y)
-                if directions == 1 or T * N == 1:
-                    apart = outputs
-                for direction in range(directions):
-                    f = &pair.calls[direction]
-                    f[0] = self.calls[l + direction]
-                    f.batch.T, f.batch.N, f.batch.count = T, N, N
-                    f.x = inputs
-                    f.h = apart + direction * T * size
-                    f.h0 = NULL if h0 is None else <char *>address(h0) + (l + direction) * size
-                    f.h_n = <char *>address(h_n) + (l + direction) * size
-                    if self.has_c:
-                        f.c0 = NULL if c0 is None else <char *>address(c0) + (l + direction) * size
-                        f.c_n = <char *>address(c_n) + (l + direction) * size
-                run_pair(&pair, &cost_rule, max_threads)
-                if apart != outputs:
-                    for row in range(T * N):
-                        for direction in range(directions):
-                            memcpy(outputs + (row * directions + direction) * H * item,
-                                   apart + (direction * T * N + row) * H * item, H * item)
-                inputs = outputs
-        finally:
-            give_block(memory)
+        run_layers(self.calls, self.count, self.directions, self.is_double, T, N, address(x), address(h0), address(c0),
+                   address(y), address(h_n), address(c_n), &cost_rule, max_threads)
         return y, h_n if c_n is None else (h_n, c_n)
 
     cdef bint fits_state(self, state, int number, Py_ssize_t N):
@@ -676,14 +617,7 @@ cdef class Stream:
             choose_packing(f)
             scratch = max(scratch, set_forward_scratch(f))
         take_memory(scratch * item, &self.memory)
-        for l in range(self.count):
-            f = &self.calls[l]
-            f.scratch = self.memory.start
-            begin_part(&self.parts[l], f, 0)
-            if self.is_double:
-                prepare_forward[double](&self.parts[l], f, NULL, 0, 1)
-            else:
-                prepare_forward[float](&self.parts[l], f, NULL, 0, 1)
+        begin_layers(self.calls, self.parts, self.count, self.is_double, self.memory.start)
 
     def __dealloc__(self):
         free(self.calls)
@@ -692,22 +626,7 @@ cdef class Stream:
 
     cdef void advance(self, void *x, const int64_t *ids, void *out) noexcept nogil:
         """Step with x (N,D), or ids (N,); out (N,H) is the new state of the top layer."""
-        cdef Py_ssize_t l
-        cdef unsigned long long saved = begin_flush_subnormals()
-        for l in range(self.count):
-            # The new state goes to out, then replaces the old one, which is the input of the next layer.
-            self.calls[l].x = x
-            self.calls[l].ids = ids
-            self.calls[l].h = out
-            if self.is_double:
-                forward_steps[double](&self.calls[l], &self.parts[l], <double *>self.calls[l].scratch,
-                                      <double *>self.calls[l].scratch)
-            else:
-                forward_steps[float](&self.calls[l], &self.parts[l], <float *>self.calls[l].scratch,
-                                     <float *>self.calls[l].scratch)
-            x = self.calls[l].h0
-            ids = NULL
-        end_flush_subnormals(saved)
+        step_layers(self.calls, self.parts, self.count, self.is_double, x, ids, out)
 
     def try_step(self, x, out):
         """Step if x (N,D) and out (N,H) can go to native code as they are and do not overlap; return whether it did."""
@@ -773,31 +692,6 @@ def sample(Stream stack, const floating[:, ::1] embedding, const floating[:, ::1
 
 # ---- start ----------------------------------------------------------------------------------------------------------
 
-def _usable_cores():
-    """Number of cores that the process may use, by its affinity and the quota of its container (cgroup v2)."""
-    import os
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        with open("/sys/fs/cgroup/cpu.max") as file:
-            quota, period = file.read().split()
-            cores = min(cores, max(1, round(int(quota) / int(period))))
-    except (OSError, ValueError):  # no such file, or no quota ("max")
-        pass
-    return cores
-
-
-def _start():
-    import os
-    *_, widest = available_isas()
-    try:
-        use_isa(os.environ.get("RNNCORE_ISA", widest))
-    except ValueError as error:
-        raise ValueError(f"environment variable RNNCORE_ISA: {error}") from None
-    set_cost_rule()
-    try:
-        set_num_threads(int(os.environ.get("RNNCORE_NUM_THREADS", _usable_cores())))
-    except ValueError as error:
-        raise ValueError(f"environment variable RNNCORE_NUM_THREADS: {error}") from None
-
-
-_start()
+*_, _widest = available_isas()
+use_isa(_widest)
+set_cost_rule()

@@ -5,6 +5,7 @@ from libc.stdint cimport int64_t
 
 from call cimport *
 from kernels cimport *
+from memory cimport *
 from plan cimport *
 from products cimport *
 from threads cimport *
@@ -88,3 +89,31 @@ cdef inline void part_of_affine(void *context, int member) noexcept nogil:
     else:
         affine_part(f, member, <float *>f.scratch)
     end_flush_subnormals(saved)
+
+
+cdef inline int run_affine(Affine *f, const CostRule *rule, int max_threads) except -1:
+    """Set the sizes of the scratch and of the team, then run."""
+    cdef block memory
+    cdef Py_ssize_t values
+    f.chunk = f.L if f.y != NULL else min(f.L, max(<Py_ssize_t>CHUNK_ROWS, CHUNK_LOGITS // f.K))
+    f.packed_size = 0
+    if f.computes_y and packing_pays(1, f.L):
+        f.packed_size = padded(packed_size(f.D, f.K))
+    f.transposed_size = 0 if f.dx == NULL else padded(packed_size(f.K, f.D))
+    f.chunk_size = padded(f.chunk * f.K) if f.y == NULL else 0
+    f.size = take_team(threads_for(2. * f.L * f.D * f.K * (f.computes_y + (0 if f.dx == NULL else 2)), rule,
+                                   max_threads))
+    try:
+        f.work_size = 0
+        if f.dx != NULL:
+            f.work_size = outer_sums_work(f.D, f.chunk, largest_share(f.K, f.size, LARGEST_PANEL),
+                                          f.dW.column_step != 1)
+        values = f.packed_size + f.transposed_size + f.chunk_size + f.size * f.work_size
+        take_memory(values * (sizeof(double) if f.is_double else sizeof(float)), &memory)
+        f.scratch = memory.start
+        with nogil:
+            run_team(f.size, part_of_affine, f)
+        give_block(memory)
+    finally:
+        leave_team(f.size)
+    return 0

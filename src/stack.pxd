@@ -1,0 +1,93 @@
+"""Layers of cells with packed weights, one on the other: a sequence in one direction or both, or one step at a time."""
+
+from libc.stdint cimport int64_t
+from libc.string cimport memcpy
+
+from call cimport *
+from forward cimport *
+from kernels cimport begin_flush_subnormals, end_flush_subnormals
+from memory cimport *
+from plan cimport *
+from run cimport *
+
+
+cdef inline void *after(void *start, Py_ssize_t size) noexcept nogil:
+    """`size` bytes further; NULL stays NULL."""
+    return NULL if start == NULL else <char *>start + size
+
+
+# ---- a sequence -----------------------------------------------------------------------------------------------------
+
+cdef inline int run_layers(const Call *calls, Py_ssize_t count, int directions, bint double_precision, Py_ssize_t T,
+                           Py_ssize_t N, void *x, void *h0, void *c0, void *y, void *h_n, void *c_n,
+                           const CostRule *rule, int max_threads) except -1:
+    """Run x (T,N,D) through `count` cells, layer by layer, forward before reverse.
+
+    calls: one for each cell, without arrays. y (T,N,H * directions); states (count,N,H): h0, c0 may be NULL for zeros, c_n
+    is NULL for cells without.
+    """
+    cdef Pair pair
+    cdef Call *f
+    cdef block memory
+    cdef size_t item = sizeof(double) if double_precision else sizeof(float)
+    cdef Py_ssize_t l, row, H = calls[0].layer.H
+    cdef Py_ssize_t size = T * N * H * directions * item, state = N * H * item
+    cdef int direction
+    cdef char *outputs
+    cdef char *apart               # outputs of the directions, each (T,N,H)
+    pair.backward, pair.count, pair.is_double = False, directions, double_precision
+    # Outputs of one layer below the top and of the next, and those of the directions of one.
+    take_memory(3 * size, &memory)
+    try:
+        for l in range(0, count, directions):
+            outputs = <char *>(y if l + directions == count else after(memory.start, l // directions % 2 * size))
+            apart = outputs if directions == 1 or T * N == 1 else <char *>after(memory.start, 2 * size)
+            for direction in range(directions):
+                f = &pair.calls[direction]
+                f[0] = calls[l + direction]
+                f.batch.T, f.batch.N, f.batch.count = T, N, N
+                f.x, f.h = x, apart + direction * T * state
+                f.h0, f.h_n = after(h0, (l + direction) * state), after(h_n, (l + direction) * state)
+                f.c0, f.c_n = after(c0, (l + direction) * state), after(c_n, (l + direction) * state)
+            run_pair(&pair, rule, max_threads)
+            if apart != outputs:
+                for row in range(T * N):
+                    for direction in range(directions):
+                        memcpy(outputs + (row * directions + direction) * H * item,
+                               apart + (direction * T * N + row) * H * item, H * item)
+            x = outputs
+    finally:
+        give_block(memory)
+    return 0
+
+
+# ---- one step -------------------------------------------------------------------------------------------------------
+
+cdef inline void begin_layers(Call *calls, Part *parts, Py_ssize_t count, bint double_precision,
+                              void *scratch) noexcept nogil:
+    """Get calls with states and a plan for one thread ready for step_layers."""
+    cdef Py_ssize_t l
+    for l in range(count):
+        calls[l].scratch = scratch
+        begin_part(&parts[l], &calls[l], 0)
+        if double_precision:
+            prepare_forward[double](&parts[l], &calls[l], NULL, 0, 1)
+        else:
+            prepare_forward[float](&parts[l], &calls[l], NULL, 0, 1)
+
+
+cdef inline void step_layers(Call *calls, const Part *parts, Py_ssize_t count, bint double_precision, void *x,
+                             const int64_t *ids, void *out) noexcept nogil:
+    """Step with x (N,D), or ids (N,); out (N,H) is the new state of the top layer."""
+    cdef Py_ssize_t l
+    cdef unsigned long long saved = begin_flush_subnormals()
+    for l in range(count):
+        # The new state goes to out, then replaces the old one, which is the input of the next layer.
+        calls[l].x, calls[l].ids, calls[l].h = x, ids, out
+        if double_precision:
+            forward_steps[double](&calls[l], &parts[l], <double *>calls[l].scratch, <double *>calls[l].scratch)
+        else:
+            forward_steps[float](&calls[l], &parts[l], <float *>calls[l].scratch, <float *>calls[l].scratch)
+        x = calls[l].h0
+        ids = NULL
+    end_flush_subnormals(saved)
