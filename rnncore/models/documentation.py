@@ -66,7 +66,8 @@ lengths : integer array (N,), optional
     Lengths of the rows of a padded array.
 sample_weight : array (N,), optional
     How much each sequence counts: its loss is multiplied by the weight, and a batch divides by the sum of its weights.
-    A sequence of weight 0 is as if absent; one of weight 2 is as if given twice, where one batch holds all sequences.
+    A sequence of weight 0 is as if absent; one of weight 2 is as if given twice, if one batch holds all sequences and
+    the vocabulary, which counts it once, stays in the same order.
 validation : float, or tuple (X, y) or (X, y, lengths), optional
     Fraction of the sequences to hold out, or held-out data; scored after every epoch.
 callback : function or list of functions, optional

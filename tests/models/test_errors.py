@@ -1,5 +1,7 @@
 """What models refuse; a model whose fit failed is as it was before."""
 
+import sys
+
 import numpy as np
 import pytest
 from support.models import GOOD, MODELS, TEXTS, assert_equal, each_model_and_kind, make, make_of, results_of
@@ -121,6 +123,38 @@ BAD_FITS = {
     "no tags": ("tagger", {"y": None}, TypeError, "y must be a list of label sequences; got NoneType"),
     "no labels": ("classifier", {"y": None}, (TypeError, ValueError), "y must be labels"),
     "labels of two axes": ("classifier", {"y": np.ones((7, 2))}, ValueError, r"y must be labels \(n,\).*got \(7, 2\)"),
+    "continuous labels": (
+        "classifier",
+        {"y": [1.0] * 6 + [0.5]},
+        ValueError,
+        "y must hold classes: str or whole numbers; got the continuous 0.5",
+    ),
+    "continuous classes": ("generator", {"y": np.arange(7) / 2}, ValueError, "y must hold classes: .*; got the .* 0.5"),
+    "continuous tags": (
+        "tagger",
+        {"y": [[0.25] * len(text) for text in TEXTS]},
+        ValueError,
+        "y must hold classes: .*; got the continuous 0.25",
+    ),
+    "no features": (
+        "classifier",
+        {"X": [*[np.ones((2, 0))] * 7]},
+        ValueError,
+        r"X\[0\] must have at least one feature a step; got \(2, 0\)",
+    ),
+    "padded without features": (
+        "generator",
+        {"X": np.ones((7, 3, 0))},
+        ValueError,
+        r"X\[0\] must have at least one feature a step; got \(3, 0\)",
+    ),
+    "no step": ("classifier", {"X": [[]] * 7}, ValueError, "X must hold at least one step to train on; got none"),
+    "rows without a step": (
+        "generator",
+        {"X": np.ones((7, 0)), "y": None},
+        ValueError,
+        "X must hold at least one step to train on; got none",
+    ),
     "labels that are NaN": ("classifier", {"y": [1.0] * 6 + [np.nan]}, ValueError, "y must be finite; got nan"),
     "nothing to tag": (
         "tagger",
@@ -394,3 +428,29 @@ def test_unknown_settings():
         model = cls()
         assert model.set_params(hidden_size=7, cell="gru") is model
         assert (model.hidden_size, model.get_params()["cell"]) == (7, "gru")
+
+
+@pytest.mark.parametrize("cls", [*MODELS.values(), rc.LanguageModel])
+@pytest.mark.parametrize("library", ["as it is", "missing"])
+def test_use_before_fit(cls, library, monkeypatch):
+    """An error of scikit-learn's class where it is installed, and of the same kinds where it is not."""
+    wanted = None
+    if library == "missing":
+        monkeypatch.setitem(sys.modules, "sklearn.exceptions", None)
+    else:
+        wanted = pytest.importorskip("sklearn.exceptions").NotFittedError
+    uses = {"save": ("nowhere",), "score": ("ab", "ab"), "log_prob": ("ab", "ab"), "predict": ("ab",)}
+    uses |= {"sample": (3,), "generate": (3,), "perplexity": ("ab",), "beam_search": ("ab",)}
+    tried = 0
+    for method, arguments in uses.items():
+        if not hasattr(cls, method):
+            continue
+        tried += 1
+        with pytest.raises(ValueError, match="^the model has no parameters yet: call fit first") as error:
+            getattr(cls(), method)(*arguments[: 1 if cls is rc.LanguageModel else None])
+        assert error.type.__name__ == "NotFittedError"
+        assert issubclass(error.type, AttributeError)
+        assert wanted is None or error.type is wanted
+    assert tried > 2
+    for attribute in ("classes_", "n_features_in_"):
+        assert not hasattr(cls(), attribute)
