@@ -237,7 +237,7 @@ def _head(
 class _LSTMCache(dict[str, Any]):
     """The dict of the original, with X and what ``LSTM.backward`` needs besides.
 
-    The entries that backward does not need are computed when they are asked for: one by its key, all of them by whatever
+    The entries that backward does not need are computed when they are asked for: one by its key, all of them by what
     goes through the dict.
     """
 
