@@ -39,7 +39,7 @@ def unwrap(name: str, values: Any) -> Any:
     """Return a table, a column or a tensor of another library as an array: a loop over a table gives its headings."""
     if hasattr(values, "toarray"):
         raise TypeError(f"{name} must be a list or an array; got a sparse {type(values).__name__}")
-    return np.asarray(values) if hasattr(values, "__array__") else values
+    return np.asarray(values) if hasattr(values, "__array__") and not isinstance(values, np.generic) else values
 
 
 # ---- sequences --------------------------------------------------------------------------------------------------
@@ -103,10 +103,10 @@ class Format:
                 raise ValueError(f"{name} must hold at least one token to train on; got none")
             vocabulary = Vocabulary.from_text(texts, level, max_vocabulary)
             return cls(told, len(vocabulary), vocabulary)
-        if not any(kinds):
-            raise ValueError(f"{name} must hold at least one step to train on; got none")
         format = cls(told, 0)
         arrays = [format._array(f"{name}[{n}]", sequence) for n, sequence in enumerate(sequences)]
+        if not any(map(len, arrays)):
+            raise ValueError(f"{name} must hold at least one step to train on; got none")
         if told == "ids":
             format.size = max_vocabulary or 1 + max(int(a.max(initial=0)) for a in arrays)
         else:
@@ -205,12 +205,12 @@ def _kind(name: str, sequence: Array | list[Any]) -> str | None:
         if array.ndim == 1 and array.size:
             return "tokens"
         raise ValueError(f"{name} must be a list of str (T,); got an array {array.shape}")
-    if array.size == 0:
-        if len(array):
-            raise ValueError(f"{name} must have at least one feature a step; got {array.shape}")
-        return None
     if array.ndim == 2:
-        return "features"
+        if len(array) and not array.shape[1]:
+            raise ValueError(f"{name} must have at least one feature a step; got {array.shape}")
+        return "features" if array.shape[1] else None
+    if array.size == 0:
+        return None
     return "ids" if array.dtype.kind in "iu" else "features"
 
 

@@ -151,7 +151,7 @@ class Estimator(Model):
         total = count = 0
         for batch in self._batches(examples, self.batch_size):
             total, count = total + self._losses(batch).sum(), count + batch.weight
-        return float(total / max(count, 1))
+        return float(total / count) if count else 0.0
 
     def _learn_format(self, name: str, sequences: Any, rows: Any) -> Format:
         return Format.learn(name, sequences, rows, self.level, self._settings()["max_vocabulary"])

@@ -285,7 +285,7 @@ class SequenceTagger(Labeller):
         for n, (p, w) in enumerate(zip(predicted, wanted, strict=True)):
             if len(p) and p.shape != w.shape:
                 raise ValueError(f"y[{n}] must be {p.shape} as what is predicted; got {w.shape}")
-        right = [np.asarray(p == w).ravel() for p, w in zip(predicted, wanted, strict=True)]
+        right = [np.ravel(p == w) if len(p) else np.zeros(0, bool) for p, w in zip(predicted, wanted, strict=True)]
         weights = as_sample_weight(sample_weight, len(right))
         if weights is not None:
             weights = np.repeat(weights, [len(labels) for labels in right])

@@ -138,7 +138,7 @@ BAD_FITS = {
     ),
     "no features": (
         "classifier",
-        {"X": [*[np.ones((2, 0))] * 7]},
+        {"X": [np.ones((2, 0))] * 7},
         ValueError,
         r"X\[0\] must have at least one feature a step; got \(2, 0\)",
     ),
@@ -149,6 +149,18 @@ BAD_FITS = {
         r"X\[0\] must have at least one feature a step; got \(3, 0\)",
     ),
     "no step": ("classifier", {"X": [[]] * 7}, ValueError, "X must hold at least one step to train on; got none"),
+    "features without a step": (
+        "classifier",
+        {"X": [np.ones((0, 3))] * 7},
+        ValueError,
+        "X must hold at least one step to train on; got none",
+    ),
+    "widths without a step": (
+        "classifier",
+        {"X": [*[np.ones((2, 3))] * 6, np.ones((0, 4))]},
+        ValueError,
+        r"X\[6\] must have 3 features a step as in training; got 4",
+    ),
     "rows without a step": (
         "generator",
         {"X": np.ones((7, 0)), "y": None},

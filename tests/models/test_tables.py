@@ -35,6 +35,8 @@ def test_tables_and_columns_of_other_libraries():
         assert found.score(Table(X), Table(targets)) == wanted.score(X, targets)
     words = Table(np.array(["ab", "b"], dtype=object))
     assert rc.SequenceClassifier(**settings).fit(words, ["p", "q"]).vocabulary.tokens[2:] == ("b", "a")
+    with pytest.raises(TypeError, match="^X must be a list of sequences, or a padded array; got str_"):
+        rc.SequenceClassifier().fit(np.str_("ab"), y)
     wrong = type("csr", (), {"toarray": None, "__iter__": lambda self: iter([])})()
     with pytest.raises(TypeError, match="^X must be a list or an array; got a sparse csr"):
         rc.SequenceClassifier().fit(wrong, y)
