@@ -466,3 +466,28 @@ def test_use_before_fit(cls, library, monkeypatch):
     assert tried > 2
     for attribute in ("classes_", "n_features_in_"):
         assert not hasattr(cls(), attribute)
+
+
+def test_settings_that_are_used_after_fit():
+    """set_params after fit: what is used without another fit is checked where it is used."""
+    model = rc.LanguageModel(hidden_size=3, epochs=1, batch_size=2).fit("abcabc")
+    with pytest.raises(ValueError, match="^chunk_length must be at least 1; got -1"):
+        model.set_params(chunk_length=-1).log_prob("abc")
+    with pytest.raises(ValueError, match="^batch_size must be at least 1; got 0"):
+        model.set_params(batch_size=0, chunk_length=8).score("abc")
+    for name, method in {
+        "tagger": "predict",
+        "classifier": "predict",
+        "generator": "log_prob",
+        "seq2seq": "log_prob",
+    }.items():
+        model, X, y = make_of(name, "text")
+        with pytest.raises(TypeError, match="^batch_size must be an integer; got 'many'"):
+            getattr(model.set_params(batch_size="many"), method)(*(X, y)[: 1 + (method == "log_prob")])
+
+
+def test_build_checks_the_settings():
+    model = rc.LanguageModel(chunk_length=0)
+    with pytest.raises(ValueError, match="^chunk_length must be at least 1; got 0"):
+        model.build(rc.Vocabulary("abc"))
+    assert model.params is None
