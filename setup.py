@@ -1,11 +1,14 @@
 """Builds the one extension module, rnncore._engine; everything else is in pyproject.toml."""
 
 import os
+import shutil
 from glob import glob
 
 import numpy
 from Cython.Build import cythonize
 from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+from setuptools.errors import PlatformError
 
 # For tests: RNNCORE_SANITIZE=1 pip install .   Run with LD_PRELOAD="$(gcc -print-file-name=libasan.so)".
 SANITIZE = os.environ.get("RNNCORE_SANITIZE")
@@ -33,7 +36,23 @@ engine = Extension(
     depends=sorted(glob("src/**/*.p[yx]*", recursive=True) + glob("src/**/*.h", recursive=True)),
 )
 
+
+class BuildExtension(build_ext):
+    """Say what to install where there is no compiler; without this the message is "[Errno 2] ... 'cc'"."""
+
+    def build_extensions(self):
+        compiler = getattr(self.compiler, "compiler_so", None)  # of Unix compilers
+        if compiler and shutil.which(compiler[0]) is None:
+            raise PlatformError(
+                f"rnncore is compiled from C, and there is no compiler {compiler[0]!r}. Install gcc or clang "
+                "(Debian, Ubuntu: apt install build-essential; Fedora: dnf install gcc; Alpine: apk add build-base; "
+                "macOS: xcode-select --install), or set the environment variable CC to the compiler to use."
+            )
+        super().build_extensions()
+
+
 setup(
+    cmdclass={"build_ext": BuildExtension},
     ext_modules=cythonize(
         [engine],
         include_path=["src"],
@@ -45,5 +64,5 @@ setup(
             "initializedcheck": False,
             "cdivision": True,
         },
-    )
+    ),
 )

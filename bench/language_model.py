@@ -69,7 +69,7 @@ def main():
         "batch_size": arguments.batch,
         "chunk_length": arguments.chunk,
         "learning_rate": arguments.learning_rate,
-        "seed": 0,
+        "random_state": 0,
     }
     untrained = rc.LanguageModel(**settings).build(rc.Vocabulary.from_text(text[:cut]))
     ids, held_out = untrained.vocabulary.encode(text[:cut]), untrained.vocabulary.encode(text[cut:])

@@ -53,7 +53,7 @@ NAMES = {"hidden_size": 128, "epochs": 15, "dropout": 0.3}
 def make_model(random_state=0, **settings):
     tuned = {"hidden_size": 256, "epochs": 5, "batch_size": 32, "chunk_length": 64, "learning_rate": 2e-3}
     tuned |= {"learning_rate_decay": 0.8}
-    return rc.LanguageModel("char", seed=random_state, **tuned | settings)
+    return rc.LanguageModel("char", random_state=random_state, **tuned | settings)
 
 
 def figures(model, held_out):

@@ -41,7 +41,7 @@ MADE_UP = {"hidden_size": 32, "epochs": 10, "batch_size": 8, "chunk_length": 12,
 def make_model(random_state=0, **settings):
     tuned = {"hidden_size": 200, "dropout": 0.3, "epochs": 6, "batch_size": 20, "chunk_length": 35}
     tuned |= {"learning_rate": 2e-3, "learning_rate_decay": 0.7}
-    return rc.LanguageModel("word", seed=random_state, **tuned | settings)
+    return rc.LanguageModel("word", random_state=random_state, **tuned | settings)
 
 
 def figures(model, held_out):

@@ -11,8 +11,9 @@ except ModuleNotFoundError as error:
         "rnncore's compiled module is not here: this looks like its source checkout, not the installed package. "
         "Leave the directory, or build in place with: pip install -e ."
     ) from error
-from . import functional, layers
+from . import functional, gates, layers
 from .functional import *  # noqa: F403
+from .gates import *  # noqa: F403
 from .inspection import gate_activations, gradient_flow
 from .layers.frozen import *  # noqa: F403
 from .layers.recurrent import *  # noqa: F403
@@ -56,5 +57,6 @@ __all__ = [
 ]
 __all__ += functional.__all__
 __all__ += layers.frozen.__all__
+__all__ += gates.__all__
 __all__ += layers.recurrent.__all__
 __all__ += layers.simple.__all__

@@ -176,7 +176,7 @@ def check_output(arguments: Any) -> tuple[Any, Any]:
 
 def make_model(arguments: Any) -> Any:
     try:
-        return rnncore.LanguageModel(
+        model = rnncore.LanguageModel(
             arguments.level,
             arguments.cell,
             arguments.hidden,
@@ -193,10 +193,12 @@ def make_model(arguments: Any) -> Any:
             clip_norm=arguments.clip,
             patience=arguments.patience,
             dtype=arguments.dtype,
-            seed=arguments.seed,
+            random_state=arguments.seed,
         )
+        model.check_settings()
     except ValueError as error:
         raise UserError(str(error)) from None
+    return model
 
 
 def read_texts(arguments: Any) -> tuple[str, str, str]:

@@ -29,6 +29,11 @@ h, h_gru, gru_cache = rc.gru_forward(x, Wx[:, :15], Wh[:, :15], b[:15], form="re
 dWh: NDArray[np.generic] = rc.gru_backward(h, gru_cache).dWh
 h, h_rnn, rnn_cache = rc.rnn_forward(x, Wx[:, :5], Wh[:, :5], b[:5], activation="relu", training=False)
 
+# Weights gate by gate.
+joined = rc.join_gates({"z": x[0], "n": x[0]}, None, {"z": x[0, 0], "n": x[0, 0]})
+parts = rc.split_gates(Wx, Wh, b, gate_order="ifog")
+bias_of_f: NDArray[np.generic] = parts[2]["f"]
+
 # Layers.
 layer = rc.LSTM(3, 5, num_layers=2, bidirectional=True, dropout=0.1, seed=0)
 y, state, layer_cache = layer.forward(x)

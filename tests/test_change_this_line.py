@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import rnncore as rc
+from rnncore.interop.state_dict import from_layer
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 
@@ -98,6 +99,19 @@ NUMPY = {
         assert rc.lstm_backward(np.ones_like(h), cache).dWh.shape == Wh.shape
         """,
     ),
+    "with one matrix for each gate": (
+        "Wx, Wh, b = rc.join_gates(Wxs, Whs, bs)",
+        """
+        assert (Wx.shape, Wh.shape, b.shape) == ((3, 20), (5, 20), (20,))
+        assert rc.lstm_forward(x, Wx, Wh, b)[0].shape == (7, 2, 5)
+        """,
+    ),
+    "a state dict of arrays, without PyTorch": (
+        'from rnncore.interop.state_dict import to_layer; layer = to_layer(state_dict, prefix="rnn.")',
+        """
+        assert layer(x)[0].shape == (7, 2, 5)
+        """,
+    ),
     "weights of a Keras layer": (
         "from rnncore.interop.keras import from_keras; layer = from_keras(weights)",
         """
@@ -156,7 +170,10 @@ def run(line, script, **names):
 def test_numpy(name):
     rng = np.random.default_rng(1)
     x, Wx, Wh, b = (rng.normal(size=shape) for shape in [(7, 2, 3), (3, 20), (5, 20), (20,)])
-    run(*NUMPY[name], x=x, Wx=Wx, Wh=Wh, b=b, weights=[Wx, Wh, b])
+    names = {"rc": rc, "x": x, "Wx": Wx, "Wh": Wh, "b": b, "weights": [Wx, Wh, b]}
+    names |= dict(zip(("Wxs", "Whs", "bs"), rc.split_gates(Wx, Wh, b), strict=True))
+    names["state_dict"] = {f"rnn.{name}": array for name, array in from_layer(rc.LSTM(3, 5)).items()}
+    run(*NUMPY[name], **names)
 
 
 @pytest.mark.parametrize("name", FRAMEWORKS)

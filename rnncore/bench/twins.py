@@ -203,7 +203,9 @@ class TorchModel:
         function = self.torch.nn.functional.binary_cross_entropy_with_logits
         return function(logits, targets.to(logits.dtype), reduction="none").sum(dim=1)
 
-    def SequenceGenerator(self, inputs: Tensor, targets: Tensor, lengths: Tensor, labels: Tensor) -> Tensor:
+    def SequenceGenerator(
+        self, inputs: Tensor, targets: Tensor, lengths: Tensor, labels: Tensor, weights: Tensor
+    ) -> Tensor:
         state = None
         if labels is not None:
             recurrent = self.model.layers["recurrent"]
@@ -213,11 +215,19 @@ class TorchModel:
         h, _ = self.run(self.embedded(inputs), lengths, state=state)
         logits, targets = self.logits(h.data), self.packed(targets, lengths)
         if targets.ndim == 1:
-            return self.torch.nn.functional.cross_entropy(logits, targets)
-        return self.labels_loss(logits, targets).mean()
+            losses = self.torch.nn.functional.cross_entropy(logits, targets, reduction="none")
+        else:
+            losses = self.labels_loss(logits, targets)
+        return self.mean(losses, None if weights is None else self.packed(weights, lengths))
 
     def EncoderDecoder(
-        self, sources: Tensor, inputs: Tensor, targets: Tensor, source_lengths: Tensor, lengths: Tensor
+        self,
+        sources: Tensor,
+        inputs: Tensor,
+        targets: Tensor,
+        source_lengths: Tensor,
+        lengths: Tensor,
+        weights: Tensor,
     ) -> Tensor:
         x = self.embedded(sources, "encoder", "source_embedding")
         _, state = self.run(x, source_lengths, "encoder")
@@ -229,4 +239,6 @@ class TorchModel:
             )
             state = states if len(states) > 1 else states[0]
         h, _ = self.run(self.embedded(inputs, "decoder", "target_embedding"), lengths, "decoder", state)
-        return self.torch.nn.functional.cross_entropy(self.logits(h.data), self.packed(targets, lengths))
+        logits, targets = self.logits(h.data), self.packed(targets, lengths)
+        losses = self.torch.nn.functional.cross_entropy(logits, targets, reduction="none")
+        return self.mean(losses, None if weights is None else self.packed(weights, lengths))

@@ -14,6 +14,7 @@ import numpy as np
 
 from .._types import Array
 from ..engine.arrays import as_floating, as_ids
+from ..gates import join_blocks, split_blocks
 
 
 def swap(array: Any) -> Array:
@@ -169,19 +170,16 @@ def stack(matrices: list[Array]) -> Array:
     array([[1., 3.],
            [2., 4.]])
     """
-    H, K = np.shape(matrices[0])
-    stacked = np.empty((K, len(matrices) * H))
-    for k, matrix in enumerate(matrices):
-        if np.shape(matrix) != (H, K):
-            raise ValueError(f"the matrices of all gates must be {(H, K)}; got {np.shape(matrix)}")
-        stacked[:, k * H : (k + 1) * H] = np.transpose(matrix)
-    return stacked
+    arrays = [np.asarray(matrix) for matrix in matrices]
+    for array in arrays[1:]:
+        if array.shape != arrays[0].shape:
+            raise ValueError(f"the matrices of all gates must be {arrays[0].shape}; got {array.shape}")
+    return join_blocks(arrays, np.float64, columns=True)
 
 
 def unstack(weights: Array, G: int) -> list[Array]:
     """The inverse of :func:`stack`: (K, G*H) -> list of G fresh C-contiguous matrices (H, K)."""
-    H = weights.shape[-1] // G
-    return [weights[:, k * H : (k + 1) * H].T.copy() for k in range(G)]
+    return [block.copy() for block in split_blocks(weights, G, columns=True)]
 
 
 def clean_ids(name: str, ids: list[int], V: int) -> Array:

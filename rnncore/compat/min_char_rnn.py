@@ -14,14 +14,15 @@ Where the functions differ from the originals:
 * All results are fresh arrays; ``dWxh`` is in Fortran order. The original batched ``forward`` returns its final states
   as views of its cache.
 * The batched classes as published are Python 2. Entries of the LSTM's cache that ``backward`` here does not need are
-  computed on demand.
+  computed on demand, IFOG from the weights as they are then.
 
 Arguments are never written to, and weights are read on every call.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import wraps
 from typing import Any
 
 import numpy as np
@@ -234,9 +235,17 @@ def _head(
 
 
 class _LSTMCache(dict[str, Any]):
-    """What ``LSTM.backward`` needs; the other entries of the original are computed on first access."""
+    """The dict of the original, with X and what ``LSTM.backward`` needs besides.
+
+    The entries that backward does not need are computed when they are asked for: one by its key, all of them by what
+    goes through the dict.
+    """
+
+    _missing = frozenset({"Hin", "IFOG", "IFOGf", "Ct"})
 
     def __missing__(self, key: str) -> Array:
+        if key not in self._missing:
+            raise KeyError(key)
         if key == "Hin":
             X, before = self["X"], np.concatenate([self["h0"][None], self["Hout"]])[:-1]
             value = np.concatenate([np.ones((*X.shape[:2], 1)), X, before], axis=-1)
@@ -244,11 +253,41 @@ class _LSTMCache(dict[str, Any]):
             value = self["Hin"] @ self["WLSTM"]
         elif key == "IFOGf":
             value = self["engine"].gates
-        elif key == "Ct":
-            value = np.tanh(self["C"])
         else:
-            raise KeyError(key)
-        return self.setdefault(key, value)
+            value = np.tanh(self["C"])
+        self[key] = value
+        return value
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._missing or super().__contains__(key)
+
+    def get(self, key: str, default: Any = None) -> Any:
+        return self[key] if key in self else default
+
+    def complete(self) -> None:
+        """Compute the entries that are missing."""
+        for key in self._missing:
+            self[key]
+        self._missing = frozenset()
+
+
+def _completed(name: str) -> Callable[..., Any]:
+    """The method of a dict, on a cache in which no entry is missing."""
+    method = getattr(dict, name)
+
+    @wraps(method)
+    def call(self: _LSTMCache, *arguments: Any, **options: Any) -> Any:
+        self.complete()
+        return method(self, *arguments, **options)
+
+    return call
+
+
+for _name in (
+    *("__delitem__", "__eq__", "__iter__", "__len__", "__ne__", "__or__", "__repr__", "__reversed__", "__ror__"),
+    *("clear", "copy", "items", "keys", "pop", "popitem", "setdefault", "values"),
+):
+    setattr(_LSTMCache, _name, _completed(_name))
 
 
 class LSTM:

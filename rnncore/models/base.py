@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from functools import partial
 from os import PathLike
 from types import NoneType
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self, cast
 
 import numpy as np
-from numpy.random import Generator
+from numpy.random import Generator, RandomState
 from numpy.typing import DTypeLike
 
 from .. import checks
@@ -19,6 +19,7 @@ from .._types import Array
 from ..checks import Rule
 from ..layers import RECURRENT, Embedding
 from ..optim import SGD, Adagrad, Adam, RMSProp
+from . import scikit_learn
 from .network import Trunk
 from .storage import write_model
 from .training import Run
@@ -26,8 +27,18 @@ from .training import Run
 OPTIMIZERS = {"sgd": SGD, "rmsprop": RMSProp, "adagrad": Adagrad, "adam": Adam}
 
 
-def random_state(name: str, value: Any) -> Any:
-    if value is None or isinstance(value, np.random.Generator):
+Random = int | Generator | RandomState | None
+
+
+def as_generator(random_state: Random) -> Generator:
+    """Return the given Generator, or a new one: an int is its seed, a RandomState draws one, None is a random one."""
+    if isinstance(random_state, RandomState):
+        return np.random.default_rng(random_state.randint(2**32, size=4, dtype=np.uint32))
+    return np.random.default_rng(random_state)
+
+
+def _random_state(name: str, value: Any) -> Any:
+    if value is None or isinstance(value, (Generator, RandomState)):
         return value
     return checks.integer(name, value, least=0)
 
@@ -77,15 +88,19 @@ class Model:
     patience: int | None = setting(None, checks.optional(checks.integer, least=1))
     warm_start: bool = setting(False, checks.flag)
     dtype: DTypeLike = setting("float32", _dtype, network=True)
+    random_state: Random = setting(None, _random_state)
 
-    def __post_init__(self) -> None:
-        self._settings()
-        self.history: list[dict[str, Any]] = []
-        self.interrupted = False
-        # By name; None until the layers are made.
-        self.layers: dict[str, Any] = None  # type: ignore[assignment]
-        self.params: dict[str, Array] = None  # type: ignore[assignment]
-        self.grads: dict[str, Array] = None  # type: ignore[assignment]
+    # Before ``fit``. Without annotations, because they are no settings; in the class, because the constructor of an
+    # estimator sets nothing but those.
+    history = cast("list[dict[str, Any]]", ())
+    interrupted = False
+    layers = cast("dict[str, Any]", None)  # by name
+    params = cast("dict[str, Array]", None)
+    grads = cast("dict[str, Array]", None)
+
+    _estimator_type: ClassVar[str | None] = None  # "classifier", so that scikit-learn splits by class
+    _takes_arrays = True
+    _needs_targets = True
 
     # ---- settings -----------------------------------------------------------------------------------------------
 
@@ -104,7 +119,7 @@ class Model:
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
 
     def set_params(self, **params: Any) -> Self:
-        """Change settings; they are used by the next ``fit``.
+        """Change settings; they are checked and used by the next ``fit``.
 
         Returns
         -------
@@ -112,21 +127,25 @@ class Model:
 
         Raises
         ------
-        ValueError, TypeError
-            There is no such setting, or its value is wrong; then none is changed.
+        ValueError
+            There is no such setting; then none is changed.
         """
-        before = self.get_params()
-        if unknown := params.keys() - before.keys():
-            raise ValueError(f"{type(self).__name__} has the settings {', '.join(before)}; got {min(unknown)!r}")
-        try:
-            for name, value in params.items():
-                setattr(self, name, value)
-            self._settings()
-        except (TypeError, ValueError):
-            for name, value in before.items():
-                setattr(self, name, value)
-            raise
+        known = self.get_params()
+        if unknown := params.keys() - known.keys():
+            raise ValueError(f"{type(self).__name__} has the settings {', '.join(known)}; got {min(unknown)!r}")
+        for name, value in params.items():
+            setattr(self, name, value)
         return self
+
+    def check_settings(self) -> None:
+        """Check all settings, as ``fit`` does before anything else.
+
+        Raises
+        ------
+        ValueError, TypeError
+            The value of a setting is wrong.
+        """
+        self._settings()
 
     def _settings(self) -> dict[str, Any]:
         """Return the checked settings in plain types. Attributes stay as given, which scikit-learn requires."""
@@ -187,10 +206,14 @@ class Model:
 
     def _check_built(self) -> None:
         if self.layers is None:
-            raise ValueError("the model has no parameters yet: call fit first")
+            raise scikit_learn.not_fitted("the model has no parameters yet: call fit first")
 
-    def __sklearn_is_fitted__(self) -> Any:
+    def __sklearn_is_fitted__(self) -> bool:
         return self.layers is not None
+
+    def __sklearn_tags__(self) -> Any:
+        kind, arrays, needs_targets = self._estimator_type, self._takes_arrays, self._needs_targets
+        return scikit_learn.tags(kind, arrays=arrays, needs_targets=needs_targets)
 
     # ---- training -----------------------------------------------------------------------------------------------
 
@@ -252,9 +275,8 @@ class Model:
         """
         self._check_built()
         settings = self._settings() | self._built
-        for name in ("random_state", "seed"):
-            if isinstance(settings.get(name), np.random.Generator):
-                settings[name] = None
+        if isinstance(settings["random_state"], (Generator, RandomState)):
+            settings["random_state"] = None
         if isinstance(settings.get("class_weight"), dict):
             settings["class_weight"] = list(settings["class_weight"].items())  # keys of JSON are str, labels any type
         description = {"settings": settings, **self._data_state(), "history": self.history}
@@ -266,6 +288,7 @@ class Model:
         if isinstance(settings.get("class_weight"), list):
             settings["class_weight"] = {label: weight for label, weight in settings["class_weight"]}
         model = cls(**settings)
+        model.check_settings()
         model._restore_data(description)
         if arrays.keys() != model.params.keys():
             raise ValueError(f"parameters must be {sorted(model.params)}; got {sorted(arrays)}")

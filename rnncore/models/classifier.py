@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from .. import checks
 from .._types import Array
 from .base import setting
-from .data import Examples, Labels, class_weights, label_of_each, pad_inputs, take
+from .data import Examples, Labels, as_sample_weight, class_weights, label_of_each, pad_inputs, take
 from .documentation import document
 from .estimator import Batch, Labeller, Sequences, Validation
 from .network import as_states, from_states
@@ -67,15 +67,20 @@ class SequenceClassifier(Labeller):
         return y
 
     def _learn(self, X: Any, y: Any, rows: Any) -> None:
-        self._labels = Labels.learn(y)
+        self._labels = Labels.learn("y", y)
         self._input_format = self._learn_format("X", X, rows)
         self._make_layers()
 
-    def _encode(self, X: Any, y: Any, names: tuple[str, str], training: bool) -> Examples:
+    def _encode(
+        self, X: Any, y: Any, names: tuple[str, str], *, weights: Array | None = None, training: bool = False
+    ) -> Examples:
         inputs, numbers = self._input_format.encode(names[0], X), self._labels.encode(names[1], y)
-        weights = class_weights(self._settings()["class_weight"], self._labels, numbers) if training else None
         lengths = np.array([len(sequence) for sequence in inputs], np.int64)
-        return Examples(inputs, numbers, lengths, None if weights is None else weights[numbers])
+        setting = self._settings()["class_weight"] if training else None
+        of_class = class_weights(setting, self._labels, numbers, weights)
+        if of_class is not None:
+            weights = of_class[numbers] if weights is None else weights * of_class[numbers]
+        return Examples(inputs, numbers, lengths, weights)
 
     def _batch(self, examples: Examples, rows: Any) -> Batch:
         inputs, lengths = pad_inputs(take(examples.inputs, rows), self._input_format, self._built["dtype"])
@@ -127,11 +132,11 @@ class SequenceClassifier(Labeller):
         return loss
 
     def _losses(self, batch: Batch) -> Array:
-        inputs, targets, lengths, _ = batch.arguments
-        return self._head.losses(self._pooled(inputs, lengths), targets)
+        inputs, targets, lengths, weights = batch.arguments
+        return self._head.losses(self._pooled(self._trunk, inputs, lengths), targets, weights=weights)
 
-    def _pooled(self, inputs: Array, lengths: Any) -> Array:
-        h, state = self._trunk(inputs, None, lengths)
+    def _pooled(self, trunk: Any, inputs: Array, lengths: Any) -> Array:
+        h, state = trunk(inputs, None, lengths)
         return self._pool(h, state, lengths)
 
     # ---- use ----------------------------------------------------------------------------------------------------
@@ -142,6 +147,7 @@ class SequenceClassifier(Labeller):
         y: ArrayLike,
         *,
         lengths: ArrayLike | None = None,
+        sample_weight: ArrayLike | None = None,
         validation: Validation | None = None,
         callback: Callbacks | None = None,
         progress: bool = False,
@@ -161,7 +167,7 @@ class SequenceClassifier(Labeller):
 
         RAISES
         """
-        return self._fit(X, y, lengths, validation, callback, progress)
+        return self._fit(X, y, lengths, sample_weight, validation, callback, progress)
 
     def predict_proba(self, X: Sequences, *, lengths: ArrayLike | None = None) -> Array:
         """Return the probability of every class.
@@ -175,9 +181,10 @@ class SequenceClassifier(Labeller):
         """
         inputs = self._inputs(X, lengths)
         result = np.zeros((len(inputs), len(self._labels)), self._built["dtype"])
+        trunk = self._trunk.freeze()
         for rows in self._inference_batches([len(sequence) for sequence in inputs]):
             batch = pad_inputs(take(inputs, rows), self._input_format, self._built["dtype"])
-            result[rows] = self._head.probabilities(self._pooled(*batch))
+            result[rows] = self._head.probabilities(self._pooled(trunk, *batch))
         return result
 
     def predict(self, X: Sequences, *, lengths: ArrayLike | None = None) -> Array:
@@ -191,10 +198,18 @@ class SequenceClassifier(Labeller):
         """
         return self.classes_[self.predict_proba(X, lengths=lengths).argmax(axis=1)]
 
-    def score(self, X: Sequences, y: ArrayLike, *, lengths: ArrayLike | None = None) -> float:
+    def score(
+        self,
+        X: Sequences,
+        y: ArrayLike,
+        *,
+        lengths: ArrayLike | None = None,
+        sample_weight: ArrayLike | None = None,
+    ) -> float:
         """Return the accuracy: the share of the sequences whose class is right.
 
         DATA
+        WEIGHT
 
         Returns
         -------
@@ -206,4 +221,4 @@ class SequenceClassifier(Labeller):
         wanted = self._clean_targets("y", y, predicted)
         if not len(wanted):
             raise ValueError("X must hold at least one sequence; got none")
-        return float(np.mean(predicted == wanted))
+        return float(np.average(predicted == wanted, weights=as_sample_weight(sample_weight, len(wanted))))

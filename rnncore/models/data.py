@@ -5,6 +5,7 @@ A sequence is a str, a list of str (tokens), integers (ids) or an array (T, D) o
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -25,7 +26,7 @@ class Examples(NamedTuple):
     inputs: list[Array]  # arrays (T,) of ids or (T, D)
     targets: Any  # list of arrays, or array
     lengths: Array  # (N,) steps of each
-    weights: Any = None  # how much each step or sequence counts
+    weights: Any = None  # how much each sequence (N,), or each of its steps, counts; None: all the same
     labels: Array | None = None  # (N,) that the sequences are conditioned on
 
 
@@ -34,11 +35,19 @@ def take(column: Any, rows: Any) -> Any:
     return column[rows] if isinstance(column, np.ndarray) else [column[row] for row in rows]
 
 
+def unwrap(name: str, values: Any) -> Any:
+    """Return a table, a column or a tensor of another library as an array: a loop over a table gives its headings."""
+    if hasattr(values, "toarray"):
+        raise TypeError(f"{name} must be a list or an array; got a sparse {type(values).__name__}")
+    return np.asarray(values) if hasattr(values, "__array__") and not isinstance(values, np.generic) else values
+
+
 # ---- sequences --------------------------------------------------------------------------------------------------
 
 
 def as_sequences(name: str, values: Any, lengths: Any = None) -> list[Any]:
     """Return a list of sequences, from an iterable of them or a padded array (N, T[, D]) with lengths (N,)."""
+    values = unwrap(name, values)
     if isinstance(values, (str, bytes, Mapping)) or not isinstance(values, Iterable):
         raise TypeError(f"{name} must be a list of sequences, or a padded array; got {type(values).__name__}")
     if isinstance(values, np.ndarray) and values.dtype.kind != "O":
@@ -96,6 +105,8 @@ class Format:
             return cls(told, len(vocabulary), vocabulary)
         format = cls(told, 0)
         arrays = [format._array(f"{name}[{n}]", sequence) for n, sequence in enumerate(sequences)]
+        if not any(map(len, arrays)):
+            raise ValueError(f"{name} must hold at least one step to train on; got none")
         if told == "ids":
             format.size = max_vocabulary or 1 + max(int(a.max(initial=0)) for a in arrays)
         else:
@@ -138,7 +149,8 @@ class Format:
         array = array.astype(np.float64 if array.dtype.kind != "f" else array.dtype)
         if not np.isfinite(array).all():
             step, feature = np.argwhere(~np.isfinite(array))[0]
-            raise ValueError(f"{name} must be finite; got {array[step, feature]} at step {step}, feature {feature}")
+            got = f"{array[step, feature]} at step {step}, feature {feature}"
+            raise ValueError(f"{name} must be finite (no NaN, no inf); got {got}")
         return array
 
     def decode(self, ids: Array) -> Any:
@@ -194,6 +206,8 @@ def _kind(name: str, sequence: Array | list[Any]) -> str | None:
             return "tokens"
         raise ValueError(f"{name} must be a list of str (T,); got an array {array.shape}")
     if array.ndim == 2:
+        if len(array) and not array.shape[1]:
+            raise ValueError(f"{name} must have at least one feature a step; got {array.shape}")
         return "features" if array.shape[1] else None
     if array.size == 0:
         return None
@@ -211,6 +225,14 @@ def steps_before(targets: Any, first: int) -> Array:
     inputs[:1] = first
     inputs[1:] = targets[:-1]
     return inputs
+
+
+def steps_weights(examples: Examples, rows: Array, lengths: Array) -> tuple[Array | None, float]:
+    """Return the weight of every step (T, N) of some examples, each as its sequence, or None; and their sum."""
+    if examples.weights is None:
+        return None, int(lengths.sum())
+    weights = examples.weights[rows]
+    return np.tile(weights, (lengths.max(), 1)), float(weights @ lengths)
 
 
 # ---- labels -----------------------------------------------------------------------------------------------------
@@ -232,7 +254,9 @@ class Labels:
         return len(self.classes)
 
     @classmethod
-    def learn(cls, values: Any) -> Labels:
+    def learn(cls, name: str, values: Any) -> Labels:
+        if values.dtype.kind == "f" and (fractions := values[values != np.rint(values)]).size:
+            raise ValueError(f"{name} must hold classes: str or whole numbers; got the continuous {fractions[0]}")
         return cls(np.unique(values))
 
     def encode(self, name: str, values: Any) -> Array:
@@ -272,14 +296,30 @@ def label_of_each(name: str, values: Any, X: Any) -> Array:
     return labels
 
 
-def class_weights(setting: Any, labels: Any, numbers: Array) -> Array | None:
-    """Return the weight of each class (C,), or None. "balanced" is n / (C count), as in scikit-learn."""
+def as_sample_weight(values: Any, count: int) -> Array | None:
+    """Return weights of sequences as float64 (N,), or None; ValueError unless finite, not negative and not all 0."""
+    if values is None:
+        return None
+    weights = np.asarray(values)
+    if weights.shape != (count,) or weights.dtype.kind not in "biuf":
+        got = f"{weights.shape} of dtype {weights.dtype}"
+        raise ValueError(f"sample_weight must be (N,) = ({count},), a number for each sequence; got {got}")
+    weights = weights.astype(np.float64)
+    if wrong := [weight for weight in weights.tolist() if not 0 <= weight < math.inf]:
+        raise ValueError(f"sample_weight must be at least 0 and finite; got {wrong[0]}")
+    if not weights.any():
+        raise ValueError("sample_weight must hold a weight above 0; got zeros only")
+    return weights
+
+
+def class_weights(setting: Any, labels: Any, numbers: Array, sample_weight: Array | None = None) -> Array | None:
+    """Return the weight of each class (C,), or None. "balanced" is n / (C count), where examples count their weight."""
     if setting is None:
         return None
     weights = np.ones(len(labels))
     if setting == "balanced":
-        counts = np.bincount(numbers, minlength=len(labels))
-        return len(numbers) / (len(labels) * np.maximum(counts, 1))
+        counts = np.bincount(numbers, sample_weight, minlength=len(labels))
+        return counts.sum() / (len(labels) * np.where(counts > 0, counts, 1))
     for label, number in zip(setting, labels.encode("class_weight", np.array(list(setting))), strict=True):
         weights[number] = setting[label]
     return weights

@@ -45,12 +45,13 @@ warm_start : bool
     ``fit`` continues with the present parameters, vocabulary, classes and optimiser.
 dtype : {"float32", "float64"}""",
     "RANDOM": """
-random_state : int, numpy.random.Generator or None
-    Draws the initial parameters, dropout, the order of the batches and the held-out sequences.""",
+random_state : int, numpy.random.Generator, numpy.random.RandomState or None
+    Draws the initial parameters, dropout, the order of the batches and the held-out sequences. Every ``fit`` with the
+    same int gives the same model; a generator goes on from one ``fit`` to the next; None is different every time.""",
     "FITTED": """
 vocabulary : Vocabulary or None
 layers, params, grads : dict
-    By name.
+    By name; None before ``fit``.
 history : list of dict
     For every epoch: epoch, loss and held_out (mean loss in nats; None without validation data or if the epoch was
     interrupted), tokens, seconds of training, learning_rate.
@@ -63,6 +64,10 @@ X : list of sequences
     "FIT": """
 lengths : integer array (N,), optional
     Lengths of the rows of a padded array.
+sample_weight : array (N,), optional
+    How much each sequence counts: its loss is multiplied by the weight, and a batch divides by the sum of its weights.
+    A sequence of weight 0 is as if absent; one of weight 2 is as if given twice, if one batch holds all sequences and
+    the vocabulary, which counts it once, stays in the same order.
 validation : float, or tuple (X, y) or (X, y, lengths), optional
     Fraction of the sequences to hold out, or held-out data; scored after every epoch.
 callback : function or list of functions, optional
@@ -81,6 +86,9 @@ Parameters
 ----------
 X, y, lengths
     As in :meth:`fit`.""",
+    "WEIGHT": """
+sample_weight : array (N,), optional
+    How much each sequence counts.""",
     "WRONG": """
 Raises
 ------

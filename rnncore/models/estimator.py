@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import numbers
 from collections.abc import Iterable
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
 from numpy.random import Generator
@@ -15,8 +15,8 @@ from .. import checks
 from .._types import Array
 from ..layers import Dense
 from ..text import Vocabulary, batches_by_length
-from .base import Model, random_state, setting
-from .data import Examples, Format, Labels, as_sequences, check_class_weight, split_rows, take
+from .base import COUNT, Model, as_generator, setting
+from .data import Examples, Format, Labels, as_sample_weight, as_sequences, check_class_weight, split_rows, take
 from .network import Head
 from .training import Callbacks, as_callbacks
 
@@ -32,30 +32,26 @@ class Batch(NamedTuple):
     tokens: int  # steps of sequences
 
 
+def _take(column: Any, rows: Array) -> Any:
+    """Some rows of a column that may be None."""
+    return None if column is None else take(column, rows)
+
+
 @dataclasses.dataclass(eq=False, repr=False, kw_only=True)
 class Estimator(Model):
     """A subclass learns what its data look like, encodes them, and makes batches of them."""
 
-    random_state: int | Generator | None = setting(None, random_state)
+    _input_format = cast(Any, None)  # learned by fit
 
-    _estimator_type: ClassVar[str | None] = None  # "classifier", so that scikit-learn splits by class
-    _needs_targets = True
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._input_format: Any = None  # learned by fit
-
-    def __sklearn_tags__(self) -> Any:
-        """Return the tags that scikit-learn 1.6 and later ask for."""
-        from sklearn.utils import ClassifierTags, InputTags, Tags, TargetTags
-
-        kind = self._estimator_type
-        return Tags(
-            kind,
-            TargetTags(required=self._needs_targets),
-            classifier_tags=ClassifierTags() if kind == "classifier" else None,
-            input_tags=InputTags(three_d_array=True, string=True),
-        )
+    @property
+    def n_features_in_(self) -> int:
+        """The number of features of a step, D; AttributeError before ``fit``, and for text, tokens and ids."""
+        self._check_built()
+        if self._input_format.holds_ids:
+            raise AttributeError(
+                f"n_features_in_ counts features; the sequences of training hold {self._input_format.kind}"
+            )
+        return int(self._input_format.size)
 
     # ---- what a subclass says -----------------------------------------------------------------------------------
 
@@ -71,8 +67,10 @@ class Estimator(Model):
         """Learn what inputs and targets look like, and make the layers; vocabularies are those of some rows."""
         raise NotImplementedError
 
-    def _encode(self, X: Any, y: Any, names: tuple[str, str], training: bool) -> Examples:
-        """Return Examples; messages call X and y by these names."""
+    def _encode(
+        self, X: Any, y: Any, names: tuple[str, str], *, weights: Array | None = None, training: bool = False
+    ) -> Examples:
+        """Return Examples with these weights (N,), times those of classes for training; names are for messages."""
         raise NotImplementedError
 
     def _batch(self, examples: Examples, rows: Any) -> Any:
@@ -80,7 +78,7 @@ class Estimator(Model):
         raise NotImplementedError
 
     def _losses(self, batch: Batch) -> Any:
-        """Return the losses of a batch, (T, N) of steps or (N,) of sequences, without class weights."""
+        """Return the losses of a batch, (T, N) of steps or (N,) of sequences, times their weights."""
         raise NotImplementedError
 
     # ---- training -----------------------------------------------------------------------------------------------
@@ -90,39 +88,45 @@ class Estimator(Model):
         X: Any,
         y: Any,
         lengths: Any,
+        sample_weight: Any,
         validation: Any,
         callback: Callbacks | None,
         progress: bool,
     ) -> Any:
         with self._as_before_on_error():
             callbacks = as_callbacks(callback, progress)
-            examples, held_out = self._prepare(X, y, lengths, validation)
+            examples, held_out = self._prepare(X, y, lengths, sample_weight, validation)
         score = None if held_out is None else lambda: self._mean_loss(held_out)
         self._train(lambda: self._batches(examples, self.batch_size, self._rng), score, callbacks)
         return self
 
-    def _prepare(self, X: Any, y: Any, lengths: Any, validation: Any) -> tuple[Any, ...]:
+    def _prepare(self, X: Any, y: Any, lengths: Any, sample_weight: Any, validation: Any) -> tuple[Any, ...]:
         """Return the examples to train on, and the held-out examples or None."""
         goes_on = self._check_training(validation)
         X = as_sequences("X", X, lengths)
         if not X:
             raise ValueError("X must hold at least one sequence; got none")
         y = self._clean_targets("y", y, X)
+        weights = as_sample_weight(sample_weight, len(X))
+        if weights is not None:
+            # What has no weight is as if absent: neither a class nor a word of the vocabulary.
+            X, y, weights = (_take(column, np.flatnonzero(weights)) for column in (X, y, weights))
         if not goes_on:
-            self._rng = np.random.default_rng(self.random_state)
+            self._rng = as_generator(self.random_state)
         held_out, rows = None, np.arange(len(X))
         if isinstance(validation, numbers.Real):
             rows, held_out_rows = split_rows(len(X), validation, self._rng, self._strata(y))
-            held_out = take(X, held_out_rows), None if y is None else take(y, held_out_rows)
+            held_out = tuple(_take(column, held_out_rows) for column in (X, y, weights))
         elif validation is not None:
-            held_out = self._clean_validation(validation)
+            held_out = *self._clean_validation(validation), None
         if not goes_on:
             self._learn(X, y, rows)
             self.history = []
-        X, y = take(X, rows), None if y is None else take(y, rows)
-        examples = self._encode(X, y, ("X", "y"), training=True)
+        X, y, weights = (_take(column, rows) for column in (X, y, weights))
+        examples = self._encode(X, y, ("X", "y"), weights=weights, training=True)
         if held_out is not None:
-            held_out = self._encode(held_out[0], held_out[1], ("validation X", "validation y"), training=False)
+            X, y, weights = held_out
+            held_out = self._encode(X, y, ("validation X", "validation y"), weights=weights)
         return examples, held_out
 
     def _clean_validation(self, validation: Any) -> tuple[Any, ...]:
@@ -147,7 +151,7 @@ class Estimator(Model):
         total = count = 0
         for batch in self._batches(examples, self.batch_size):
             total, count = total + self._losses(batch).sum(), count + batch.weight
-        return float(total / max(count, 1))
+        return float(total / count) if count else 0.0
 
     def _learn_format(self, name: str, sequences: Any, rows: Any) -> Format:
         return Format.learn(name, sequences, rows, self.level, self._settings()["max_vocabulary"])
@@ -159,11 +163,12 @@ class Estimator(Model):
         self._check_built()
         return self._input_format.encode("X", as_sequences("X", X, lengths))
 
-    def _scored(self, X: Any, y: Any, lengths: Any) -> Any:
+    def _scored(self, X: Any, y: Any, lengths: Any, sample_weight: Any = None) -> Any:
         """Return Examples to score."""
         self._check_built()
         X = as_sequences("X", X, lengths)
-        return self._encode(X, self._clean_targets("y", y, X), ("X", "y"), training=False)
+        weights = as_sample_weight(sample_weight, len(X))
+        return self._encode(X, self._clean_targets("y", y, X), ("X", "y"), weights=weights)
 
     def _log_prob(self, X: Any, y: Any, lengths: Any) -> Array:
         """Return the log-probabilities (N,) of sequences whose losses are those of their steps."""
@@ -175,7 +180,7 @@ class Estimator(Model):
 
     def _inference_batches(self, lengths: Any) -> list[Array]:
         """Rows of sequences of like length, as many as go well together."""
-        return batches_by_length(lengths, max(self.batch_size, 64))
+        return batches_by_length(lengths, max(COUNT("batch_size", self.batch_size), 64))
 
 
 @dataclasses.dataclass(eq=False, repr=False, kw_only=True)
@@ -212,6 +217,6 @@ class Labeller(Estimator):
         return {"inputs": self._input_format.state(), "labels": self._labels.state()}
 
     def _restore_data(self, state: Any) -> None:
-        self._rng = np.random.default_rng(self.random_state)
+        self._rng = as_generator(self.random_state)
         self._input_format, self._labels = Format.from_state(state["inputs"]), Labels.from_state(state["labels"])
         self._make_layers()

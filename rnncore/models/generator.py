@@ -12,7 +12,8 @@ from numpy.typing import ArrayLike
 from .._types import Array
 from ..layers import Dense, Embedding
 from ..text import Vocabulary
-from .data import Examples, Format, Labels, label_array, label_of_each, pad_inputs, steps_before, take
+from .base import Random, as_generator
+from .data import Examples, Format, Labels, label_array, label_of_each, pad_inputs, steps_before, steps_weights, take
 from .decoding import check_sampling, sample_tokens
 from .documentation import document
 from .estimator import Batch, Estimator, Sequences, Validation
@@ -78,7 +79,7 @@ class SequenceGenerator(Estimator):
         return y
 
     def _learn(self, X: Any, y: Any, rows: Any) -> None:
-        self._labels: Any = None if y is None else Labels.learn(y)
+        self._labels: Any = None if y is None else Labels.learn("y", y)
         self._input_format = self._learn_format("X", X, rows)
         self._make_layers()
 
@@ -105,7 +106,9 @@ class SequenceGenerator(Estimator):
         layers = {"embedding": self._trunk.embedding, "start": self._start}
         self._take_layers(**layers, recurrent=self._trunk.recurrent, output=output)
 
-    def _encode(self, X: Any, y: Any, names: tuple[str, str], training: bool) -> Examples:
+    def _encode(
+        self, X: Any, y: Any, names: tuple[str, str], *, weights: Array | None = None, training: bool = False
+    ) -> Examples:
         sequences = self._input_format.encode(names[0], X)
         if (y is None) != (self._labels is None):
             raise ValueError(f"{names[1]} must be {'None' if y is not None else 'classes'}, as in training")
@@ -116,19 +119,24 @@ class SequenceGenerator(Estimator):
                 _check_labels(f"{names[0]}[{n}]", vectors)
         labels = None if y is None else self._labels.encode(names[1], y)
         lengths = np.array([len(sequence) for sequence in sequences], np.int64)
-        return Examples(sequences, None, lengths, labels=labels)
+        return Examples(sequences, None, lengths, weights, labels)
 
     def _batch(self, examples: Examples, rows: Any) -> Batch:
         targets, lengths = pad_inputs(take(examples.inputs, rows), self._input_format, self._built["dtype"])
         labels = None if examples.labels is None else examples.labels[rows]
-        tokens = int(lengths.sum())
         inputs = steps_before(targets, self._end_id if self._input_format.holds_ids else 0)
-        return Batch((inputs, targets, lengths, labels), tokens, tokens)
+        weights, weight = steps_weights(examples, rows, lengths)
+        return Batch((inputs, targets, lengths, labels, weights), weight, int(lengths.sum()))
 
     # ---- the network --------------------------------------------------------------------------------------------
 
     def loss_and_gradients(
-        self, inputs: Array, targets: Array, lengths: ArrayLike | None = None, labels: Array | None = None
+        self,
+        inputs: Array,
+        targets: Array,
+        lengths: ArrayLike | None = None,
+        labels: Array | None = None,
+        weights: ArrayLike | None = None,
     ) -> float:
         """Return the mean loss of a batch; its gradients replace those in ``grads``.
 
@@ -139,6 +147,8 @@ class SequenceGenerator(Estimator):
         lengths : integer array (N,), optional
         labels : integer array (N,), optional
             Numbers of the classes.
+        weights : array (T, N), optional
+            How much each step counts.
 
         Returns
         -------
@@ -148,7 +158,7 @@ class SequenceGenerator(Estimator):
         self._zero_grad()
         state, ids = self._initial_state(labels)
         h, _, cache = self._trunk.forward(inputs, state, lengths)
-        loss, dh = self._head.forward(h, targets, lengths)
+        loss, dh = self._head.forward(h, targets, lengths, weights)
         dstate = self._trunk.backward(dh, cache)
         if labels is not None:
             # (states, layers, N, H) -> (N, states * layers * H)
@@ -166,9 +176,9 @@ class SequenceGenerator(Estimator):
         return from_states(list(np.moveaxis(states, 0, 2))), ids
 
     def _losses(self, batch: Batch) -> Array:
-        inputs, targets, lengths, labels = batch.arguments
+        inputs, targets, lengths, labels, weights = batch.arguments
         h, _ = self._trunk(inputs, self._initial_state(labels)[0], lengths)
-        return self._head.losses(h, targets, lengths)
+        return self._head.losses(h, targets, lengths, weights)
 
     # ---- use ----------------------------------------------------------------------------------------------------
 
@@ -178,6 +188,7 @@ class SequenceGenerator(Estimator):
         y: ArrayLike | None = None,
         *,
         lengths: ArrayLike | None = None,
+        sample_weight: ArrayLike | None = None,
         validation: Validation | None = None,
         callback: Callbacks | None = None,
         progress: bool = False,
@@ -198,7 +209,7 @@ class SequenceGenerator(Estimator):
 
         RAISES
         """
-        return self._fit(X, y, lengths, validation, callback, progress)
+        return self._fit(X, y, lengths, sample_weight, validation, callback, progress)
 
     def log_prob(self, X: Sequences, y: ArrayLike | None = None, *, lengths: ArrayLike | None = None) -> Array:
         """Log-probability (nats) of sequences, the end of tokens counted.
@@ -230,9 +241,10 @@ class SequenceGenerator(Estimator):
         """
         examples = self._scored(X, y, lengths)
         result: list[Any] = [None] * len(examples.inputs)
+        trunk = self._trunk.freeze()
         for rows in self._inference_batches(examples.lengths):
-            inputs, _, steps, labels = self._batch(examples, rows).arguments
-            h, _ = self._trunk(inputs, self._initial_state(labels)[0], steps)
+            inputs, _, steps, labels, _ = self._batch(examples, rows).arguments
+            h, _ = trunk(inputs, self._initial_state(labels)[0], steps)
             p = self._head.probabilities(h)
             for n, row in enumerate(rows):
                 result[row] = p[: steps[n], n].copy()
@@ -255,10 +267,18 @@ class SequenceGenerator(Estimator):
             return [p.argmax(axis=1) for p in probabilities]
         return [(p >= 0.5).astype(np.int64) for p in probabilities]
 
-    def score(self, X: Sequences, y: ArrayLike | None = None, *, lengths: ArrayLike | None = None) -> float:
+    def score(
+        self,
+        X: Sequences,
+        y: ArrayLike | None = None,
+        *,
+        lengths: ArrayLike | None = None,
+        sample_weight: ArrayLike | None = None,
+    ) -> float:
         """Mean log-probability (nats) of a step: higher is better.
 
         DATA
+        WEIGHT
 
         Returns
         -------
@@ -266,7 +286,7 @@ class SequenceGenerator(Estimator):
 
         WRONG
         """
-        examples = self._scored(X, y, lengths)
+        examples = self._scored(X, y, lengths, sample_weight)
         if not examples.lengths.sum():
             raise ValueError("X must hold at least one step; got none")
         return -self._mean_loss(examples)
@@ -280,7 +300,7 @@ class SequenceGenerator(Estimator):
         temperature: float = 1.0,
         top_k: int | None = None,
         top_p: float | None = None,
-        random_state: int | Generator | None = None,
+        random_state: Random = None,
     ) -> Any:
         """Draw a sequence; every drawn step is fed back.
 
@@ -296,7 +316,7 @@ class SequenceGenerator(Estimator):
             Divides the logits: below 1 is more careful, 0 always takes the likeliest.
         top_k, top_p : int, float, optional
             Draw among the k likeliest tokens, or those that together reach a probability. Tokens only.
-        random_state : int, numpy.random.Generator or None
+        random_state : int, numpy.random.Generator, numpy.random.RandomState or None
 
         Returns
         -------
@@ -316,7 +336,7 @@ class SequenceGenerator(Estimator):
         state = None
         if label is not None:
             state, _ = self._initial_state(self._labels.encode("label", label_array("label", [label])))
-        rng = np.random.default_rng(random_state)
+        rng = as_generator(random_state)
         before: Any = [] if seed is None else self._input_format.encode_one("seed", seed)
         if not self._input_format.holds_ids:
             if top_k is not None or top_p is not None:
@@ -363,7 +383,7 @@ class SequenceGenerator(Estimator):
         return {"inputs": self._input_format.state(), "labels": labels}
 
     def _restore_data(self, state: Any) -> None:
-        self._rng = np.random.default_rng(self.random_state)
+        self._rng = as_generator(self.random_state)
         self._input_format = Format.from_state(state["inputs"])
         self._labels = None if state["labels"] is None else Labels.from_state(state["labels"])
         self._make_layers()

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import numpy as np
-from numpy.random import Generator
 from numpy.typing import ArrayLike
 
 from .. import checks
 from .._types import Array
 from ..layers import Dense
 from ..text import Vocabulary, batches_by_length, pad, streams
-from .base import COUNT, Model, random_state, setting
+from .base import COUNT, Model, Random, as_generator, setting
 from .data import Format, steps_before
 from .decoding import Beam, beam_search, check_sampling, sample_tokens
 from .documentation import document
 from .network import Head, repeat_rows
 from .training import Callbacks, as_callbacks
+
+_TWO_NAMES = "random_state and seed are two names of one setting; got both"
 
 
 @document
@@ -37,8 +38,8 @@ class LanguageModel(Model):
     chunk_length : int
         Steps that gradients go back.
     TRAINING
-    seed : int, numpy.random.Generator or None
-        For the initial parameters, dropout and the order of sentences.
+    random_state : int, numpy.random.Generator, numpy.random.RandomState or None
+        Draws the initial parameters, dropout and the order of the sentences. ``seed`` is another name for it.
 
     Attributes
     ----------
@@ -46,7 +47,7 @@ class LanguageModel(Model):
 
     Examples
     --------
-    >>> model = LanguageModel(hidden_size=32, epochs=30, batch_size=4, chunk_length=16, learning_rate=0.01, seed=0)
+    >>> model = LanguageModel(hidden_size=32, epochs=30, batch_size=4, learning_rate=0.01, random_state=0)
     >>> model = model.fit("the cat sat on the mat. " * 40)
     >>> model.sample(12, prompt="the cat ", temperature=0)
     'sat on the m'
@@ -58,12 +59,27 @@ class LanguageModel(Model):
     _: dataclasses.KW_ONLY
     epochs: int = setting(5, COUNT)
     chunk_length: int = setting(64, COUNT)
-    seed: int | Generator | None = setting(None, random_state)
+    seed: dataclasses.InitVar[Random] = None
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.vocabulary: Vocabulary = None  # type: ignore[assignment]  # until the layers are made
-        self._carried: Any = None
+    # Before ``fit``.
+    vocabulary = cast("Vocabulary", None)
+    _carried = cast(Any, None)
+
+    _takes_arrays = False
+    _needs_targets = False
+
+    def __post_init__(self, seed: Random) -> None:
+        if seed is not None:
+            if self.random_state is not None:
+                raise TypeError(_TWO_NAMES)
+            self.random_state = seed
+
+    def set_params(self, **params: Any) -> Self:
+        if "seed" in params:
+            if "random_state" in params:
+                raise TypeError(_TWO_NAMES)
+            params["random_state"] = params.pop("seed")
+        return super().set_params(**params)
 
     # ---- the network --------------------------------------------------------------------------------------------
 
@@ -74,7 +90,8 @@ class LanguageModel(Model):
         -------
         self
         """
-        self._rng = np.random.default_rng(self.seed)
+        self.check_settings()
+        self._rng = as_generator(self.random_state)
         format = Format("text", len(vocabulary), vocabulary)
         self._trunk = self._make_trunk(format, self._rng, size=self._embedding_width())
         output = Dense(self.hidden_size, len(vocabulary), dtype=self.dtype, seed=self._rng)
@@ -181,8 +198,9 @@ class LanguageModel(Model):
 
     def _cut(self, targets: Any, lengths: Any) -> Iterator[Any]:
         inputs = steps_before(targets, self.vocabulary.eos_id)
-        for begin in range(0, len(targets), self.chunk_length):
-            steps = slice(begin, begin + self.chunk_length)
+        chunk_length = COUNT("chunk_length", self.chunk_length)  # scoring may follow a set_params that fit has not seen
+        for begin in range(0, len(targets), chunk_length):
+            steps = slice(begin, begin + chunk_length)
             left = None if lengths is None else np.clip(lengths - begin, 0, len(targets[steps]))
             yield inputs[steps], targets[steps], left, begin == 0
 
@@ -227,7 +245,7 @@ class LanguageModel(Model):
 
         Examples
         --------
-        >>> model = LanguageModel(hidden_size=16, epochs=20, batch_size=4, learning_rate=0.02, seed=0)
+        >>> model = LanguageModel(hidden_size=16, epochs=20, batch_size=4, learning_rate=0.02, random_state=0)
         >>> model = model.fit("the cat sat on the mat. " * 40)
         >>> int(model.score_many(["mat", "tam", "sat"], prompt="the cat ").argmax())
         2
@@ -258,12 +276,14 @@ class LanguageModel(Model):
         """
         return float(np.exp(-self.score(texts)))
 
-    def score(self, texts: str | list[str]) -> float:
+    def score(self, texts: str | list[str], y: None = None) -> float:
         """Mean log-probability (nats) of a token of all texts together: higher is better.
 
         Parameters
         ----------
         texts : str or list of str
+        y : None
+            A pipeline of scikit-learn passes it.
 
         Returns
         -------
@@ -272,9 +292,11 @@ class LanguageModel(Model):
         Raises
         ------
         ValueError
-            There is no token.
+            There is no token, or ``y`` is not None.
         """
         self._check_built()
+        if y is not None:
+            raise ValueError(f"y must be None: a text is its own target; got {type(y).__name__}")
         encoded = self._scored(texts)
         if not sum(map(len, encoded)):
             raise ValueError("texts must hold at least one token; got none")
@@ -294,13 +316,14 @@ class LanguageModel(Model):
         result = np.zeros(len(encoded))
         if not encoded:
             return result
+        trunk = self._trunk.freeze()
         for rows in batches_by_length([len(ids) for ids in encoded], self.batch_size):
             targets, lengths = pad([encoded[row] for row in rows], dtype=np.int64)
             carried = None if state is None else repeat_rows(state, len(rows))
             for inputs, wanted, left, starts in self._cut(targets, lengths):
                 if starts and first is not None:
                     inputs = np.concatenate([np.full((1, len(rows)), first), inputs[1:]])[: len(wanted)]
-                h, carried = self._trunk(inputs, carried, left)
+                h, carried = trunk(inputs, carried, left)
                 result[rows] -= self._head.losses(h, wanted, left).sum(axis=0)
         return result
 
@@ -328,7 +351,7 @@ class LanguageModel(Model):
         temperature: float = 1.0,
         top_k: int | None = None,
         top_p: float | None = None,
-        seed: int | Generator | None = None,
+        seed: Random = None,
         *,
         stop_at_eos: bool | None = None,
     ) -> str:
@@ -346,7 +369,7 @@ class LanguageModel(Model):
             Draw among the k likeliest tokens.
         top_p : float, optional
             Draw among the likeliest tokens that together reach this probability.
-        seed : int, numpy.random.Generator or None
+        seed : int, numpy.random.Generator, numpy.random.RandomState or None
             One uniform number is used for each token.
         stop_at_eos : bool, optional
             End at ``<eos>``. Default: if the model was trained on sentences.
@@ -369,7 +392,7 @@ class LanguageModel(Model):
         stop_at_eos = self._sentences if stop_at_eos is None else stop_at_eos
         first, state = self._read(prompt)
         ids = sample_tokens(
-            *(self._trunk, self._head.dense, state, first, n, np.random.default_rng(seed)),
+            *(self._trunk, self._head.dense, state, first, n, as_generator(seed)),
             temperature=temperature,
             top_k=top_k,
             top_p=top_p,
@@ -415,7 +438,7 @@ class LanguageModel(Model):
 
         Examples
         --------
-        >>> model = LanguageModel(hidden_size=16, epochs=20, batch_size=4, learning_rate=0.02, seed=0)
+        >>> model = LanguageModel(hidden_size=16, epochs=20, batch_size=4, learning_rate=0.02, random_state=0)
         >>> model = model.fit("the cat sat on the mat. " * 40)
         >>> model.beam_search(4, prompt="the cat ", beam_width=3).hypotheses[0].sequence
         'sat '
@@ -445,3 +468,9 @@ class LanguageModel(Model):
     def __repr__(self) -> Any:
         size = "" if self.vocabulary is None else f", {len(self.vocabulary)} {self.level}s"
         return f"<LanguageModel {self.cell} {self.num_layers} x {self.hidden_size}{size}>"
+
+
+# In the class body, the default of the argument would replace it.
+LanguageModel.seed = property(  # type: ignore[attr-defined]
+    lambda model: model.random_state, lambda model, value: setattr(model, "random_state", value)
+)

@@ -71,11 +71,12 @@ class Head:
             dh = self.dense.backward(dlogits, cache)
         return loss, undrop(dh, mask)
 
-    def losses(self, h: Array, targets: Any, lengths: Any = None) -> Array:
-        """Loss of every step, float64 (T, N) or (N,)."""
+    def losses(self, h: Array, targets: Any, lengths: Any = None, weights: Any = None) -> Array:
+        """Loss of every step times its weight, float64 (T, N) or (N,)."""
+        options: dict[str, Any] = {"weights": weights, "reduction": "none"}
         if self.kind == "softmax":
-            return fused_softmax_cross_entropy(self.dense, h, targets, lengths, reduction="none", training=False)[0]
-        return sigmoid_cross_entropy(self.dense(h), targets, lengths, reduction="none")[0]
+            return fused_softmax_cross_entropy(self.dense, h, targets, lengths, **options, training=False)[0]
+        return sigmoid_cross_entropy(self.dense(h), targets, lengths, **options)[0]
 
     def probabilities(self, h: Array) -> Array:
         """h (..., H) -> (..., K)"""

@@ -13,8 +13,8 @@ from .. import checks
 from .._types import Array, State
 from ..layers import Dense
 from ..text import Vocabulary, pad
-from .base import setting
-from .data import Examples, Format, as_sequences, pad_inputs, steps_before, take
+from .base import as_generator, setting
+from .data import Examples, Format, as_sample_weight, as_sequences, pad_inputs, steps_before, steps_weights, take
 from .decoding import Beam, beam_search
 from .documentation import document
 from .estimator import Batch, Estimator, Sequences, Validation
@@ -112,12 +112,14 @@ class EncoderDecoder(Estimator):
             output=output,
         )
 
-    def _encode(self, X: Any, y: Any, names: tuple[str, str], training: bool) -> Examples:
+    def _encode(
+        self, X: Any, y: Any, names: tuple[str, str], *, weights: Array | None = None, training: bool = False
+    ) -> Examples:
         sources = self._sources(names[0], X)
         targets = [np.append(ids, self._end_id) for ids in self._target_format.encode(names[1], y)]
         # Like long in both; what one of them is longer is not computed.
         lengths = np.array([len(s) + len(t) for s, t in zip(sources, targets, strict=True)], np.int64)
-        return Examples(sources, targets, lengths)
+        return Examples(sources, targets, lengths, weights)
 
     def _sources(self, name: str, X: Any) -> list[Array]:
         return list(map(self._reversed, self._input_format.encode(name, X)))
@@ -128,8 +130,10 @@ class EncoderDecoder(Estimator):
     def _batch(self, examples: Examples, rows: Any) -> Batch:
         sources, source_lengths = pad_inputs(take(examples.inputs, rows), self._input_format, self._built["dtype"])
         targets, lengths = pad(take(examples.targets, rows), dtype=np.int64)
-        inputs, steps = steps_before(targets, self._end_id), int(lengths.sum())
-        return Batch((sources, inputs, targets, source_lengths, lengths), steps, steps + int(source_lengths.sum()))
+        inputs = steps_before(targets, self._end_id)
+        weights, weight = steps_weights(examples, rows, lengths)
+        arguments = sources, inputs, targets, source_lengths, lengths, weights
+        return Batch(arguments, weight, int(lengths.sum() + source_lengths.sum()))
 
     # ---- the network --------------------------------------------------------------------------------------------
 
@@ -140,6 +144,7 @@ class EncoderDecoder(Estimator):
         targets: Array,
         source_lengths: ArrayLike | None = None,
         lengths: ArrayLike | None = None,
+        weights: ArrayLike | None = None,
     ) -> float:
         """Return the mean loss of a batch; its gradients replace those in ``grads``.
 
@@ -149,6 +154,8 @@ class EncoderDecoder(Estimator):
         inputs, targets : integer arrays (T, N)
             Of the decoder: each token, and the one after it.
         source_lengths, lengths : integer arrays (N,), optional
+        weights : array (T, N), optional
+            How much each token counts.
 
         Returns
         -------
@@ -159,7 +166,7 @@ class EncoderDecoder(Estimator):
         _, state, encoder_cache = self._encoder.forward(sources, None, source_lengths)
         state, bridge_caches = self._cross(state)
         h, _, decoder_cache = self._decoder.forward(inputs, state, lengths)
-        loss, dh = self._head.forward(h, targets, lengths)
+        loss, dh = self._head.forward(h, targets, lengths, weights)
         dstate = self._cross_back(self._decoder.backward(dh, decoder_cache), bridge_caches)
         self._encoder.backward(None, encoder_cache, dstate)
         return loss
@@ -188,10 +195,10 @@ class EncoderDecoder(Estimator):
         return from_states(dstates)
 
     def _losses(self, batch: Batch) -> Array:
-        sources, inputs, targets, source_lengths, lengths = batch.arguments
+        sources, inputs, targets, source_lengths, lengths, weights = batch.arguments
         state, _ = self._cross(self._encoder(sources, None, source_lengths)[1])
         h, _ = self._decoder(inputs, state, lengths)
-        return self._head.losses(h, targets, lengths)
+        return self._head.losses(h, targets, lengths, weights)
 
     # ---- use ----------------------------------------------------------------------------------------------------
 
@@ -201,6 +208,7 @@ class EncoderDecoder(Estimator):
         y: Sequences,
         *,
         lengths: ArrayLike | None = None,
+        sample_weight: ArrayLike | None = None,
         validation: Validation | None = None,
         callback: Callbacks | None = None,
         progress: bool = False,
@@ -220,7 +228,7 @@ class EncoderDecoder(Estimator):
 
         RAISES
         """
-        return self._fit(X, y, lengths, validation, callback, progress)
+        return self._fit(X, y, lengths, sample_weight, validation, callback, progress)
 
     def log_prob(self, X: Sequences, y: Sequences, *, lengths: ArrayLike | None = None) -> Array:
         """Return the log-probability (nats) of each sequence of y, its end included, given that of X.
@@ -326,10 +334,18 @@ class EncoderDecoder(Estimator):
     def _decode(self, ids: Array) -> str:
         return self._target_format.decode(ids[:-1] if len(ids) and ids[-1] == self._end_id else ids)
 
-    def score(self, X: Sequences, y: Sequences, *, lengths: ArrayLike | None = None) -> float:
+    def score(
+        self,
+        X: Sequences,
+        y: Sequences,
+        *,
+        lengths: ArrayLike | None = None,
+        sample_weight: ArrayLike | None = None,
+    ) -> float:
         """Return the share of the sequences that :meth:`predict` gets right as a whole.
 
         DATA
+        WEIGHT
 
         Returns
         -------
@@ -344,7 +360,8 @@ class EncoderDecoder(Estimator):
         # Through the vocabulary, so that white space does not count.
         wanted = self._target_format.encode("y", wanted)
         found = self._target_format.encode("predicted", predicted)
-        return float(np.mean([np.array_equal(p, w) for p, w in zip(found, wanted, strict=True)]))
+        right = [np.array_equal(p, w) for p, w in zip(found, wanted, strict=True)]
+        return float(np.average(right, weights=as_sample_weight(sample_weight, len(right))))
 
     # ---- files --------------------------------------------------------------------------------------------------
 
@@ -352,7 +369,7 @@ class EncoderDecoder(Estimator):
         return {"inputs": self._input_format.state(), "targets": self._target_format.state()}
 
     def _restore_data(self, state: Any) -> None:
-        self._rng = np.random.default_rng(self.random_state)
+        self._rng = as_generator(self.random_state)
         self._input_format = Format.from_state(state["inputs"])
         self._target_format = Format.from_state(state["targets"])
         self._make_layers()

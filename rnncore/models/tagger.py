@@ -13,7 +13,7 @@ from .. import checks
 from .._types import Array
 from ..text import pad
 from .base import setting
-from .data import Examples, Labels, class_weights, label_array, pad_inputs, take
+from .data import Examples, Labels, as_sample_weight, class_weights, label_array, pad_inputs, take, unwrap
 from .documentation import document
 from .estimator import Batch, Labeller, Sequences, Validation
 from .training import Callbacks
@@ -57,6 +57,7 @@ class SequenceTagger(Labeller):
     # ---- data ---------------------------------------------------------------------------------------------------
 
     def _clean_targets(self, name: str, y: Any, X: Any) -> list[Array]:
+        y = unwrap(name, y)
         if isinstance(y, str) or not hasattr(y, "__len__"):
             raise TypeError(f"{name} must be a list of label sequences; got {type(y).__name__}")
         if len(y) != len(X):
@@ -104,7 +105,7 @@ class SequenceTagger(Labeller):
         else:
             for n, labels in enumerate(y):
                 self._check_axes(f"y[{n}]", labels)
-            self._labels = Labels.learn(np.concatenate(filled))
+            self._labels = Labels.learn("y", np.concatenate(filled))
             if self.output == "sigmoid" and len(self._labels) > 2:
                 raise ValueError(
                     f"output = 'sigmoid' takes two classes, or arrays (T, K) of 0 and 1; y has {len(self._labels)}"
@@ -116,18 +117,23 @@ class SequenceTagger(Labeller):
             return len(self._labels), "softmax"
         return (len(self._labels) if self._multiple else 1), "sigmoid"
 
-    def _encode(self, X: Any, y: Any, names: tuple[str, str], training: bool) -> Examples:
+    def _encode(
+        self, X: Any, y: Any, names: tuple[str, str], *, weights: Array | None = None, training: bool = False
+    ) -> Examples:
         inputs = self._input_format.encode(names[0], X)
         targets = [self._numbers(f"{names[1]}[{n}]", labels) for n, labels in enumerate(y)]
         lengths = np.array([len(sequence) for sequence in inputs], np.int64)
-        setting = self._settings()["class_weight"]
+        setting = self._settings()["class_weight"] if training else None
         if self._multiple and setting is not None:
             raise ValueError("class_weight needs one class a step; y holds several labels")
-        weights = None
-        if training and setting is not None:
-            of_class: Any = class_weights(setting, self._labels, np.concatenate(targets))
-            weights = [of_class[numbers] for numbers in targets]
-        return Examples(inputs, targets, lengths, weights)
+        if weights is not None:
+            weights = np.repeat(weights, lengths)  # of steps
+        if setting is not None:
+            numbers = np.concatenate(targets)
+            of_class: Any = class_weights(setting, self._labels, numbers, weights)
+            weights = of_class[numbers] if weights is None else weights * of_class[numbers]
+        of_sequences = None if weights is None else np.split(weights, lengths.cumsum()[:-1])
+        return Examples(inputs, targets, lengths, of_sequences)
 
     def _numbers(self, name: str, labels: Any) -> Array:
         """labels (T,) -> numbers of classes (T,); labels (T, K) stay."""
@@ -182,9 +188,9 @@ class SequenceTagger(Labeller):
         return targets[..., None] if self._head.kind == "sigmoid" and targets.ndim == 2 else targets
 
     def _losses(self, batch: Batch) -> Array:
-        inputs, targets, lengths, _ = batch.arguments
+        inputs, targets, lengths, weights = batch.arguments
         h, _ = self._trunk(inputs, None, lengths)
-        return self._head.losses(h, self._for_head(targets), lengths)
+        return self._head.losses(h, self._for_head(targets), lengths, weights)
 
     # ---- use ----------------------------------------------------------------------------------------------------
 
@@ -194,6 +200,7 @@ class SequenceTagger(Labeller):
         y: Sequence[ArrayLike] | Array,
         *,
         lengths: ArrayLike | None = None,
+        sample_weight: ArrayLike | None = None,
         validation: Validation | None = None,
         callback: Callbacks | None = None,
         progress: bool = False,
@@ -214,7 +221,7 @@ class SequenceTagger(Labeller):
 
         RAISES
         """
-        return self._fit(X, y, lengths, validation, callback, progress)
+        return self._fit(X, y, lengths, sample_weight, validation, callback, progress)
 
     def predict_proba(self, X: Sequences, *, lengths: ArrayLike | None = None) -> list[Array]:
         """Return the probability of every class at every step.
@@ -228,9 +235,10 @@ class SequenceTagger(Labeller):
         """
         inputs = self._inputs(X, lengths)
         result: list[Any] = [None] * len(inputs)
+        trunk = self._trunk.freeze()
         for rows in self._inference_batches([len(sequence) for sequence in inputs]):
             batch, steps = pad_inputs(take(inputs, rows), self._input_format, self._built["dtype"])
-            h, _ = self._trunk(batch, None, steps)
+            h, _ = trunk(batch, None, steps)
             p = self._head.probabilities(h)
             if self._head.kind == "sigmoid" and not self._multiple:
                 # A single class has no other to be told from: it has the number 0.
@@ -254,10 +262,18 @@ class SequenceTagger(Labeller):
             return [(p >= 0.5).astype(np.int64) for p in probabilities]
         return [self.classes_[p.argmax(axis=1)] for p in probabilities]
 
-    def score(self, X: Sequences, y: Sequence[ArrayLike] | Array, *, lengths: ArrayLike | None = None) -> float:
+    def score(
+        self,
+        X: Sequences,
+        y: Sequence[ArrayLike] | Array,
+        *,
+        lengths: ArrayLike | None = None,
+        sample_weight: ArrayLike | None = None,
+    ) -> float:
         """Return the accuracy over all steps of all sequences.
 
         DATA
+        WEIGHT
 
         Returns
         -------
@@ -270,10 +286,13 @@ class SequenceTagger(Labeller):
         for n, (p, w) in enumerate(zip(predicted, wanted, strict=True)):
             if len(p) and p.shape != w.shape:
                 raise ValueError(f"y[{n}] must be {p.shape} as what is predicted; got {w.shape}")
-        right = [np.asarray(p == w).ravel() for p, w in zip(predicted, wanted, strict=True) if len(p)]
-        if not right:
+        right = [np.ravel(p == w) if len(p) else np.zeros(0, bool) for p, w in zip(predicted, wanted, strict=True)]
+        weights = as_sample_weight(sample_weight, len(right))
+        if weights is not None:
+            weights = np.repeat(weights, [len(labels) for labels in right])
+        if not sum(map(len, right)) or (weights is not None and not weights.any()):
             raise ValueError("X must hold at least one step; got none")
-        return float(np.concatenate(right).mean())
+        return float(np.average(np.concatenate(right), weights=weights))
 
     # ---- files --------------------------------------------------------------------------------------------------
 

@@ -1,5 +1,7 @@
 """min-char-rnn and its relatives against the loops in NumPy and central differences."""
 
+import copy
+
 import numpy as np
 import pytest
 from originals import min_char_rnn as plain
@@ -135,6 +137,70 @@ def test_batched_lstm(sizes):
     close(Hout, wanted)
     for mine, other in zip(LSTM.backward(p["dH"], cache), plain.LSTM.backward(p["dH"], known), strict=True):
         close(mine, other)
+
+
+def same_dict(mine, known):
+    assert set(mine) == set(known) | {"X", "engine"}
+    for key, value in known.items():
+        close(mine[key], value)
+
+
+KEYS = ("WLSTM", "Hout", "IFOGf", "IFOG", "C", "Ct", "Hin", "c0", "h0")
+USES = {
+    "in": lambda cache: [key in cache for key in (*KEYS, "nothing")],
+    "get": lambda cache: [cache.get(key) for key in KEYS],
+    "get nothing": lambda cache: [cache.get("nothing"), cache.get("nothing", 7), cache.get("Ct", 7)],
+    "setdefault": lambda cache: [cache.setdefault("Ct", 7), cache.setdefault("new", 7), cache["new"]],
+    "pop": lambda cache: [cache.pop("Ct"), "Ct" in cache, cache.get("Ct"), cache.pop("Ct", 7)],
+    "write": lambda cache: [cache.__setitem__("Ct", 7), cache["Ct"], cache.copy()["Ct"], "Ct" in cache],
+}
+
+
+def test_the_cache_of_the_batched_lstm_is_the_dict_of_the_original():
+    p = batch((4, 2, 3, 5), 4)
+
+    def caches():
+        return (kind.forward(p["X"], p["W"], p["c0"], p["h0"])[-1] for kind in (LSTM, plain.LSTM))
+
+    for use in USES.values():
+        for mine, other in zip(*map(use, caches()), strict=True):
+            if isinstance(other, np.ndarray):
+                close(mine, other)
+            else:
+                assert mine == other
+    for whole in (
+        dict,
+        lambda cache: {**cache},
+        lambda cache: cache.copy(),
+        copy.copy,
+        lambda cache: cache | {},
+        lambda cache: {} | cache,
+        lambda cache: dict(cache.items()),
+        lambda cache: dict(zip(cache.keys(), cache.values(), strict=True)),
+        lambda cache: {key: cache[key] for key in reversed(cache)},
+    ):
+        mine, known = caches()
+        gradients = LSTM.backward(p["dH"], mine)
+        same_dict(whole(mine), known)
+        for found, wanted in zip(LSTM.backward(p["dH"], whole(mine)), gradients, strict=True):
+            np.testing.assert_array_equal(found, wanted)
+    mine, known = caches()
+    assert len(mine) == len(known) + 2
+    mine, known = caches()
+    del mine["Ct"]
+    assert "Ct" not in mine
+    assert "Ct" not in list(mine)
+    with pytest.raises(KeyError):
+        mine["Ct"]
+    mine, known = caches()
+    assert "Ct" in repr(mine)
+    mine, known = caches()
+    mine.clear()
+    assert not mine
+    assert "Ct" not in mine
+    other = {}
+    other.update(next(caches()))
+    same_dict(other, known)
 
 
 @pytest.mark.parametrize("sizes", BATCHES)

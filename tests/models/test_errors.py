@@ -1,5 +1,7 @@
 """What models refuse; a model whose fit failed is as it was before."""
 
+import sys
+
 import numpy as np
 import pytest
 from support.models import GOOD, MODELS, TEXTS, assert_equal, each_model_and_kind, make, make_of, results_of
@@ -12,7 +14,7 @@ def is_as_before(model, before):
     if before is None:
         with pytest.raises(ValueError, match="^the model has no parameters yet: call fit first"):
             model.predict(["ab"])
-        assert (model.params, model.layers, model.history) == (None, None, [])
+        assert (model.params, model.layers, len(model.history)) == (None, None, 0)
         return
     params, values, history = before
     assert model.params is params
@@ -67,7 +69,7 @@ BAD_FITS = {
         "classifier",
         {"X": [*[np.ones((2, 2))] * 6, np.array([[0, 1], [2, np.nan]])]},
         ValueError,
-        r"X\[6\] must be finite; got nan at step 1, feature 1",
+        r"X\[6\] must be finite \(no NaN, no inf\); got nan at step 1, feature 1",
     ),
     "negative id": (
         "classifier",
@@ -121,6 +123,50 @@ BAD_FITS = {
     "no tags": ("tagger", {"y": None}, TypeError, "y must be a list of label sequences; got NoneType"),
     "no labels": ("classifier", {"y": None}, (TypeError, ValueError), "y must be labels"),
     "labels of two axes": ("classifier", {"y": np.ones((7, 2))}, ValueError, r"y must be labels \(n,\).*got \(7, 2\)"),
+    "continuous labels": (
+        "classifier",
+        {"y": [1.0] * 6 + [0.5]},
+        ValueError,
+        "y must hold classes: str or whole numbers; got the continuous 0.5",
+    ),
+    "continuous classes": ("generator", {"y": np.arange(7) / 2}, ValueError, "y must hold classes: .*; got the .* 0.5"),
+    "continuous tags": (
+        "tagger",
+        {"y": [[0.25] * len(text) for text in TEXTS]},
+        ValueError,
+        "y must hold classes: .*; got the continuous 0.25",
+    ),
+    "no features": (
+        "classifier",
+        {"X": [np.ones((2, 0))] * 7},
+        ValueError,
+        r"X\[0\] must have at least one feature a step; got \(2, 0\)",
+    ),
+    "padded without features": (
+        "generator",
+        {"X": np.ones((7, 3, 0))},
+        ValueError,
+        r"X\[0\] must have at least one feature a step; got \(3, 0\)",
+    ),
+    "no step": ("classifier", {"X": [[]] * 7}, ValueError, "X must hold at least one step to train on; got none"),
+    "features without a step": (
+        "classifier",
+        {"X": [np.ones((0, 3))] * 7},
+        ValueError,
+        "X must hold at least one step to train on; got none",
+    ),
+    "widths without a step": (
+        "classifier",
+        {"X": [*[np.ones((2, 3))] * 6, np.ones((0, 4))]},
+        ValueError,
+        r"X\[6\] must have 3 features a step as in training; got 4",
+    ),
+    "rows without a step": (
+        "generator",
+        {"X": np.ones((7, 0)), "y": None},
+        ValueError,
+        "X must hold at least one step to train on; got none",
+    ),
     "labels that are NaN": ("classifier", {"y": [1.0] * 6 + [np.nan]}, ValueError, "y must be finite; got nan"),
     "nothing to tag": (
         "tagger",
@@ -247,7 +293,7 @@ def test_uses_refuse(name, kind):
         cases += [([0, -1, 2, 1], ValueError, r"must hold ids in \[0, 3\), those of training; got -1")]
     if kind == "features":
         cases += [(np.ones((4, 3)), ValueError, "must have 2 features a step as in training; got 3")]
-        cases += [(np.full((4, 2), -np.inf), ValueError, "must be finite; got -inf at step 0, feature 0")]
+        cases += [(np.full((4, 2), -np.inf), ValueError, r"must be finite \(.*\); got -inf at step 0, feature 0")]
     for method, takes_y in uses(name).items():
         for value, error, message in cases:
             arguments = ([X[1], value], [y[1], y[0]])[: 1 + takes_y]
@@ -374,12 +420,14 @@ def test_settings_refuse(setting, value, error):
         if setting not in model.get_params():
             continue
         tried += 1
-        with pytest.raises(error, match=f"^{setting}.*(got|may hold)"):
-            cls(**{setting: value})
-        before = model.get_params()
-        with pytest.raises(error, match=f"^{setting}"):
-            model.set_params(**{"epochs": 3, "learning_rate": 0.5, setting: value})
-        assert model.get_params() == before
+        # The constructor and set_params store what they are given: scikit-learn's clone depends on it.
+        for wrong in (cls(**{setting: value}), cls().set_params(**{setting: value})):
+            assert wrong.get_params()[setting] is value
+            with pytest.raises(error, match=f"^{setting}.*(got|may hold)"):
+                wrong.fit(["ab", "ba"], ["pq", "qp"])
+            with pytest.raises(error, match=f"^{setting}.*(got|may hold)"):
+                wrong.check_settings()
+            assert wrong.params is None
     assert tried
 
 
@@ -392,3 +440,54 @@ def test_unknown_settings():
         model = cls()
         assert model.set_params(hidden_size=7, cell="gru") is model
         assert (model.hidden_size, model.get_params()["cell"]) == (7, "gru")
+
+
+@pytest.mark.parametrize("cls", [*MODELS.values(), rc.LanguageModel])
+@pytest.mark.parametrize("library", ["as it is", "missing"])
+def test_use_before_fit(cls, library, monkeypatch):
+    """An error of scikit-learn's class where it is installed, and of the same kinds where it is not."""
+    wanted = None
+    if library == "missing":
+        monkeypatch.setitem(sys.modules, "sklearn.exceptions", None)
+    else:
+        wanted = pytest.importorskip("sklearn.exceptions").NotFittedError
+    uses = {"save": ("nowhere",), "score": ("ab", "ab"), "log_prob": ("ab", "ab"), "predict": ("ab",)}
+    uses |= {"sample": (3,), "generate": (3,), "perplexity": ("ab",), "beam_search": ("ab",)}
+    tried = 0
+    for method, arguments in uses.items():
+        if not hasattr(cls, method):
+            continue
+        tried += 1
+        with pytest.raises(ValueError, match="^the model has no parameters yet: call fit first") as error:
+            getattr(cls(), method)(*arguments[: 1 if cls is rc.LanguageModel else None])
+        assert error.type.__name__ == "NotFittedError"
+        assert issubclass(error.type, AttributeError)
+        assert wanted is None or error.type is wanted
+    assert tried > 2
+    for attribute in ("classes_", "n_features_in_"):
+        assert not hasattr(cls(), attribute)
+
+
+def test_settings_that_are_used_after_fit():
+    """set_params after fit: what is used without another fit is checked where it is used."""
+    model = rc.LanguageModel(hidden_size=3, epochs=1, batch_size=2).fit("abcabc")
+    with pytest.raises(ValueError, match="^chunk_length must be at least 1; got -1"):
+        model.set_params(chunk_length=-1).log_prob("abc")
+    with pytest.raises(ValueError, match="^batch_size must be at least 1; got 0"):
+        model.set_params(batch_size=0, chunk_length=8).score("abc")
+    for name, method in {
+        "tagger": "predict",
+        "classifier": "predict",
+        "generator": "log_prob",
+        "seq2seq": "log_prob",
+    }.items():
+        model, X, y = make_of(name, "text")
+        with pytest.raises(TypeError, match="^batch_size must be an integer; got 'many'"):
+            getattr(model.set_params(batch_size="many"), method)(*(X, y)[: 1 + (method == "log_prob")])
+
+
+def test_build_checks_the_settings():
+    model = rc.LanguageModel(chunk_length=0)
+    with pytest.raises(ValueError, match="^chunk_length must be at least 1; got 0"):
+        model.build(rc.Vocabulary("abc"))
+    assert model.params is None

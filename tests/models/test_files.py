@@ -61,7 +61,7 @@ def test_files(name, kind, labels, dtype, tmp_path):
         ("int", {3: 2.0, -1: 0.5, 7: 0}),
         ("int", {np.int64(3): np.float32(2.0)}),
         ("bool", {True: 3.0}),
-        ("float", {0.5: 2.0}),
+        ("float", {0.0: 2.0}),
         ("str", {"rr": 4}),
         ("str", "balanced"),
     ],
@@ -123,6 +123,7 @@ def test_a_language_model_of_version_1(tmp_path):
     def as_version_1(header):
         header["version"] = 1
         settings = header["description"]["settings"]
+        settings["seed"] = settings.pop("random_state")
         header["description"]["settings"] = {key: settings[key] for key in old}
 
     rewrite(path, as_version_1)

@@ -284,7 +284,7 @@ def test_fit_refuses():
         ({"cell": "gru", "cell_options": {"peephole": True}}, "cell_options of 'gru' may hold"),
     ]:
         with pytest.raises(ValueError, match=message):
-            rc.LanguageModel(**options)
+            rc.LanguageModel(**options).fit("hello")
     with pytest.raises(ValueError, match="at least one token"):
         make_model().perplexity("")
     with pytest.raises(ValueError, match="validation must hold at least one token"):

@@ -44,6 +44,59 @@ class TestScikitLearn:
             check_is_fitted(model)
         check_is_fitted(MODELS[name](hidden_size=3, epochs=1).fit(*GOOD[name]))
 
+    def test_n_features_in(self):
+        features = inputs_of("features")
+        model = rc.SequenceClassifier(hidden_size=3, epochs=1).fit(features, list("pqpqpqp"))
+        assert model.n_features_in_ == 2
+        for kind in ("text", "tokens", "ids"):
+            model = rc.SequenceClassifier("word", hidden_size=3, epochs=1).fit(inputs_of(kind), list("pqpqpqp"))
+            assert not hasattr(model, "n_features_in_")
+
+    def test_a_language_model(self):
+        from sklearn.base import clone, is_classifier
+        from sklearn.model_selection import GridSearchCV, cross_val_score
+        from sklearn.pipeline import make_pipeline
+        from sklearn.preprocessing import FunctionTransformer
+        from sklearn.utils import get_tags
+        from sklearn.utils.validation import check_is_fitted
+
+        model = rc.LanguageModel(hidden_size=8, epochs=8, batch_size=4, random_state=0)
+        tags = get_tags(model)
+        assert (tags.input_tags.string, tags.input_tags.two_d_array, tags.target_tags.required) == (True, False, False)
+        assert not is_classifier(model)
+        assert clone(model).get_params() == model.get_params()
+        sentences = ["ab ab ab", "ab ab", "ab ab ab ab"] * 6
+        search = GridSearchCV(model, {"learning_rate": [1e-6, 0.05]}, cv=3, error_score="raise").fit(sentences)
+        assert search.best_params_ == {"learning_rate": 0.05}
+        assert search.best_score_ > search.cv_results_["mean_test_score"].min() + 0.5
+        check_is_fitted(search.best_estimator_)
+        wanted = []
+        for n in range(3):
+            held_out = sentences[6 * n : 6 * n + 6]
+            wanted.append(clone(model).fit(sentences[: 6 * n] + sentences[6 * n + 6 :]).score(held_out))
+        np.testing.assert_array_equal(cross_val_score(model, sentences, cv=3, error_score="raise"), wanted)
+        lower = FunctionTransformer(lambda texts: [text.lower() for text in texts])
+        pipeline = make_pipeline(lower, clone(model)).fit([text.upper() for text in sentences])
+        assert pipeline.score(["AB AB"]) == pipeline[-1].score(["ab ab"]) == model.fit(sentences).score(["ab ab"])
+        with pytest.raises(ValueError, match="^y must be None: a text is its own target; got list"):
+            model.score(["ab ab"], ["ab ab"])
+
+    def test_sample_weight_through_search_and_pipeline(self):
+        """The heavy label of each text wins, so the weights arrived, cut to the rows of the fold."""
+        from sklearn.model_selection import GridSearchCV
+        from sklearn.pipeline import make_pipeline
+        from sklearn.preprocessing import FunctionTransformer
+
+        X, y, weights = ["ab", "ab", "ba", "ba"] * 4, ["p", "q", "p", "q"] * 4, np.array([9.0, 1, 1, 9] * 4)
+        model = rc.SequenceClassifier(hidden_size=8, epochs=60, batch_size=16, random_state=0)
+        search = GridSearchCV(model, {"learning_rate": [1e-6, 0.05]}, cv=2, error_score="raise")
+        search.fit(X, y, sample_weight=weights)
+        assert search.best_estimator_.predict(["ab", "ba"]).tolist() == ["p", "q"]
+        pipeline = make_pipeline(FunctionTransformer(), model.set_params(learning_rate=0.05))
+        pipeline.fit(X, y, sequenceclassifier__sample_weight=weights)
+        assert pipeline.predict(["ab", "ba"]).tolist() == ["p", "q"]
+        assert pipeline.score(X, y, sample_weight=weights) == 0.9
+
     @pytest.mark.parametrize("kind", KINDS)
     @pytest.mark.parametrize("name", MODELS)
     def test_grid_search(self, name, kind):

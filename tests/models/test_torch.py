@@ -37,12 +37,13 @@ CASES = {
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("weighted", [False, True], ids=["", "sample_weight"])
 @pytest.mark.parametrize("case", CASES)
-def test_loss_and_gradients(case, dtype):
+def test_loss_and_gradients(case, weighted, dtype):
     kind, X, y, settings = CASES[case]
     settings = {"hidden_size": 5, "embedding_size": 4, "epochs": 1, "dtype": dtype, "random_state": 0} | settings
     model = kind(**settings).fit(X, y)
-    examples, _ = model._prepare(X, y, None, None)
+    examples, _ = model._prepare(X, y, None, [2, 1, 0.5, 3, 1, 4] if weighted else None, None)
     rng = np.random.default_rng(1)
     for p in model.params.values():
         p[...] = 0.5 * rng.normal(size=p.shape)

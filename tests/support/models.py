@@ -13,7 +13,7 @@ MODELS = {
 }
 
 KINDS = ("text", "tokens", "ids", "features")
-LABELS = {"str": ["p", "q", "rr"], "int": [3, -1, 7], "bool": [True, False], "float": [0.5, 2.0, -1.25]}
+LABELS = {"str": ["p", "q", "rr"], "int": [3, -1, 7], "bool": [True, False], "float": [0.0, 2.0, -1.0]}
 TEXTS = ["abca", "b", "", "cab", "bbacca", "ac", "ca"]
 
 # float64, sums of tens of terms of scale 1 in another order
