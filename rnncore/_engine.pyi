@@ -12,6 +12,9 @@ RULES: dict[str, int]
 sample: Any
 square_sum: Any
 
+#: Bytes of the smallest block that the pool keeps.
+SMALLEST_POOLED: int
+
 class Block:
     def __init__(self, size: int) -> None: ...
     def __buffer__(self, flags: int) -> memoryview: ...
@@ -115,7 +118,9 @@ class Stack:
     input_size: int
     hidden_size: int
     is_double: bool
-    def __init__(self, cells: list[tuple[Cell, Weights]], directions: int, has_c: bool, state_axes: int) -> None: ...
+    def __init__(
+        self, cells: list[tuple[Cell, Weights, bool]], directions: int, has_c: bool, state_axes: int
+    ) -> None: ...
     def try_run(self, x: object, state: object) -> tuple[Array, Any] | None: ...
 
 class Stream:

@@ -158,6 +158,8 @@ def get_num_threads():
 
 # ---- memory ---------------------------------------------------------------------------------------------------------
 
+globals()["SMALLEST_POOLED"] = SMALLEST_POOLED  # for Python
+
 cdef class Block:
     """Pooled memory (see memory.h) with the buffer protocol; it returns to the pool when the last array on it goes."""
     cdef block memory
@@ -170,6 +172,22 @@ cdef class Block:
 
     def __dealloc__(self):
         give_block(self.memory)
+
+
+cdef cnp.ndarray new_array(int axes, cnp.npy_intp *shape, int number):
+    """An uninitialised C-contiguous array, as rnncore.engine.arrays.empty makes one: large ones in pooled memory."""
+    cdef cnp.ndarray array
+    cdef Block memory
+    cdef size_t size = sizeof(double) if number == cnp.NPY_DOUBLE else sizeof(float)
+    cdef int axis
+    for axis in range(axes):
+        size *= shape[axis]
+    if size < SMALLEST_POOLED:
+        return cnp.PyArray_EMPTY(axes, shape, number, 0)
+    memory = Block(size)
+    array = cnp.PyArray_SimpleNewFromData(axes, shape, number, memory.memory.start)
+    cnp.set_array_base(array, memory)
+    return array
 
 
 # ---- the records of a call ------------------------------------------------------------------------------------------
@@ -519,14 +537,9 @@ def read(const float[::1] a):
 
 # ---- stacks ---------------------------------------------------------------------------------------------------------
 
-# Bytes of a result that malloc itself recycles; a larger one comes from the pool (rnncore.engine.arrays.empty).
-cdef enum:
-    SMALL_RESULT = 1 << 16
-
-
 cdef class Stack:
-    """Layers of one cell with packed weights, in one direction or both, for inference: see native.open_stack."""
-    cdef list cells                       # of (Cell, Weights), layer by layer, forward before reverse
+    """Layers of cells with packed weights, in one direction or both, for inference: see native.open_stack."""
+    cdef list cells                       # of (Cell, Weights, whether in reverse), layer by layer
     cdef Call *calls                      # one for each: its weights, no arrays
     cdef readonly Py_ssize_t count, input_size, hidden_size
     cdef int directions, state_axes
@@ -542,8 +555,8 @@ cdef class Stack:
         if self.calls == NULL:
             raise MemoryError
         for l in range(self.count):
-            cell, weights = cells[l]
-            describe_call(&self.calls[l], ForwardCall(cell, weights, Batch(1, 1, reverse=l % directions == 1)))
+            cell, weights, reverse = cells[l]
+            describe_call(&self.calls[l], ForwardCall(cell, weights, Batch(1, 1, reverse=reverse)))
         self.is_double = is_double((<Weights>cells[0][1]).b)
         self.input_size, self.hidden_size = self.calls[0].layer.D, self.calls[0].layer.H
 
@@ -551,12 +564,12 @@ cdef class Stack:
         free(self.calls)
 
     def try_run(self, x, state):
-        """Run x (T,N,D) from a state as layers take it, if it needs no conversion and all results are small.
+        """Run x (T,N,D) from a state as layers take it, if neither needs conversion nor is empty.
 
         Returns (y (T,N,H * directions), final state), or None where the way through rnncore.engine.calls is needed.
         """
         cdef int number = cnp.NPY_DOUBLE if self.is_double else cnp.NPY_FLOAT
-        cdef Py_ssize_t T, N, size, H = self.hidden_size
+        cdef Py_ssize_t T, N, H = self.hidden_size
         cdef cnp.npy_intp[3] shape
         cdef cnp.npy_intp *state_shape = shape + 3 - self.state_axes
         cdef cnp.ndarray y, h_n, c_n = None
@@ -565,19 +578,19 @@ cdef class Stack:
             if not isinstance(state, tuple) or len(<tuple>state) != 2:
                 return None
             h0, c0 = <tuple>state
-        if not cnp.PyArray_CheckExact(x) or cnp.PyArray_NDIM(<cnp.ndarray>x) != 3:
+        if (not cnp.PyArray_CheckExact(x) or cnp.PyArray_NDIM(<cnp.ndarray>x) != 3
+                or cnp.PyArray_SIZE(<cnp.ndarray>x) == 0):
             return None
         T, N = cnp.PyArray_DIM(<cnp.ndarray>x, 0), cnp.PyArray_DIM(<cnp.ndarray>x, 1)
-        size = T * N * H * self.directions * (sizeof(double) if self.is_double else sizeof(float))
-        if (size == 0 or size >= SMALL_RESULT or not is_plain(x, number, 3, N, self.input_size)
+        if (not is_plain(x, number, 3, N, self.input_size)
                 or not self.fits_state(h0, number, N) or (self.has_c and not self.fits_state(c0, number, N))):
             return None
         shape[0], shape[1], shape[2] = T, N, H * self.directions
-        y = cnp.PyArray_EMPTY(3, shape, number, 0)
+        y = new_array(3, shape, number)
         shape[0], shape[1], shape[2] = self.count, N, H
-        h_n = cnp.PyArray_EMPTY(self.state_axes, state_shape, number, 0)
+        h_n = new_array(self.state_axes, state_shape, number)
         if self.has_c:
-            c_n = cnp.PyArray_EMPTY(self.state_axes, state_shape, number, 0)
+            c_n = new_array(self.state_axes, state_shape, number)
         run_layers(self.calls, self.count, self.directions, self.is_double, T, N, address(x), address(h0), address(c0),
                    address(y), address(h_n), address(c_n), &cost_rule, max_threads)
         return y, h_n if c_n is None else (h_n, c_n)
@@ -598,9 +611,8 @@ cdef class Stream:
 
     def __cinit__(self, Stack stack, Py_ssize_t N, cnp.ndarray h, cnp.ndarray c=None):
         """States h, c (cells, N, H), C-contiguous and of the dtype of the stack; every step replaces them."""
-        cdef Py_ssize_t l, scratch = 0, H = stack.hidden_size
+        cdef Py_ssize_t l
         cdef size_t item = sizeof(double) if stack.is_double else sizeof(float)
-        cdef Call *f
         self.count, self.is_double = stack.count, stack.is_double
         self.arrays = (stack, h, c)
         self.calls = <Call *>malloc(self.count * sizeof(Call))
@@ -608,15 +620,8 @@ cdef class Stream:
         if self.calls == NULL or self.parts == NULL:
             raise MemoryError
         for l in range(self.count):
-            f = &self.calls[l]
-            f[0] = stack.calls[l]
-            f.batch.N = f.batch.count = N
-            single_plan(&f.plan, &f.layer, &f.batch)
-            f.h0 = f.h_n = <char *>address(h) + l * N * H * item
-            f.c0 = f.c_n = NULL if c is None else <char *>address(c) + l * N * H * item
-            choose_packing(f)
-            scratch = max(scratch, set_forward_scratch(f))
-        take_memory(scratch * item, &self.memory)
+            self.calls[l] = stack.calls[l]
+        take_memory(set_states(self.calls, self.count, N, item, address(h), address(c)) * item, &self.memory)
         begin_layers(self.calls, self.parts, self.count, self.is_double, self.memory.start)
 
     def __dealloc__(self):
@@ -627,6 +632,10 @@ cdef class Stream:
     cdef void advance(self, void *x, const int64_t *ids, void *out) noexcept nogil:
         """Step with x (N,D), or ids (N,); out (N,H) is the new state of the top layer."""
         step_layers(self.calls, self.parts, self.count, self.is_double, x, ids, out)
+
+    cdef void run(self, void *x, const int64_t *ids, void *out):
+        with nogil:
+            self.advance(x, ids, out)
 
     def try_step(self, x, out):
         """Step if x (N,D) and out (N,H) can go to native code as they are and do not overlap; return whether it did."""
@@ -643,17 +652,12 @@ cdef class Stream:
         if (address_x < address_out + cnp.PyArray_NBYTES(<cnp.ndarray>out)
                 and address_out < address_x + cnp.PyArray_NBYTES(<cnp.ndarray>x)):
             return False
-        with nogil:
-            self.advance(address_x, NULL, address_out)
+        self.run(address_x, NULL, address_out)
         return True
 
     def step(self, x, ids, out):
         """Step with contiguous, checked arrays; x or ids is None."""
-        cdef void *address_x = address(x)
-        cdef const int64_t *address_ids = <const int64_t *>address(ids)
-        cdef void *address_out = address(out)
-        with nogil:
-            self.advance(address_x, address_ids, address_out)
+        self.run(address(x), <const int64_t *>address(ids), address(out))
 
 
 # ---- sampling -------------------------------------------------------------------------------------------------------

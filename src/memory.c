@@ -4,7 +4,6 @@
 #include "memory.h"
 
 enum { LARGEST_COUNT = 16 };
-static const size_t SMALLEST_POOLED = (size_t)1 << 16; /* malloc itself recycles smaller ones */
 static const size_t LARGEST_TOTAL = (size_t)1 << 28;
 
 /* Oldest first. */

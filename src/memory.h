@@ -11,6 +11,9 @@ typedef struct block {
     size_t size; /* in bytes */
 } block;
 
+/* Smaller blocks are not pooled: malloc itself recycles them. */
+enum { SMALLEST_POOLED = 1 << 16 };
+
 /* A block of at least `size` bytes; its start is NULL if there is no memory. */
 block take_block(size_t size);
 

@@ -2,6 +2,9 @@
 
 
 cdef extern from "memory.h":
+    enum:
+        SMALLEST_POOLED
+
     ctypedef struct block:
         void *start
         size_t size

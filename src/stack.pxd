@@ -63,9 +63,26 @@ cdef inline int run_layers(const Call *calls, Py_ssize_t count, int directions, 
 
 # ---- one step -------------------------------------------------------------------------------------------------------
 
+cdef inline Py_ssize_t set_states(Call *calls, Py_ssize_t count, Py_ssize_t N, size_t item, void *h,
+                                  void *c) noexcept nogil:
+    """Give calls the states h, c (count,N,H), c NULL for cells without, that their steps replace; a plan for one thread.
+
+    Returns the values of the scratch that they share.
+    """
+    cdef Py_ssize_t l, scratch = 0
+    for l in range(count):
+        calls[l].batch.N = calls[l].batch.count = N
+        single_plan(&calls[l].plan, &calls[l].layer, &calls[l].batch)
+        calls[l].h0 = calls[l].h_n = after(h, l * N * calls[l].layer.H * item)
+        calls[l].c0 = calls[l].c_n = after(c, l * N * calls[l].layer.H * item)
+        choose_packing(&calls[l])
+        scratch = max(scratch, set_forward_scratch(&calls[l]))
+    return scratch
+
+
 cdef inline void begin_layers(Call *calls, Part *parts, Py_ssize_t count, bint double_precision,
                               void *scratch) noexcept nogil:
-    """Get calls with states and a plan for one thread ready for step_layers."""
+    """Get calls ready for step_layers, after set_states."""
     cdef Py_ssize_t l
     for l in range(count):
         calls[l].scratch = scratch

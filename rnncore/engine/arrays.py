@@ -187,7 +187,7 @@ def as_dense_matrix(array: Array, dtype: np.dtype[Any]) -> Array:
 def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
     """Return an uninitialised array, in pooled memory if it is large: see _engine.Block."""
     size = math.prod(shape) * dtype.itemsize
-    if size < 1 << 16:  # malloc itself recycles small ones
+    if size < _engine.SMALLEST_POOLED:
         return np.empty(shape, dtype)
     block: Any = _engine.Block(size)  # it has the buffer protocol
     return np.frombuffer(block, dtype, math.prod(shape)).reshape(shape)

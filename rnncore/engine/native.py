@@ -210,13 +210,16 @@ def pack_cell(variant: Variant, weights: dict[str, Array], D: int, H: int, dtype
     return packed
 
 
-def open_stack(variant: Variant, packed: list[_engine.Weights], directions: int, state_axes: int = 3) -> _engine.Stack:
-    """The stack of these cells, layer by layer, forward before reverse, for native code.
+def open_stack(
+    cells: list[tuple[Variant, _engine.Weights, bool]], directions: int, state_axes: int = 3
+) -> _engine.Stack:
+    """The stack of these cells for native code: their packed weights, and whether they run in reverse.
 
-    Its states are (cells, N, H), or of a single cell with ``state_axes=2`` (N, H).
+    They are given layer by layer, and have the same states: (cells, N, H), or of a single cell with ``state_axes=2``
+    (N, H).
     """
-    native_cells = [(variant.native, weights) for weights in packed]
-    return _engine.Stack(native_cells, directions, len(variant.cell.states) > 1, state_axes)
+    native_cells = [(variant.native, weights, reverse) for variant, weights, reverse in cells]
+    return _engine.Stack(native_cells, directions, len(cells[0][0].cell.states) > 1, state_axes)
 
 
 def open_stream(stack: _engine.Stack, h: Array, c: Array | None = None) -> _engine.Stream:

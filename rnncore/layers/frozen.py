@@ -65,7 +65,8 @@ class Frozen(Stack):
             native.pack_cell(variant, own, self.layer_input_size(place // self.directions), hidden_size, self.dtype)
             for place, own in enumerate(weights)
         ]
-        self.native = native.open_stack(variant, self._packed, self.directions)
+        in_order = [(variant, packed, place % self.directions == 1) for place, packed in enumerate(self._packed)]
+        self.native = native.open_stack(in_order, self.directions)
 
     def __reduce__(self) -> tuple[Any, ...]:
         weights = [packed.by_name() for packed in self._packed]
@@ -140,7 +141,7 @@ class FrozenCell:
         D, H = weights["Wx"].shape[0], weights["b"].shape[0] // len(variant.gates)
         self._variant = variant
         self._packed = native.pack_cell(variant, weights, D, H, arrays.working_dtype(*weights.values()))
-        self._native = native.open_stack(variant, [self._packed], 1, state_axes=2)
+        self._native = native.open_stack([(variant, self._packed, False)], 1, state_axes=2)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return FrozenCell, (self._variant, self._packed.by_name())
