@@ -22,6 +22,7 @@ import rnncore
 
 from . import _engine, checks, functional, reference
 from .engine.cells import CELLS
+from .files import is_stream, replacing
 from .models.training import Bar
 
 INTERRUPTED = 130  # what shells expect of a program that Ctrl-C ended
@@ -160,12 +161,16 @@ def describe_loss(nats: float, model: Any, characters_per_token: float) -> str:
     return f"{nats:.3f} nats a word (perplexity {math.exp(min(nats, 700)):,.1f}), {bits:.3f} bits a character"
 
 
-def check_output(arguments: Any) -> tuple[Any, Any]:
-    """Return the paths of the model and the loss curve; UserError if they cannot be written."""
+def check_output(arguments: Any) -> tuple[Path, Path | None]:
+    """Return the paths of the model and the loss curve, if there is to be one; UserError if they cannot be written."""
     output = Path(arguments.output)
-    picture = output.with_suffix(".png")
-    if not output.parent.is_dir() or not os.access(output.parent, os.W_OK) or output.is_dir():
-        raise UserError(f"cannot write {output}: {output.parent} must be a directory that can be written to")
+    picture = None if is_stream(output) else output.with_suffix(".png")
+    folder = os.path.dirname(os.path.realpath(output))  # of the file itself, where output is a link to one
+    if picture is None:
+        if not os.access(output, os.W_OK):
+            raise UserError(f"cannot write {output}: Permission denied")
+    elif not os.path.isdir(folder) or not os.access(folder, os.W_OK) or output.is_dir():
+        raise UserError(f"cannot write {output}: {folder} must be a directory that can be written to")
     if picture == output:
         raise UserError(f"cannot write the model to {output}: the loss curve goes there")
     for file in (arguments.file, arguments.held_out_file):
@@ -246,15 +251,37 @@ def train(arguments: Any) -> int:
         best = min(model.history, key=lambda record: record["held_out"])
         print(f"keeping the model of epoch {best['epoch']}, held-out {report.describe(best['held_out'])}")
     print(f"model: {output}   (rnncore sample {output})")
-    if importlib.util.find_spec("matplotlib") is not None:
-        from .plots import loss_curve
-
-        try:
-            loss_curve(report.losses, report.held_out).figure.savefig(picture, dpi=120)
-            print(f"loss curve: {picture}")
-        except OSError as error:
-            print(f"rnncore: no loss curve: cannot write {picture}: {error.strerror}", file=sys.stderr)
+    if picture is not None and importlib.util.find_spec("matplotlib") is not None:
+        draw_loss_curve(report, picture)
     return INTERRUPTED if model.interrupted else 0
+
+
+LOSS_CURVE = "rnncore loss curve"  # the title in the metadata of the pictures, by which they are known again
+
+
+def draw_loss_curve(report: Report, picture: Path) -> None:
+    """Write the loss curve beside the model, or say why not; it replaces nothing but an earlier loss curve."""
+    from .plots import loss_curve
+
+    try:
+        if picture.exists() and not is_loss_curve(picture):
+            print(f"rnncore: no loss curve: {picture} is something else, and stays as it is", file=sys.stderr)
+            return
+        figure = loss_curve(report.losses, report.held_out).figure
+        with replacing(picture) as file:
+            figure.savefig(file, format="png", dpi=120, metadata={"Title": LOSS_CURVE})
+        print(f"loss curve: {picture}")
+    except OSError as error:
+        print(f"rnncore: no loss curve: cannot write {picture}: {error.strerror}", file=sys.stderr)
+
+
+def is_loss_curve(path: Path) -> bool:
+    """Tell whether :func:`draw_loss_curve` wrote this file."""
+    if not path.is_file():
+        return False
+    with open(path, "rb") as file:
+        start = file.read(1000)
+    return start.startswith(b"\x89PNG\r\n\x1a\n") and f"tEXtTitle\0{LOSS_CURVE}".encode() in start
 
 
 # ---- sample, score, bench, info ---------------------------------------------------------------------------------
@@ -427,8 +454,8 @@ def main(argv: list[str] | None = None) -> int:
     except MemoryError as error:
         print(f"rnncore: error: not enough memory: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("rnncore: interrupted", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        print("; ".join(["rnncore: interrupted", *getattr(interrupt, "__notes__", [])]), file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
         # The reader of the output has gone (head, less): nothing to say, and nobody to say it to.

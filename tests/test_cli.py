@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import stat
 import subprocess
 import sys
 
@@ -61,9 +62,71 @@ def test_train_reports_and_saves(tmp_path, text_file, capsys):
 
 def test_train_draws_the_loss_curve(tmp_path, text_file):
     pytest.importorskip("matplotlib")
-    path = tmp_path / "model.npz"
-    assert main(["train", str(text_file), "-o", str(path), "--epochs", "1", *SMALL]) == 0
-    assert (tmp_path / "model.png").read_bytes().startswith(b"\x89PNG")
+    path, picture = tmp_path / "model.npz", tmp_path / "model.png"
+    train = ["train", str(text_file), "-o", str(path), "--epochs", "1", *SMALL]
+    assert main(train) == 0
+    first = picture.read_bytes()
+    assert first.startswith(b"\x89PNG")
+    # An earlier one is replaced, with its permissions.
+    picture.chmod(0o600)
+    assert main([*train, "--seed", "1"]) == 0
+    assert picture.read_bytes() != first
+    assert picture.stat().st_mode & 0o777 == 0o600
+
+
+def test_the_loss_curve_replaces_nothing_else(tmp_path, text_file, capsys):
+    """Not the text that the command was given, nor a picture of the user, nor what is no file."""
+    figure = pytest.importorskip("matplotlib.figure").Figure()
+    text = tmp_path / "notes.png"
+    text.write_text(TEXT)
+    figure.savefig(tmp_path / "book.png")
+    book = (tmp_path / "book.png").read_bytes()
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "folder.png").mkdir()
+    for name in ("notes", "book", "pipe", "folder"):
+        path = tmp_path / f"{name}.npz"
+        assert main(["train", str(text), "-o", str(path), "--epochs", "1", *SMALL]) == 0
+        captured = capsys.readouterr()
+        message = f"no loss curve: {path.with_suffix('.png')} is something else, and stays as it is"
+        assert captured.err.splitlines()[-1] == f"rnncore: {message}"
+        assert "loss curve:" not in captured.out
+        assert len(rc.load(path).sample(10)) == 10
+    assert text.read_text() == TEXT
+    assert (tmp_path / "book.png").read_bytes() == book
+    assert stat.S_ISFIFO((tmp_path / "pipe.png").stat().st_mode)
+
+
+def test_train_through_a_link_and_into_a_device(tmp_path, text_file, capsys):
+    link, target = tmp_path / "model.npz", tmp_path / "store" / "model-1.npz"
+    target.parent.mkdir()
+    link.symlink_to(target)
+    assert main(["train", str(text_file), "-o", str(link), "--epochs", "1", *SMALL]) == 0
+    assert link.is_symlink()
+    assert len(rc.load(target).sample(10)) == 10
+    before, beside = os.stat(os.devnull), os.listdir(os.path.dirname(os.devnull))
+    assert main(["train", str(text_file), "-o", os.devnull, "--epochs", "1", *SMALL]) == 0
+    assert os.path.samestat(os.stat(os.devnull), before)
+    assert os.listdir(os.path.dirname(os.devnull)) == beside
+    captured = capsys.readouterr()
+    assert f"model: {os.devnull} " in captured.out
+    assert "loss curve" not in captured.err
+
+
+def test_an_interrupt_while_the_model_is_saved(tmp_path, text_file, capsys, monkeypatch):
+    path, fsync = tmp_path / "model.npz", os.fsync
+
+    def interrupted(descriptor):
+        signal.raise_signal(signal.SIGINT)
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", interrupted)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        assert main(["train", str(text_file), "-o", str(path), "--epochs", "1", *SMALL]) == 130
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert f"rnncore: interrupted; {path} was written before the interrupt\n" in capsys.readouterr().err
+    assert len(rc.load(path).sample(10)) == 10
 
 
 def test_train_words(tmp_path, text_file, capsys):

@@ -243,12 +243,21 @@ class Model:
     def save(self, path: str | PathLike[str]) -> None:
         """Write the model to one .npz file without pickle; :func:`rnncore.load` reads it.
 
-        The file is written under a temporary name and renamed: it is whole or not there. The state of the optimiser
-        is not in it.
+        The file is whole or not there, whatever ends the save. An earlier one is replaced and passes on its
+        permissions; where ``path`` is a symbolic link, the file that it points to is. A FIFO or a device is written
+        into. Ctrl-C waits for the file, and a note on the KeyboardInterrupt then says that it was written. The state
+        of the optimiser is not in the file.
 
         Parameters
         ----------
         path : str or path-like
+
+        Raises
+        ------
+        ValueError
+            The model has no parameters yet.
+        OSError
+            The file cannot be written; an existing one is unchanged.
         """
         self._check_built()
         settings = self._settings() | self._built
