@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
@@ -97,8 +98,7 @@ class Recurrent(Layer):
         for layer in range(self.num_layers):
             for suffix in self._suffixes(layer):
                 size = self.input_size if layer == 0 else self.output_size
-                for name, value in self._initial(size, init).items():
-                    self._add(name + suffix, value)
+                self._add(self.variant.shapes(size, self.hidden_size), partial(self._initial, size, init), suffix)
 
     # ---- what it is ---------------------------------------------------------------------------------------------
 

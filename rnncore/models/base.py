@@ -17,7 +17,7 @@ from numpy.typing import DTypeLike
 from .. import checks
 from .._types import Array
 from ..checks import Rule
-from ..layers import RECURRENT, Embedding
+from ..layers import RECURRENT, Embedding, blank_layers
 from ..optim import SGD, Adagrad, Adam, RMSProp
 from .network import Trunk
 from .storage import write_model
@@ -275,7 +275,8 @@ class Model:
         if isinstance(settings.get("class_weight"), list):
             settings["class_weight"] = {label: weight for label, weight in settings["class_weight"]}
         model = cls(**settings)
-        model._restore_data(description)
+        with blank_layers(sum(array.nbytes for array in arrays.values())):
+            model._restore_data(description)
         if arrays.keys() != model.params.keys():
             raise ValueError(f"parameters must be {sorted(model.params)}; got {sorted(arrays)}")
         for name, p in model.params.items():
