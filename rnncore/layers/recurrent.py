@@ -351,6 +351,10 @@ class Recurrent(Layer):
         """
         if not isinstance(cache, LayerCache):
             raise TypeError(f"cache must come from forward; got {type(cache).__name__}")
+        found = [len(directions) for directions in cache.cells]
+        if found != [self.directions] * self.num_layers:
+            wanted = f"of num_layers x directions = {self.num_layers} x {self.directions}, as the layer is"
+            raise ValueError(f"cache must be {wanted}; got {len(found)} x {max(found, default=0)}")
         T, N = cache.shape
         dx = None if dy is None else self.time_major_gradient(dy, T, N)
         dfinals = self.split_state(dstate, N, "dstate")

@@ -64,7 +64,9 @@ class Embedding(Layer):
     def backward(self, dy: ArrayLike, cache: Array) -> None:
         """Add dy (..., E), the gradient of the rows that were used, to ``grads["W"]``."""
         dy = arrays.as_shaped("dy", dy, (*cache.shape, self.dimension), self.dtype)
-        native.scatter_add(cache.reshape(-1), dy.reshape(cache.size, self.dimension), self.grads["W"])
+        dW = self.grads["W"]
+        arrays.check_shape("dW", dW, "(V, E)", (self.size, self.dimension))
+        native.scatter_add(cache.reshape(-1), dy.reshape(cache.size, self.dimension), dW)
 
 
 class Dense(Layer):

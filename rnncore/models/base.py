@@ -21,7 +21,7 @@ from ..layers import RECURRENT, Embedding, blank_layers
 from ..optim import SGD, Adagrad, Adam, RMSProp
 from .network import Trunk
 from .storage import write_model
-from .training import Run
+from .training import Run, check_idle
 
 OPTIMIZERS = {"sgd": SGD, "rmsprop": RMSProp, "adagrad": Adagrad, "adam": Adam}
 
@@ -207,6 +207,7 @@ class Model:
 
     def _check_training(self, validation: Any) -> bool:
         """Settings may have been set since they were checked. -> whether ``fit`` goes on with the layers as they are"""
+        check_idle(self)
         settings = self._settings()
         if self.patience is not None and validation is None:
             raise ValueError("patience needs validation data in fit, to see when the held-out loss rises; got none")

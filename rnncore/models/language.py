@@ -19,7 +19,7 @@ from .data import Format, steps_before
 from .decoding import Beam, beam_search, check_sampling, sample_tokens
 from .documentation import document
 from .network import Head, repeat_rows
-from .training import Callbacks, as_callbacks
+from .training import Callbacks, as_callbacks, check_idle
 
 
 @document
@@ -73,7 +73,13 @@ class LanguageModel(Model):
         Returns
         -------
         self
+
+        Raises
+        ------
+        RuntimeError
+            A callback of ``fit`` called it.
         """
+        check_idle(self)
         self._rng = np.random.default_rng(self.seed)
         format = Format("text", len(vocabulary), vocabulary)
         self._trunk = self._make_trunk(format, self._rng, size=self._embedding_width())
