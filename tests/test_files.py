@@ -8,6 +8,7 @@ import sys
 import threading
 
 import pytest
+from support.files import FULL, NULL, make_device
 
 from rnncore.files import is_stream, replacing
 
@@ -127,16 +128,14 @@ def test_nothing_goes_into_a_fifo_after_an_error(tmp_path):
         raise ValueError("half way")  # opening the FIFO would wait for a reader
 
 
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
-def test_devices_stay():
-    for device in ("/dev/null", "/dev/full"):
-        before = os.stat(device)
-        if device == "/dev/full":
-            with pytest.raises(OSError, match="No space left on device: '/dev/full'"):
-                write(device)
-        else:
-            write(device)
-        assert os.path.samestat(os.stat(device), before)
+def test_devices_stay(tmp_path):
+    null, full = make_device(tmp_path / "null", NULL), make_device(tmp_path / "full", FULL)
+    before = [os.stat(device) for device in (null, full)]
+    write(null)
+    with pytest.raises(OSError, match=f"No space left on device: '{full}'"):
+        write(full)
+    assert all(map(os.path.samestat, before, [os.stat(device) for device in (null, full)]))
+    assert sorted(os.listdir(tmp_path)) == ["full", "null"]
 
 
 # ---- what goes wrong ------------------------------------------------------------------------------------------------
