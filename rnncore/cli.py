@@ -11,6 +11,7 @@ import platform
 import statistics
 import sys
 import time
+from contextlib import nullcontext
 from functools import partial
 from os import PathLike
 from pathlib import Path
@@ -22,7 +23,7 @@ import rnncore
 
 from . import _engine, checks, functional, reference
 from .engine.cells import CELLS
-from .files import is_stream, replacing
+from .files import interrupts_later, is_stream, replacing
 from .models.training import Bar
 
 INTERRUPTED = 130  # what shells expect of a program that Ctrl-C ended
@@ -169,7 +170,9 @@ def check_output(arguments: Any) -> tuple[Path, Path | None]:
     if picture is None:
         if not os.access(output, os.W_OK):
             raise UserError(f"cannot write {output}: Permission denied")
-    elif not os.path.isdir(folder) or not os.access(folder, os.W_OK) or output.is_dir():
+    elif os.path.isdir(output):
+        raise UserError(f"cannot write {output}: Is a directory")
+    elif not os.path.isdir(folder) or not os.access(folder, os.W_OK):
         raise UserError(f"cannot write {output}: {folder} must be a directory that can be written to")
     if picture == output:
         raise UserError(f"cannot write the model to {output}: the loss curve goes there")
@@ -232,25 +235,26 @@ def train(arguments: Any) -> int:
     try:
         model.fit(training, held_out, callback=report)
     finally:
-        # Whatever ends the training, what was learned is kept.
-        report.close()
-        if report.losses:
-            try:
-                model.save(output)
-            except OSError as error:
-                raise UserError(f"cannot write {output}: {error.strerror}") from None
+        # Whatever ends the training, what was learned is kept. Only the reader of a FIFO may be long in coming.
+        with nullcontext() if is_stream(output) else interrupts_later():
+            report.close()
+            if report.losses:
+                try:
+                    model.save(output)
+                except OSError as error:
+                    raise UserError(f"cannot write {output}: {error.strerror}") from None
+                print(f"model: {output}   (rnncore sample {output})", flush=True)
     if not report.losses:
         raise KeyboardInterrupt
     if model.interrupted:
         kept = "the model of the best epoch" if report.held_out else "the model so far"
-        print(f"\ninterrupted after {len(report.losses)} updates: keeping {kept}")
+        print(f"interrupted after {len(report.losses)} updates: keeping {kept}")
     elif report.late:
         print(f"stopped after {arguments.minutes:g} minutes; ", end="", flush=True)
         print(f"held-out {report.describe(math.log(model.perplexity(held_out)))}")
     elif arguments.patience is not None:
         best = min(model.history, key=lambda record: record["held_out"])
         print(f"keeping the model of epoch {best['epoch']}, held-out {report.describe(best['held_out'])}")
-    print(f"model: {output}   (rnncore sample {output})")
     if picture is not None and importlib.util.find_spec("matplotlib") is not None:
         draw_loss_curve(report, picture)
     return INTERRUPTED if model.interrupted else 0
@@ -454,8 +458,8 @@ def main(argv: list[str] | None = None) -> int:
     except MemoryError as error:
         print(f"rnncore: error: not enough memory: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt as interrupt:
-        print("; ".join(["rnncore: interrupted", *getattr(interrupt, "__notes__", [])]), file=sys.stderr)
+    except KeyboardInterrupt:
+        print("rnncore: interrupted", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
         # The reader of the output has gone (head, less): nothing to say, and nobody to say it to.

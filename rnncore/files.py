@@ -14,7 +14,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-__all__ = ["is_stream", "replacing"]
+__all__ = ["interrupts_later", "is_stream", "replacing"]
 
 
 def is_stream(path: str | PathLike[str]) -> bool:
@@ -59,11 +59,11 @@ def replacing(path: str | PathLike[str]) -> Iterator[Any]:
     try:
         if is_stream(path):
             content = io.BytesIO()
-            with _interrupts_later():
+            with interrupts_later():
                 yield content
             _write_into(path, content.getbuffer())
         else:
-            with _interrupts_later():
+            with interrupts_later():
                 with _replacement(Path(os.path.realpath(path))) as file:
                     yield file
                 written = True
@@ -78,8 +78,15 @@ def replacing(path: str | PathLike[str]) -> Iterator[Any]:
 
 
 @contextmanager
-def _interrupts_later() -> Iterator[None]:
-    """Keep SIGINT for the end of the block, where its handler is called."""
+def interrupts_later() -> Iterator[None]:
+    """Let Ctrl-C wait for the end of the block, where the handler of SIGINT is called; in the main thread.
+
+    Examples
+    --------
+    >>> with interrupts_later():
+    ...     print("whole")
+    whole
+    """
     handler = signal.getsignal(signal.SIGINT)
     if not callable(handler):  # ignored, or the end of the process, or not of Python
         yield

@@ -6,12 +6,14 @@ import signal
 import stat
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
 from support.files import NULL, make_device
 
 import rnncore as rc
+from rnncore import cli
 from rnncore.cli import main
 
 TEXT = "It was the best of times, it was the worst of times.\n" * 60
@@ -118,19 +120,26 @@ def test_train_into_a_device(tmp_path, text_file, capsys):
 
 
 def test_an_interrupt_while_the_model_is_saved(tmp_path, text_file, capsys, monkeypatch):
-    path, fsync = tmp_path / "model.npz", os.fsync
+    """Again, before it is written and while it is."""
+    path = tmp_path / "model.npz"
 
-    def interrupted(descriptor):
-        signal.raise_signal(signal.SIGINT)
-        fsync(descriptor)
+    def interrupted(function):
+        def call(*arguments):
+            signal.raise_signal(signal.SIGINT)
+            return function(*arguments)
 
-    monkeypatch.setattr(os, "fsync", interrupted)
+        return call
+
+    monkeypatch.setattr(cli.Report, "close", interrupted(cli.Report.close))
+    monkeypatch.setattr(os, "fsync", interrupted(os.fsync))
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         assert main(["train", str(text_file), "-o", str(path), "--epochs", "1", *SMALL]) == 130
     finally:
         signal.signal(signal.SIGINT, before)
-    assert f"rnncore: interrupted; {path} was written before the interrupt\n" in capsys.readouterr().err
+    captured = capsys.readouterr()
+    assert f"model: {path} " in captured.out
+    assert captured.err.endswith("rnncore: interrupted\n")
     assert len(rc.load(path).sample(10)) == 10
 
 
@@ -180,6 +189,23 @@ def test_interrupt_keeps_the_model(tmp_path, text_file):
     assert re.search(r"interrupted after \d+ updates: keeping the model of the best epoch", out)
     assert "Traceback" not in out
     assert len(rc.load(path).sample(10)) > 0
+
+
+def test_an_interrupt_ends_the_wait_for_a_reader(tmp_path, text_file, capsys, monkeypatch):
+    fifo, close = tmp_path / "fifo", cli.Report.close
+    os.mkfifo(fifo)
+    interrupt = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
+    late_reader = threading.Timer(5, fifo.read_bytes)  # so that the test ends in any case
+    monkeypatch.setattr(cli.Report, "close", lambda report: [close(report), interrupt.start(), late_reader.start()])
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        assert main(["train", str(text_file), "-o", str(fifo), "--epochs", "1", *SMALL]) == 130
+    finally:
+        late_reader.cancel()
+        signal.signal(signal.SIGINT, before)
+    captured = capsys.readouterr()
+    assert captured.err.endswith("rnncore: interrupted\n")
+    assert "model:" not in captured.out
 
 
 def test_patience_keeps_the_best_epoch(tmp_path, text_file, capsys):
@@ -275,7 +301,7 @@ def test_files_without_text(tmp_path, capsys):
 def test_unwritable_output(tmp_path, text_file, capsys):
     missing = tmp_path / "no" / "model.npz"
     assert f"cannot write {missing}" in fails(capsys, "train", text_file, "-o", missing)
-    assert "cannot write" in fails(capsys, "train", text_file, "-o", tmp_path)
+    assert f"cannot write {tmp_path}: Is a directory" in fails(capsys, "train", text_file, "-o", tmp_path)
     assert "the loss curve goes there" in fails(capsys, "train", text_file, "-o", tmp_path / "model.png")
     assert "it is a text that is read" in fails(capsys, "train", text_file, "-o", text_file)
     assert text_file.read_text() == TEXT
