@@ -67,7 +67,7 @@ def blank_layers(room: int) -> Iterator[None]:
     Parameters
     ----------
     room : int
-        Bytes that the file has for them. Layers that need more raise ValueError before memory is taken.
+        Bytes that all of them may be, by the size of the file. ValueError for more, before memory is taken.
 
     Examples
     --------
@@ -75,7 +75,7 @@ def blank_layers(room: int) -> Iterator[None]:
     >>> with blank_layers(4 * (2 * 3 + 3)):
     ...     Dense(2, 3).params["W"].any(), Dense(2, 300)
     Traceback (most recent call last):
-    ValueError: the parameters of Dense must be at most 0 bytes, which the file has for them; got 3600
+    ValueError: the parameters of Dense must be at most 0 bytes in a file of this size; got 3600
     """
     token = _room.set(room)
     try:
@@ -110,8 +110,10 @@ class Layer:
         else:
             needed = sum(map(math.prod, shapes.values())) * self.dtype.itemsize
             if needed > room:
-                wanted = f"at most {room} bytes, which the file has for them"
-                raise ValueError(f"the parameters of {type(self).__name__} must be {wanted}; got {needed}")
+                name = type(self).__name__
+                raise ValueError(
+                    f"the parameters of {name} must be at most {room} bytes in a file of this size; got {needed}"
+                )
             _room.set(room - needed)
             values = {name: np.zeros(shape, self.dtype) for name, shape in shapes.items()}
         for name, value in values.items():

@@ -276,7 +276,8 @@ class Model:
         if isinstance(settings.get("class_weight"), list):
             settings["class_weight"] = {label: weight for label, weight in settings["class_weight"]}
         model = cls(**settings)
-        with blank_layers(sum(array.nbytes for array in arrays.values())):
+        # Room for an array that is missing: it is named below.
+        with blank_layers(2 * sum(array.nbytes for array in arrays.values())):
             model._restore_data(description)
         if arrays.keys() != model.params.keys():
             raise ValueError(f"parameters must be {sorted(model.params)}; got {sorted(arrays)}")

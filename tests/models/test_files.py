@@ -283,7 +283,7 @@ def test_layers_are_drawn_again_after_a_damaged_file(tmp_path):
     path = tmp_path / "model.npz"
     make_of("tagger", "text")[0].save(path)
     rewrite(path, lambda header: header["description"]["settings"].update(embedding_size=1000))
-    with pytest.raises(ValueError, match="the parameters of Embedding must be at most .* bytes, .*; got "):
+    with pytest.raises(ValueError, match="the parameters of Embedding must be at most .* bytes in .*; got "):
         rc.load(path)
     assert rc.LSTM(2, 3).params["Wh_0"].any()
 
