@@ -27,6 +27,7 @@ from .files import interrupts_later, is_stream, replacing
 from .models.training import Bar
 
 INTERRUPTED = 130  # what shells expect of a program that Ctrl-C ended
+LOSS_CURVE = "rnncore loss curve"  # title in the metadata of our pictures, by which they are known again
 
 
 class UserError(Exception):
@@ -243,7 +244,8 @@ def train(arguments: Any) -> int:
                     model.save(output)
                 except OSError as error:
                     raise UserError(f"cannot write {output}: {error.strerror}") from None
-                print(f"model: {output}   (rnncore sample {output})", flush=True)
+                begin = "\n" if model.interrupted else ""  # after the ^C of the terminal
+                print(f"{begin}model: {output}   (rnncore sample {output})", flush=True)
     if not report.losses:
         raise KeyboardInterrupt
     if model.interrupted:
@@ -258,9 +260,6 @@ def train(arguments: Any) -> int:
     if picture is not None and importlib.util.find_spec("matplotlib") is not None:
         draw_loss_curve(report, picture)
     return INTERRUPTED if model.interrupted else 0
-
-
-LOSS_CURVE = "rnncore loss curve"  # the title in the metadata of the pictures, by which they are known again
 
 
 def draw_loss_curve(report: Report, picture: Path) -> None:

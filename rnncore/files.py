@@ -136,7 +136,7 @@ def _replacement(target: Path) -> Iterator[Any]:
 
 
 def _open_without_name(folder: Path, before: os.stat_result | None) -> Any:
-    """Open a new file that has no name, so that nothing of it is left if the process is killed."""
+    """Open a new file that has no name, so that nothing of it is left if the process is killed while it writes."""
     if not hasattr(os, "O_TMPFILE"):
         raise OSError("this system has no files without a name")
     return open(folder, "w+b", opener=lambda path, _: os.open(path, os.O_TMPFILE | os.O_RDWR, _first_mode(before)))

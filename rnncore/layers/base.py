@@ -110,10 +110,8 @@ class Layer:
         else:
             needed = sum(map(math.prod, shapes.values())) * self.dtype.itemsize
             if needed > room:
-                name = type(self).__name__
-                raise ValueError(
-                    f"the parameters of {name} must be at most {room} bytes in a file of this size; got {needed}"
-                )
+                wanted = f"at most {room} bytes in a file of this size"
+                raise ValueError(f"the parameters of {type(self).__name__} must be {wanted}; got {needed}")
             _room.set(room - needed)
             values = {name: np.zeros(shape, self.dtype) for name, shape in shapes.items()}
         for name, value in values.items():
