@@ -11,6 +11,7 @@ import platform
 import statistics
 import sys
 import time
+from contextlib import nullcontext
 from functools import partial
 from os import PathLike
 from pathlib import Path
@@ -22,9 +23,11 @@ import rnncore
 
 from . import _engine, checks, functional, reference
 from .engine.cells import CELLS
+from .files import interrupts_later, is_stream, replacing
 from .models.training import Bar
 
 INTERRUPTED = 130  # what shells expect of a program that Ctrl-C ended
+LOSS_CURVE = "rnncore loss curve"  # title in the metadata of our pictures, by which they are known again
 
 
 class UserError(Exception):
@@ -160,12 +163,18 @@ def describe_loss(nats: float, model: Any, characters_per_token: float) -> str:
     return f"{nats:.3f} nats a word (perplexity {math.exp(min(nats, 700)):,.1f}), {bits:.3f} bits a character"
 
 
-def check_output(arguments: Any) -> tuple[Any, Any]:
-    """Return the paths of the model and the loss curve; UserError if they cannot be written."""
+def check_output(arguments: Any) -> tuple[Path, Path | None]:
+    """Return the paths of the model and the loss curve, if there is to be one; UserError if they cannot be written."""
     output = Path(arguments.output)
-    picture = output.with_suffix(".png")
-    if not output.parent.is_dir() or not os.access(output.parent, os.W_OK) or output.is_dir():
-        raise UserError(f"cannot write {output}: {output.parent} must be a directory that can be written to")
+    picture = None if is_stream(output) else output.with_suffix(".png")
+    folder = os.path.dirname(os.path.realpath(output))  # of the file itself, where output is a link to one
+    if picture is None:
+        if not os.access(output, os.W_OK):
+            raise UserError(f"cannot write {output}: Permission denied")
+    elif os.path.isdir(output):
+        raise UserError(f"cannot write {output}: Is a directory")
+    elif not os.path.isdir(folder) or not os.access(folder, os.W_OK):
+        raise UserError(f"cannot write {output}: {folder} must be a directory that can be written to")
     if picture == output:
         raise UserError(f"cannot write the model to {output}: the loss curve goes there")
     for file in (arguments.file, arguments.held_out_file):
@@ -229,34 +238,55 @@ def train(arguments: Any) -> int:
     try:
         model.fit(training, held_out, callback=report)
     finally:
-        # Whatever ends the training, what was learned is kept.
-        report.close()
-        if report.losses:
-            try:
-                model.save(output)
-            except OSError as error:
-                raise UserError(f"cannot write {output}: {error.strerror}") from None
+        # Whatever ends the training, what was learned is kept. Only the reader of a FIFO may be long in coming.
+        with nullcontext() if is_stream(output) else interrupts_later():
+            report.close()
+            if report.losses:
+                try:
+                    model.save(output)
+                except OSError as error:
+                    raise UserError(f"cannot write {output}: {error.strerror}") from None
+                begin = "\n" if model.interrupted else ""  # after the ^C of the terminal
+                print(f"{begin}model: {output}   (rnncore sample {output})", flush=True)
     if not report.losses:
         raise KeyboardInterrupt
     if model.interrupted:
         kept = "the model of the best epoch" if report.held_out else "the model so far"
-        print(f"\ninterrupted after {len(report.losses)} updates: keeping {kept}")
+        print(f"interrupted after {len(report.losses)} updates: keeping {kept}")
     elif report.late:
         print(f"stopped after {arguments.minutes:g} minutes; ", end="", flush=True)
         print(f"held-out {report.describe(math.log(model.perplexity(held_out)))}")
     elif arguments.patience is not None:
         best = min(model.history, key=lambda record: record["held_out"])
         print(f"keeping the model of epoch {best['epoch']}, held-out {report.describe(best['held_out'])}")
-    print(f"model: {output}   (rnncore sample {output})")
-    if importlib.util.find_spec("matplotlib") is not None:
-        from .plots import loss_curve
-
-        try:
-            loss_curve(report.losses, report.held_out).figure.savefig(picture, dpi=120)
-            print(f"loss curve: {picture}")
-        except OSError as error:
-            print(f"rnncore: no loss curve: cannot write {picture}: {error.strerror}", file=sys.stderr)
+    if picture is not None and importlib.util.find_spec("matplotlib") is not None:
+        draw_loss_curve(report, picture)
     return INTERRUPTED if model.interrupted else 0
+
+
+def draw_loss_curve(report: Report, picture: Path) -> None:
+    """Write the loss curve beside the model, or say why not; it replaces nothing but an earlier loss curve."""
+    from .plots import loss_curve
+
+    try:
+        if picture.exists() and not is_loss_curve(picture):
+            print(f"rnncore: no loss curve: {picture} is something else, and stays as it is", file=sys.stderr)
+            return
+        figure = loss_curve(report.losses, report.held_out).figure
+        with replacing(picture) as file:
+            figure.savefig(file, format="png", dpi=120, metadata={"Title": LOSS_CURVE})
+        print(f"loss curve: {picture}")
+    except OSError as error:
+        print(f"rnncore: no loss curve: cannot write {picture}: {error.strerror}", file=sys.stderr)
+
+
+def is_loss_curve(path: Path) -> bool:
+    """Tell whether :func:`draw_loss_curve` wrote this file."""
+    if not path.is_file():
+        return False
+    with open(path, "rb") as file:
+        start = file.read(1000)
+    return start.startswith(b"\x89PNG\r\n\x1a\n") and f"tEXtTitle\0{LOSS_CURVE}".encode() in start
 
 
 # ---- sample, score, bench, info ---------------------------------------------------------------------------------

@@ -1,22 +1,52 @@
-"""Write files atomically."""
+"""Write files so that no name ever stands for half a file, and nothing that is not a file is replaced by one."""
 
 from __future__ import annotations
 
+import errno
+import io
 import os
-import tempfile
+import secrets
+import shutil
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
+__all__ = ["interrupts_later", "is_stream", "replacing"]
+
+
+def is_stream(path: str | PathLike[str]) -> bool:
+    """Tell whether a FIFO, a device or a socket is at ``path``: written into, where a file is replaced.
+
+    Examples
+    --------
+    >>> is_stream(os.devnull), is_stream("."), is_stream("no such file")
+    (True, False, False)
+    """
+    return os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path)
+
 
 @contextmanager
 def replacing(path: str | PathLike[str]) -> Iterator[Any]:
     """Open a binary file that replaces ``path`` once it is completely written; an error leaves ``path`` unchanged.
 
+    A symbolic link stays, and what it points to is replaced. A file that is replaced passes on its permissions and,
+    where that is allowed, its owner and group. A FIFO or a device stays, and the whole content is written into it.
+
+    In the main thread Ctrl-C waits until the file is written, then the handler of SIGINT is called. If it raises
+    KeyboardInterrupt, a note on the exception says that the file was written. Where a reader must come first, as at a
+    FIFO, Ctrl-C does not wait.
+
+    Raises
+    ------
+    OSError
+        The file cannot be written; the error names ``path``.
+
     Examples
     --------
+    >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as directory:
     ...     path = Path(directory, "numbers")
     ...     with replacing(path) as file:
@@ -25,22 +55,128 @@ def replacing(path: str | PathLike[str]) -> Iterator[Any]:
     (3, False)
     3
     """
-    path = Path(path)
-    # Write a temporary file in the same directory, then rename it: a crash leaves the old file unchanged.
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    written = False
     try:
-        with os.fdopen(handle, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
+        if is_stream(path):
+            content = io.BytesIO()
+            with interrupts_later():
+                yield content
+            _write_into(path, content.getbuffer())
+        else:
+            with interrupts_later():
+                with _replacement(Path(os.path.realpath(path))) as file:
+                    yield file
+                written = True
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise OSError(error.errno, error.strerror, os.fspath(path)) from error
+    except KeyboardInterrupt as interrupt:
+        if written:
+            interrupt.add_note(f"{os.fspath(path)} was written before the interrupt")
         raise
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+@contextmanager
+def interrupts_later() -> Iterator[None]:
+    """Let Ctrl-C wait for the end of the block, where the handler of SIGINT is called; in the main thread.
+
+    Examples
+    --------
+    >>> with interrupts_later():
+    ...     print("whole")
+    whole
+    """
+    handler = signal.getsignal(signal.SIGINT)
+    if not callable(handler):  # ignored, or the end of the process, or not of Python
+        yield
+        return
+    received: list[tuple[Any, ...]] = []
+    try:
+        signal.signal(signal.SIGINT, lambda *arguments: received.append(arguments))
+    except ValueError:  # not in the main thread, which is the one that handlers run in
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+        if received:
+            handler(*received[0])
+
+
+def _write_into(path: str | PathLike[str], content: memoryview) -> None:
+    # Without a buffer: closing the file after an interrupt would wait for a reader again.
+    with open(path, "wb", buffering=0, opener=lambda path, flags: os.open(path, flags & ~os.O_CREAT)) as file:
+        while content:
+            content = content[file.write(content) :]
+
+
+@contextmanager
+def _replacement(target: Path) -> Iterator[Any]:
+    """Open a new file in the target's folder that takes the target's place at the end of the block."""
+    if target.is_symlink():
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+    before = target.stat() if target.exists() else None
+    temporary = target.with_name(f".rnncore-{secrets.token_hex(8)}")
+    try:
+        file, named = _open_without_name(target.parent, before), False
+    except OSError:  # not on this system, or in this file system
+        file, named = _open_as(temporary, before), True
+    try:
+        with file:
+            yield file
+            _finish(file, before)
+            if not named:
+                _name(file, temporary, before)
+            os.replace(temporary, target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _open_without_name(folder: Path, before: os.stat_result | None) -> Any:
+    """Open a new file that has no name, so that nothing of it is left if the process is killed while it writes."""
+    if not hasattr(os, "O_TMPFILE"):
+        raise OSError("this system has no files without a name")
+    return open(folder, "w+b", opener=lambda path, _: os.open(path, os.O_TMPFILE | os.O_RDWR, _first_mode(before)))
+
+
+def _open_as(name: Path, before: os.stat_result | None) -> Any:
+    return open(name, "xb", opener=lambda path, flags: os.open(path, flags, _first_mode(before)))
+
+
+def _first_mode(before: os.stat_result | None) -> int:
+    """Permissions of a new file: the usual ones, or nobody else's until it has those of the file before it."""
+    return 0o666 if before is None else 0o600
+
+
+def _finish(file: Any, before: os.stat_result | None) -> None:
+    """Bring the content to the disk, and give the file the owner and permissions of the one that it replaces."""
+    file.flush()
+    if before is not None:
+        descriptor, mode = file.fileno(), before.st_mode & 0o777
+        try:
+            os.fchown(descriptor, before.st_uid, before.st_gid)
+        except OSError:
+            try:
+                os.fchown(descriptor, -1, before.st_gid)
+            except OSError:
+                # Another group may do no more than everybody may.
+                mode &= 0o707 | (mode & 0o007) << 3
+        os.fchmod(descriptor, mode)
+    os.fsync(file.fileno())
+
+
+def _name(file: Any, name: Path, before: os.stat_result | None) -> None:
+    """Give a file without a name one."""
+    descriptor = file.fileno()
+    try:
+        # A file descriptor for the folder makes this linkat, which follows /proc's link; as the path is absolute, the
+        # descriptor is not used.
+        os.link(f"/proc/self/fd/{descriptor}", name, src_dir_fd=descriptor)
+    except OSError:  # no /proc, or links are forbidden to this process
+        file.seek(0)
+        with _open_as(name, before) as copy:
+            shutil.copyfileobj(file, copy)
+            _finish(copy, before)

@@ -509,7 +509,6 @@ def optimizer_step(int rule, tuple constants, g, p, m, v):
     cdef void *address_m = address(m)
     cdef void *address_v = address(v)
     cdef unsigned long long saved
-    cdef int i
     for i in range(OPTIMIZER_CONSTANTS):
         numbers[i] = constants[i]
     with nogil:
@@ -578,8 +577,7 @@ cdef class Stack:
             if not isinstance(state, tuple) or len(<tuple>state) != 2:
                 return None
             h0, c0 = <tuple>state
-        if (not cnp.PyArray_CheckExact(x) or cnp.PyArray_NDIM(<cnp.ndarray>x) != 3
-                or cnp.PyArray_SIZE(<cnp.ndarray>x) == 0):
+        if not cnp.PyArray_CheckExact(x) or cnp.PyArray_NDIM(<cnp.ndarray>x) != 3 or not cnp.PyArray_SIZE(<cnp.ndarray>x):
             return None
         T, N = cnp.PyArray_DIM(<cnp.ndarray>x, 0), cnp.PyArray_DIM(<cnp.ndarray>x, 1)
         if (not is_plain(x, number, 3, N, self.input_size)

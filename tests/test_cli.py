@@ -3,13 +3,17 @@
 import os
 import re
 import signal
+import stat
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
+from support.files import NULL, make_device
 
 import rnncore as rc
+from rnncore import cli
 from rnncore.cli import main
 
 TEXT = "It was the best of times, it was the worst of times.\n" * 60
@@ -61,9 +65,82 @@ def test_train_reports_and_saves(tmp_path, text_file, capsys):
 
 def test_train_draws_the_loss_curve(tmp_path, text_file):
     pytest.importorskip("matplotlib")
+    path, picture = tmp_path / "model.npz", tmp_path / "model.png"
+    train = ["train", str(text_file), "-o", str(path), "--epochs", "1", *SMALL]
+    assert main(train) == 0
+    first = picture.read_bytes()
+    assert first.startswith(b"\x89PNG")
+    # An earlier one is replaced, with its permissions.
+    picture.chmod(0o600)
+    assert main([*train, "--seed", "1"]) == 0
+    assert picture.read_bytes() != first
+    assert picture.stat().st_mode & 0o777 == 0o600
+
+
+def test_the_loss_curve_replaces_nothing_else(tmp_path, text_file, capsys):
+    """Not the text that the command was given, nor a picture of the user, nor what is no file."""
+    figure = pytest.importorskip("matplotlib.figure").Figure()
+    text = tmp_path / "notes.png"
+    text.write_text(TEXT)
+    figure.savefig(tmp_path / "book.png")
+    book = (tmp_path / "book.png").read_bytes()
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "folder.png").mkdir()
+    for name in ("notes", "book", "pipe", "folder"):
+        path = tmp_path / f"{name}.npz"
+        assert main(["train", str(text), "-o", str(path), "--epochs", "1", *SMALL]) == 0
+        captured = capsys.readouterr()
+        message = f"no loss curve: {path.with_suffix('.png')} is something else, and stays as it is"
+        assert captured.err.splitlines()[-1] == f"rnncore: {message}"
+        assert "loss curve:" not in captured.out
+        assert len(rc.load(path).sample(10)) == 10
+    assert text.read_text() == TEXT
+    assert (tmp_path / "book.png").read_bytes() == book
+    assert stat.S_ISFIFO((tmp_path / "pipe.png").stat().st_mode)
+
+
+def test_train_through_a_link(tmp_path, text_file):
+    link, target = tmp_path / "model.npz", tmp_path / "store" / "model-1.npz"
+    target.parent.mkdir()
+    link.symlink_to(target)
+    assert main(["train", str(text_file), "-o", str(link), "--epochs", "1", *SMALL]) == 0
+    assert link.is_symlink()
+    assert len(rc.load(target).sample(10)) == 10
+
+
+def test_train_into_a_device(tmp_path, text_file, capsys):
+    device = make_device(tmp_path / "null.npz", NULL)
+    before = os.stat(device)
+    assert main(["train", str(text_file), "-o", str(device), "--epochs", "1", *SMALL]) == 0
+    assert os.path.samestat(os.stat(device), before)
+    assert sorted(os.listdir(tmp_path)) == ["null.npz", text_file.name]
+    captured = capsys.readouterr()
+    assert f"model: {device} " in captured.out
+    assert "loss curve" not in captured.out + captured.err
+
+
+def test_an_interrupt_while_the_model_is_saved(tmp_path, text_file, capsys, monkeypatch):
+    """Again, before it is written and while it is."""
     path = tmp_path / "model.npz"
-    assert main(["train", str(text_file), "-o", str(path), "--epochs", "1", *SMALL]) == 0
-    assert (tmp_path / "model.png").read_bytes().startswith(b"\x89PNG")
+
+    def interrupted(function):
+        def call(*arguments):
+            signal.raise_signal(signal.SIGINT)
+            return function(*arguments)
+
+        return call
+
+    monkeypatch.setattr(cli.Report, "close", interrupted(cli.Report.close))
+    monkeypatch.setattr(os, "fsync", interrupted(os.fsync))
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        assert main(["train", str(text_file), "-o", str(path), "--epochs", "1", *SMALL]) == 130
+    finally:
+        signal.signal(signal.SIGINT, before)
+    captured = capsys.readouterr()
+    assert f"model: {path} " in captured.out
+    assert captured.err.endswith("rnncore: interrupted\n")
+    assert len(rc.load(path).sample(10)) == 10
 
 
 def test_train_words(tmp_path, text_file, capsys):
@@ -112,6 +189,23 @@ def test_interrupt_keeps_the_model(tmp_path, text_file):
     assert re.search(r"interrupted after \d+ updates: keeping the model of the best epoch", out)
     assert "Traceback" not in out
     assert len(rc.load(path).sample(10)) > 0
+
+
+def test_an_interrupt_ends_the_wait_for_a_reader(tmp_path, text_file, capsys, monkeypatch):
+    fifo, close = tmp_path / "fifo", cli.Report.close
+    os.mkfifo(fifo)
+    interrupt = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
+    late_reader = threading.Timer(5, fifo.read_bytes)  # so that the test ends in any case
+    monkeypatch.setattr(cli.Report, "close", lambda report: [close(report), interrupt.start(), late_reader.start()])
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        assert main(["train", str(text_file), "-o", str(fifo), "--epochs", "1", *SMALL]) == 130
+    finally:
+        late_reader.cancel()
+        signal.signal(signal.SIGINT, before)
+    captured = capsys.readouterr()
+    assert captured.err.endswith("rnncore: interrupted\n")
+    assert "model:" not in captured.out
 
 
 def test_patience_keeps_the_best_epoch(tmp_path, text_file, capsys):
@@ -207,7 +301,7 @@ def test_files_without_text(tmp_path, capsys):
 def test_unwritable_output(tmp_path, text_file, capsys):
     missing = tmp_path / "no" / "model.npz"
     assert f"cannot write {missing}" in fails(capsys, "train", text_file, "-o", missing)
-    assert "cannot write" in fails(capsys, "train", text_file, "-o", tmp_path)
+    assert f"cannot write {tmp_path}: Is a directory" in fails(capsys, "train", text_file, "-o", tmp_path)
     assert "the loss curve goes there" in fails(capsys, "train", text_file, "-o", tmp_path / "model.png")
     assert "it is a text that is read" in fails(capsys, "train", text_file, "-o", text_file)
     assert text_file.read_text() == TEXT

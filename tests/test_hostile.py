@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+from support.compare import literally
 
 import rnncore as rc
-from rnncore import functional
+from rnncore import _engine, functional
 from rnncore.engine import calls, cells
 
 
@@ -133,6 +134,60 @@ def test_dense_layers_with_replaced_arrays(part, kind):
         results.append([y, dx, loss, fused_dx, dense.grads["W"], dense.grads["b"]])
     for got, wanted in zip(*results[::-1], strict=True):
         np.testing.assert_allclose(got, wanted, atol=2e-2 if (part, kind) == ("grads", "half") else 1e-5)
+
+
+def misaligned(array):
+    buffer = np.zeros(array.nbytes + 1, np.uint8)
+    copy = buffer[1:].view(array.dtype).reshape(array.shape)
+    copy[...] = array
+    return copy
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "misaligned", "memmap"])
+def test_embeddings_with_replaced_gradients(kind, monkeypatch, tmp_path):
+    """Gradients are added to what is there, in native code only where it can write."""
+
+    def scatter_add(ids, rows, table):
+        assert type(table) is np.ndarray
+        assert table.flags.carray
+        assert table.dtype == rows.dtype
+        native_scatter_add(ids, rows, table)
+
+    native_scatter_add = _engine.scatter_add
+    monkeypatch.setattr(_engine, "scatter_add", scatter_add)
+    rng = np.random.default_rng(0)
+    ids, start = rng.integers(5, size=(9, 3)), rng.normal(size=(5, 4)).astype("f2")
+    dy = rng.normal(size=(9, 3, 4))
+    results = []
+    for replaced in (False, True):
+        embedding = rc.Embedding(5, 4, seed=0)
+        grad = embedding.grads["W"]
+        grad[...] = start
+        if replaced and kind == "misaligned":
+            grad = embedding.grads["W"] = misaligned(grad)
+        elif replaced and kind == "memmap":
+            mapped = np.memmap(tmp_path / "gradient", "f4", "w+", shape=grad.shape)
+            mapped[...] = grad
+            grad = embedding.grads["W"] = mapped
+        elif replaced:
+            grad = embedding.grads["W"] = as_of(kind, grad)
+        embedding.backward(as_of(kind, dy.astype("f4")) if kind in KINDS else dy, embedding.forward(ids)[1])
+        assert embedding.grads["W"] is grad
+        results.append(np.array(grad, "f8"))
+    assert np.abs(results[0] - start).max() > 1
+    np.testing.assert_allclose(results[1], results[0], atol=2e-2 if kind == "half" else 1e-5)
+
+
+@pytest.mark.parametrize("shape", [(20,), (), (4, 5), (6, 4), (5, 4, 1)])
+def test_gradients_of_an_embedding_of_another_shape(shape):
+    embedding = rc.Embedding(5, 4, seed=0)
+    y, cache = embedding.forward(np.array([1, 3]))
+    embedding.grads["W"] = np.zeros(shape, "f4")
+    with pytest.raises(ValueError, match=literally(f"dW must be (V, E) = (5, 4); got {shape}")):
+        embedding.backward(np.ones_like(y), cache)
+    embedding.grads["W"] = np.broadcast_to(np.float32(0), (5, 4))
+    with pytest.raises(ValueError, match="read-only"):
+        embedding.backward(np.ones_like(y), cache)
 
 
 def test_gradients_of_another_shape_are_refused():

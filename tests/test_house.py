@@ -38,7 +38,7 @@ MAY_IMPORT = {
     "compat": {"engine", "functional", "gates", "layers", "losses"},
     "interop": {"checks", "engine", "files", "functional", "layers"},
     "bench": {"_engine", "engine", "functional", "interop", "layers", "models", "optim", "reference", "text"},
-    "cli": {"_engine", "bench", "checks", "engine", "functional", "models", "reference", "plots"},
+    "cli": {"_engine", "bench", "checks", "engine", "files", "functional", "models", "reference", "plots"},
 }
 
 

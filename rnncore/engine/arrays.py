@@ -189,7 +189,10 @@ def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
     size = math.prod(shape) * dtype.itemsize
     if size < _engine.SMALLEST_POOLED:
         return np.empty(shape, dtype)
-    block: Any = _engine.Block(size)  # it has the buffer protocol
+    try:
+        block: Any = _engine.Block(size)  # it has the buffer protocol
+    except (MemoryError, OverflowError):
+        return np.empty(shape, dtype)  # its message says shape and dtype
     return np.frombuffer(block, dtype, math.prod(shape)).reshape(shape)
 
 

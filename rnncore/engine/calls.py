@@ -157,6 +157,8 @@ class _Forward:
             own = _engine.Weights(**own.by_name(), bhn=np.zeros(H, dtype))
 
         self.training, self.packing, self.dtype = training, packing, dtype
+        # First, so that a result too large for memory is refused before the segments of its steps are counted out.
+        self.h = empty((T, N, H), dtype) if packing is None else zeros(packing.shape(T, N, H), dtype)
         steps = T if packing is None else len(packing.rows)
         tokens = T * N if packing is None else packing.count
         self.is_empty = not tokens * H
@@ -170,7 +172,6 @@ class _Forward:
         self.h0 = self._initial(states["h0"])
         self.c0 = self._initial(states["c0"]) if len(variant.cell.states) > 1 else None
         self.h_n, self.c_n = self.h0.copy(), None if self.c0 is None else self.c0.copy()
-        self.h = empty((T, N, H), dtype) if packing is None else zeros(packing.shape(T, N, H), dtype)
 
     @property
     def signature(self) -> tuple[Any, ...]:

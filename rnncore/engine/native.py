@@ -176,8 +176,13 @@ def scatter_add(ids: Array, rows: Array, table: Array) -> None:
     """Add rows (L, D) to table (V, D) at ids (L,), in place; an id may occur many times."""
     ids = as_ids(ids, len(table), "ids", "V")
     check_shape("rows", rows, "(L, D)", (len(ids), table.shape[1]))
-    if rows.size:
-        _engine.scatter_add(ids, as_dense(rows, table.dtype), table)
+    if not rows.size:
+        return
+    dtype = working_dtype(table)
+    own = table if is_writable(table, table.shape, dtype) else zeros(table.shape, dtype)
+    _engine.scatter_add(ids, as_dense(rows, dtype), own)
+    if own is not table:
+        table += own
 
 
 def softmax_cross_entropy_rows(

@@ -29,9 +29,10 @@ _DTYPES = ("F16", "F32", "F64")
 
 
 def save(layer: Any, path: str | PathLike[str]) -> None:
-    """Write a layer to a file atomically.
+    """Write a layer to a file that is whole or not there.
 
-    The state of the random generator that dropout uses is not saved.
+    Links, permissions, FIFOs and Ctrl-C are treated as in the ``save`` of models. The state of the random generator
+    that dropout uses is not saved.
 
     Parameters
     ----------

@@ -5,6 +5,7 @@ place. ``forward`` returns a cache for ``backward``, which adds to ``grads``; ca
 """
 
 from .base import Layer as Layer
+from .base import blank_layers as blank_layers
 from .base import dropout_mask as dropout_mask
 from .base import glorot_uniform as glorot_uniform
 from .base import orthogonal as orthogonal

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
@@ -10,7 +14,10 @@ from numpy.typing import DTypeLike
 
 from .._types import Array
 
-__all__ = ["Layer", "dropout_mask", "glorot_uniform", "orthogonal"]
+__all__ = ["Layer", "blank_layers", "dropout_mask", "glorot_uniform", "orthogonal"]
+
+# Bytes that further parameters may take within blank_layers; None outside.
+_room: ContextVar[int | None] = ContextVar("room", default=None)
 
 
 def glorot_uniform(rng: Generator, rows: int, columns: int) -> Array:
@@ -53,6 +60,30 @@ def dropout_mask(rng: Generator, shape: tuple[int, ...], share: float, dtype: np
     return mask
 
 
+@contextmanager
+def blank_layers(room: int) -> Iterator[None]:
+    """Let the layers that are made in the block draw nothing: zeros, for parameters that come from a file.
+
+    Parameters
+    ----------
+    room : int
+        Bytes that all of them may be, by the size of the file. ValueError for more, before memory is taken.
+
+    Examples
+    --------
+    >>> from rnncore import Dense
+    >>> with blank_layers(4 * (2 * 3 + 3)):
+    ...     Dense(2, 3).params["W"].any(), Dense(2, 300)
+    Traceback (most recent call last):
+    ValueError: the parameters of Dense must be at most 0 bytes in a file of this size; got 3600
+    """
+    token = _room.set(room)
+    try:
+        yield
+    finally:
+        _room.reset(token)
+
+
 class Layer:
     """Parameters by name, and a gradient of the same shape for each.
 
@@ -71,9 +102,21 @@ class Layer:
         self.params: dict[str, Array] = {}
         self.grads: dict[str, Array] = {}
 
-    def _add(self, name: str, value: Array) -> None:
-        self.params[name] = np.ascontiguousarray(value, self.dtype)
-        self.grads[name] = np.zeros_like(self.params[name])
+    def _add(self, shapes: dict[str, tuple[int, ...]], draw: Callable[[], dict[str, Array]], suffix: str = "") -> None:
+        """Add parameters of these shapes: what ``draw`` returns, or zeros within :func:`blank_layers`."""
+        room = _room.get()
+        if room is None:
+            values = draw()
+        else:
+            needed = sum(map(math.prod, shapes.values())) * self.dtype.itemsize
+            if needed > room:
+                wanted = f"at most {room} bytes in a file of this size"
+                raise ValueError(f"the parameters of {type(self).__name__} must be {wanted}; got {needed}")
+            _room.set(room - needed)
+            values = {name: np.zeros(shape, self.dtype) for name, shape in shapes.items()}
+        for name, value in values.items():
+            self.params[name + suffix] = np.ascontiguousarray(value, self.dtype)
+            self.grads[name + suffix] = np.zeros_like(self.params[name + suffix])
 
     def zero_grad(self) -> None:
         """Set all gradients to zero, in place."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
@@ -95,8 +96,8 @@ class Recurrent(Stack, Layer):
         self._rng = np.random.default_rng(seed)
         for layer in range(self.num_layers):
             for suffix in self._suffixes(layer):
-                for name, value in self._initial(self.layer_input_size(layer), init).items():
-                    self._add(name + suffix, value)
+                size = self.layer_input_size(layer)
+                self._add(self.variant.shapes(size, self.hidden_size), partial(self._initial, size, init), suffix)
 
     # ---- what it is ---------------------------------------------------------------------------------------------
 
@@ -276,6 +277,10 @@ class Recurrent(Stack, Layer):
         """
         if not isinstance(cache, LayerCache):
             raise TypeError(f"cache must come from forward; got {type(cache).__name__}")
+        found = [len(directions) for directions in cache.cells]
+        if found != [self.directions] * self.num_layers:
+            wanted = f"of num_layers x directions = {self.num_layers} x {self.directions}, as the layer is"
+            raise ValueError(f"cache must be {wanted}; got {len(found)} x {max(found, default=0)}")
         T, N = cache.shape
         dx = None if dy is None else self.time_major_gradient(dy, T, N)
         dfinals = self.split_state(dstate, N, "dstate")

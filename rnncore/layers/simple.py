@@ -38,7 +38,8 @@ class Embedding(Layer):
         super().__init__(dtype)
         self.size = checks.integer("size", size, least=1)
         self.dimension = checks.integer("dimension", dimension, least=1)
-        self._add("W", np.random.default_rng(seed).normal(size=(self.size, self.dimension)))
+        shape = (self.size, self.dimension)
+        self._add({"W": shape}, lambda: {"W": np.random.default_rng(seed).normal(size=shape)})
 
     def __call__(self, ids: ArrayLike) -> Array:
         """Return the rows (..., E) for integer ids (...)."""
@@ -63,7 +64,9 @@ class Embedding(Layer):
     def backward(self, dy: ArrayLike, cache: Array) -> None:
         """Add dy (..., E), the gradient of the rows that were used, to ``grads["W"]``."""
         dy = arrays.as_shaped("dy", dy, (*cache.shape, self.dimension), self.dtype)
-        native.scatter_add(cache.reshape(-1), dy.reshape(cache.size, self.dimension), self.grads["W"])
+        dW = self.grads["W"]
+        arrays.check_shape("dW", dW, "(V, E)", (self.size, self.dimension))
+        native.scatter_add(cache.reshape(-1), dy.reshape(cache.size, self.dimension), dW)
 
 
 class Dense(Layer):
@@ -87,8 +90,11 @@ class Dense(Layer):
         super().__init__(dtype)
         self.input_size = checks.integer("input_size", input_size, least=1)
         self.output_size = checks.integer("output_size", output_size, least=1)
-        self._add("W", glorot_uniform(np.random.default_rng(seed), self.input_size, self.output_size))
-        self._add("b", np.zeros(self.output_size))
+        shape, biases = (self.input_size, self.output_size), (self.output_size,)
+        self._add(
+            {"W": shape, "b": biases},
+            lambda: {"W": glorot_uniform(np.random.default_rng(seed), *shape), "b": np.zeros(biases)},
+        )
 
     def weights(self) -> tuple[Array, Array]:
         """Return W (input_size, output_size) and b (output_size,) from ``params``; ValueError for other shapes."""

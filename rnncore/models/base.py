@@ -17,12 +17,12 @@ from numpy.typing import DTypeLike
 from .. import checks
 from .._types import Array
 from ..checks import Rule
-from ..layers import RECURRENT, Embedding
+from ..layers import RECURRENT, Embedding, blank_layers
 from ..optim import SGD, Adagrad, Adam, RMSProp
 from . import scikit_learn
 from .network import Trunk
 from .storage import write_model
-from .training import Run
+from .training import Run, check_idle
 
 OPTIMIZERS = {"sgd": SGD, "rmsprop": RMSProp, "adagrad": Adagrad, "adam": Adam}
 
@@ -230,6 +230,7 @@ class Model:
 
     def _check_training(self, validation: Any) -> bool:
         """Settings may have been set since they were checked. -> whether ``fit`` goes on with the layers as they are"""
+        check_idle(self)
         settings = self._settings()
         if self.patience is not None and validation is None:
             raise ValueError("patience needs validation data in fit, to see when the held-out loss rises; got none")
@@ -266,12 +267,21 @@ class Model:
     def save(self, path: str | PathLike[str]) -> None:
         """Write the model to one .npz file without pickle; :func:`rnncore.load` reads it.
 
-        The file is written under a temporary name and renamed: it is whole or not there. The state of the optimiser
-        is not in it.
+        The file is whole or not there, whatever ends the save. An earlier one is replaced and passes on its
+        permissions; where ``path`` is a symbolic link, the file that it points to is. A FIFO or a device is written
+        into. Ctrl-C waits for the file, and a note on the KeyboardInterrupt then says that it was written. The state
+        of the optimiser is not in the file.
 
         Parameters
         ----------
         path : str or path-like
+
+        Raises
+        ------
+        ValueError
+            The model has no parameters yet.
+        OSError
+            The file cannot be written; an existing one is unchanged.
         """
         self._check_built()
         settings = self._settings() | self._built
@@ -289,7 +299,9 @@ class Model:
             settings["class_weight"] = {label: weight for label, weight in settings["class_weight"]}
         model = cls(**settings)
         model.check_settings()
-        model._restore_data(description)
+        # Room for an array that is missing: it is named below.
+        with blank_layers(2 * sum(array.nbytes for array in arrays.values())):
+            model._restore_data(description)
         if arrays.keys() != model.params.keys():
             raise ValueError(f"parameters must be {sorted(model.params)}; got {sorted(arrays)}")
         for name, p in model.params.items():

@@ -238,6 +238,10 @@ def steps_weights(examples: Examples, rows: Array, lengths: Array) -> tuple[Arra
 # ---- labels -----------------------------------------------------------------------------------------------------
 
 
+# Names of dtypes, without those that say how long a str may be.
+_LABEL_DTYPES = ("str", "bool", *(np.dtype(code).name for code in np.typecodes["AllInteger"] + np.typecodes["Float"]))
+
+
 class Labels:
     """The classes of training data, sorted, and their numbers.
 
@@ -273,7 +277,8 @@ class Labels:
 
     @classmethod
     def from_state(cls, state: Any) -> Labels:
-        return cls(np.array(state["values"], dtype=state["dtype"]))
+        dtype = checks.choice("dtype", state["dtype"], _LABEL_DTYPES)
+        return cls(np.array(state["values"], dtype=dtype))
 
 
 def label_array(name: str, values: Any) -> Array:

@@ -101,7 +101,9 @@ present ones.
 Raises
 ------
 TypeError, ValueError
-    An argument is wrong; the message names it, and the model is unchanged.""",
+    An argument is wrong; the message names it, and the model is unchanged.
+RuntimeError
+    A callback of ``fit`` called it.""",
 }
 
 #: Decorator: put the shared parts into the docstrings of a class and its methods.

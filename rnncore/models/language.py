@@ -18,7 +18,7 @@ from .data import Format, steps_before
 from .decoding import Beam, beam_search, check_sampling, sample_tokens
 from .documentation import document
 from .network import Head, repeat_rows
-from .training import Callbacks, as_callbacks
+from .training import Callbacks, as_callbacks, check_idle
 
 _TWO_NAMES = "random_state and seed are two names of one setting; got both"
 
@@ -89,7 +89,13 @@ class LanguageModel(Model):
         Returns
         -------
         self
+
+        Raises
+        ------
+        RuntimeError
+            A callback of ``fit`` called it.
         """
+        check_idle(self)
         self.check_settings()
         self._rng = as_generator(self.random_state)
         format = Format("text", len(vocabulary), vocabulary)

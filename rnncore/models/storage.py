@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
+import os
+import zipfile
+from io import BytesIO
 from os import PathLike
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -14,6 +18,9 @@ from ..files import replacing
 FORMAT = "rnncore model"
 VERSION = 2
 READABLE = (1, 2)  # 1 held language models only, with fewer settings; what is missing takes its default
+
+# The largest size of the arrays over that of the file. Ours are not compressed; a user's tool may have done that.
+_MOST = 16
 
 
 def write_model(path: str | PathLike[str], name: str, description: dict[str, Any], arrays: dict[str, Array]) -> None:
@@ -38,8 +45,7 @@ def read_model(path: str | PathLike[str]) -> tuple[Any, ...]:
     # Opened here, so that only what the file system says comes out as OSError.
     with open(path, "rb") as file:
         try:
-            with np.load(file, allow_pickle=False) as archive:
-                contents = dict(archive)
+            contents = _read_arrays(file)
             header = json.loads(str(contents.pop("header")))
             found, version = header["format"], header["version"]
             name, description = header["model"], header["description"]
@@ -52,6 +58,36 @@ def read_model(path: str | PathLike[str]) -> tuple[Any, ...]:
         known = " and ".join(map(str, READABLE))
         raise ValueError(f"{path} has version {version} of the format; this rnncore reads versions {known}")
     return name, description, {key.removeprefix("array/"): value for key, value in contents.items()}
+
+
+def _read_arrays(file: BinaryIO) -> dict[str, Array]:
+    """Read the arrays of an .npz file; ValueError before memory is taken for sizes that the file does not bear out."""
+    size = os.fstat(file.fileno()).st_size
+    arrays = {}
+    with zipfile.ZipFile(file) as archive:
+        members = archive.infolist()
+        if any(member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for member in members):
+            raise ValueError("an array is compressed in a way that NumPy does not use")
+        if (claimed := sum(member.file_size for member in members)) > _MOST * size:
+            raise ValueError(f"the arrays must be at most {_MOST * size} bytes in a file of {size}; got {claimed}")
+        for member in members:
+            with archive.open(member) as stream:
+                content = stream.read(member.file_size)  # without a size all that it holds is expanded first
+            arrays[member.filename.removesuffix(".npy")] = _as_array(content)
+    return arrays
+
+
+def _as_array(content: bytes) -> Array:
+    """Return the array in the bytes of an .npy file, read-only."""
+    stream = BytesIO(content)
+    version = np.lib.format.read_magic(stream)
+    read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, in_fortran_order, dtype = read_header(stream)
+    start = stream.tell()
+    if math.prod(shape) * dtype.itemsize != len(content) - start:
+        raise ValueError(f"an array must be {shape} {dtype}; got {len(content) - start} bytes")
+    flat = np.frombuffer(content, dtype, offset=start)  # refuses objects
+    return flat.reshape(shape, order="F" if in_fortran_order else "C")
 
 
 def _plain(value: bool | float) -> bool | float:

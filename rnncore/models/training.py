@@ -29,6 +29,16 @@ Callback = Callable[[Progress], bool | None]
 Callbacks = Callback | Sequence[Callback]
 
 
+# The models that are being trained.
+_running: set[Any] = set()
+
+
+def check_idle(model: Any) -> None:
+    """Raise RuntimeError if the model is being trained: its layers must stay what the run trains."""
+    if model in _running:
+        raise RuntimeError("the model is being trained: a callback of fit cannot call its build or fit")
+
+
 class Run:
     """One run of training. It writes into the model's parameters, ``history`` and ``interrupted``.
 
@@ -46,6 +56,7 @@ class Run:
         model = self.model
         model.interrupted = False
         try:
+            _running.add(model)
             for _ in range(model.epochs):
                 stopped = self._train_epoch(make_batches(), score)
                 self.optimizer.learning_rate *= model.learning_rate_decay
@@ -54,6 +65,7 @@ class Run:
         except KeyboardInterrupt:
             model.interrupted = True
         finally:
+            _running.discard(model)
             for callback in self.callbacks:
                 if isinstance(callback, Bar):
                     callback.close()

@@ -129,3 +129,38 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 - h.n
     result = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
     # The output is 26 MB, and so would a copy of the input be; index arrays of a ragged batch are 3 MB.
     assert int(result.stdout) < 12 << 20
+
+
+UNABLE = "Unable to allocate 768. GiB for an array with shape (68719476736, 1, 3) and data type float32\n"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in kilobytes on Linux")
+@pytest.mark.parametrize(
+    ("T", "H", "options", "message"),
+    [
+        (2**36, 3, "training=False", UNABLE),
+        (2**36, 3, "checkpoint=2**20", UNABLE),
+        (2**36, 3, "training=False, lengths=[7]", UNABLE),
+        (2**59, 100, "training=False", "array is too big; "),
+    ],
+)
+def test_a_result_too_large_is_refused_at_once(T, H, options, message):
+    """Before anything is counted out for the steps of x, which takes no memory itself."""
+    code = f"""
+import resource
+import numpy as np
+import rnncore as rc
+resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30))
+x = np.broadcast_to(np.float32(0), ({T}, 1, 1))
+Wx, Wh, b = (np.zeros(s, "f4") for s in [(1, 4 * {H}), ({H}, 4 * {H}), (4 * {H},)])
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+try:
+    rc.lstm_forward(x, Wx, Wh, b, {options})
+except (MemoryError, ValueError) as error:
+    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before), error)
+"""
+    command = [sys.executable, "-P", "-c", code]
+    result = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    kilobytes, found = result.stdout.split(" ", 1)
+    assert int(kilobytes) < 10_000
+    assert found.startswith(message)

@@ -166,6 +166,26 @@ def test_wrong_gradients_of_outputs(rng, kind):
             assert all(np.abs(g).max() == 0 for g in layer.grads.values())
 
 
+@each_cell
+def test_caches_of_other_layers(rng, kind):
+    layers = {
+        (num_layers, directions): make_layer(rng, kind, num_layers=num_layers, bidirectional=directions == 2)
+        for num_layers in (1, 2, 3)
+        for directions in (1, 2)
+    }
+    for own, layer in layers.items():
+        for other, maker in layers.items():
+            _, _, cache = maker.forward(rng.normal(size=(T, N, D)))
+            dy = np.zeros((T, N, layer.output_size))
+            if own == other:
+                layer.backward(dy, cache)
+                continue
+            wanted = "cache must be of num_layers x directions = {} x {}, as the layer is; got {} x {}"
+            with pytest.raises(ValueError, match=literally(wanted.format(*own, *other))):
+                layer.backward(dy, cache)
+    assert all(np.abs(g).max() == 0 for layer in layers.values() for g in layer.grads.values())
+
+
 def test_wrong_inputs_of_embedding():
     layer = rc.Embedding(5, 3, seed=0)
     for wrong in (-1, 5, 2**40):

@@ -1,10 +1,22 @@
 """What models refuse; a model whose fit failed is as it was before."""
 
+import contextlib
+import copy
 import sys
 
 import numpy as np
 import pytest
-from support.models import GOOD, MODELS, TEXTS, assert_equal, each_model_and_kind, make, make_of, results_of
+from support.models import (
+    GOOD,
+    MODELS,
+    TEXTS,
+    assert_equal,
+    assert_same_parameters,
+    each_model_and_kind,
+    make,
+    make_of,
+    results_of,
+)
 
 import rnncore as rc
 
@@ -21,6 +33,46 @@ def is_as_before(model, before):
     assert model.history == history
     for key, p in params.items():
         np.testing.assert_array_equal(p, values[key])
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_callback_cannot_begin_anew(name):
+    """The model that it is in goes on as if nothing had been; copies may do what they want."""
+    X, y = GOOD[name]
+
+    def begin_anew(progress):
+        with pytest.raises(RuntimeError, match="the model is being trained: a callback of fit cannot"):
+            model.fit(["zz"] * 7, y)
+        copy.deepcopy(model).fit(X, y)
+
+    plain, model = (MODELS[name](hidden_size=3, epochs=2, random_state=0) for _ in range(2))
+    plain.fit(X, y)
+    model.fit(X, y, callback=begin_anew)
+    assert_same_parameters(model, plain)
+    model.fit(X, y)
+    for error in (ZeroDivisionError, KeyboardInterrupt):
+
+        def fail(progress, error=error):
+            raise error
+
+        with contextlib.suppress(ZeroDivisionError):
+            model.fit(X, y, callback=fail)
+        model.fit(X, y)
+
+
+def test_a_callback_cannot_build_a_language_model():
+    text = "the cat sat on the mat. " * 10
+
+    def build(progress):
+        for characters in ("the cat", "other"):
+            with pytest.raises(RuntimeError, match="the model is being trained: a callback of fit cannot call its"):
+                model.build(rc.Vocabulary.from_text(characters))
+        with pytest.raises(RuntimeError, match="the model is being trained"):
+            model.fit(text)
+
+    plain, model = (rc.LanguageModel(hidden_size=4, epochs=1, batch_size=4, seed=0) for _ in range(2))
+    assert_same_parameters(model.fit(text, callback=build), plain.fit(text))
+    model.build(rc.Vocabulary("ab"))
 
 
 STEPS = [["p"] * len(text) for text in TEXTS]

@@ -1,6 +1,8 @@
 """Files of models."""
 
 import json
+import tracemalloc
+import zipfile
 
 import numpy as np
 import pytest
@@ -170,6 +172,121 @@ def test_damaged_descriptions(change, message, tmp_path):
     rewrite(path, change)
     with pytest.raises(ValueError, match=f"^{path}:? {message}"):
         rc.load(path)
+
+
+# ---- small files that claim much ------------------------------------------------------------------------------------
+
+
+def peak_of(function):
+    """-> its result, and the bytes that Python and NumPy allocated meanwhile at most"""
+    tracemalloc.start()
+    try:
+        return function(), tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def peak_of_refusal(path, message):
+    def load():
+        with pytest.raises(ValueError, match=f"^{path} is .*{message}"):
+            rc.load(path)
+
+    load()  # imports and the like
+    return peak_of(load)[1]
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "place", "claim"),
+    [
+        ("tagger", "text", "settings", {"embedding_size": 3_000_000}),
+        ("classifier", "text", "settings", {"hidden_size": 3_000}),
+        ("generator", "text", "settings", {"num_layers": 10_000}),
+        ("seq2seq", "ids", "inputs", {"size": 10_000_000}),
+        ("seq2seq", "ids", "targets", {"size": 10_000_000}),
+        ("tagger", "features", "inputs", {"size": 10**30}),
+        ("generator", "text", "settings", {"cell": "gru", "cell_options": {"init": "uniform"}, "hidden_size": 3_000}),
+        ("tagger", "text", "labels", {"dtype": "U10000000"}),
+    ],
+)
+def test_claims_in_the_header(name, kind, place, claim, tmp_path):
+    path = tmp_path / "model.npz"
+    model, _, _ = make_of(name, kind)
+    model.save(path)
+    rewrite(path, lambda header: header["description"][place].update(claim))
+    assert peak_of_refusal(path, "damaged: ") < 1_000_000
+
+
+def rewrite_member(path, name, content, method, size=None):
+    """Write another member of the archive, compressed; size: what the directory says of it."""
+    with zipfile.ZipFile(path) as archive:
+        contents = {member: archive.read(member) for member in archive.namelist()} | {name: content}
+    with zipfile.ZipFile(path, "w", method) as archive:
+        for member, bytes_of_it in contents.items():
+            archive.writestr(member, bytes_of_it)
+        if size is not None:
+            archive.getinfo(name).file_size = size
+
+
+@pytest.mark.parametrize(
+    ("method", "size"),
+    [
+        (zipfile.ZIP_DEFLATED, None),
+        (zipfile.ZIP_DEFLATED, 1000),
+        (zipfile.ZIP_BZIP2, 1000),
+        (zipfile.ZIP_LZMA, 1000),
+    ],
+)
+def test_bombs(method, size, tmp_path):
+    path = tmp_path / "model.npz"
+    make_of("tagger", "text")[0].save(path)
+    rewrite_member(path, "array/output.W.npy", bytes(50_000_000), method, size)
+    assert path.stat().st_size < 100_000
+    assert peak_of_refusal(path, "damaged") < 1_000_000
+
+
+@pytest.mark.parametrize("shape", [(10_000_000,), (2,), (2**40, 2**40)])
+def test_shapes_that_are_not_there(shape, tmp_path):
+    path = tmp_path / "model.npz"
+    make_of("tagger", "text")[0].save(path)
+    header = f"{{'descr': '<f8', 'fortran_order': False, 'shape': {shape}, }}".encode().ljust(117) + b"\n"
+    content = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + bytes(72)
+    rewrite_member(path, "array/output.W.npy", content, zipfile.ZIP_STORED)
+    assert peak_of_refusal(path, "damaged") < 1_000_000
+
+
+def test_loading_takes_little_memory_and_draws_nothing(tmp_path, monkeypatch):
+    path = tmp_path / "model.npz"
+    model = rc.LanguageModel(hidden_size=300, num_layers=2, seed=0).build(rc.Vocabulary("abc"))
+    model.save(path)
+
+    def draw(*_):
+        raise AssertionError("initial weights were drawn")
+
+    for name in ("recurrent.orthogonal", "recurrent.glorot_uniform", "simple.glorot_uniform"):
+        monkeypatch.setattr(f"rnncore.layers.{name}", draw)
+    loaded, peak = peak_of(lambda: rc.load(path))
+    assert_same_parameters(loaded, model)
+    assert not any(gradient.any() for gradient in loaded.grads.values())
+    assert peak < 4 * path.stat().st_size  # the file, parameters, gradients
+
+
+def test_compressed_files(tmp_path):
+    path = tmp_path / "model.npz"
+    model, X, y = make_of("tagger", "text")
+    model.save(path)
+    with np.load(path) as file:
+        contents = dict(file)
+    np.savez_compressed(path, **contents)
+    assert_loaded(path, model, X, y)
+
+
+def test_layers_are_drawn_again_after_a_damaged_file(tmp_path):
+    path = tmp_path / "model.npz"
+    make_of("tagger", "text")[0].save(path)
+    rewrite(path, lambda header: header["description"]["settings"].update(embedding_size=1000))
+    with pytest.raises(ValueError, match="the parameters of Embedding must be at most .* bytes in .*; got "):
+        rc.load(path)
+    assert rc.LSTM(2, 3).params["Wh_0"].any()
 
 
 @pytest.mark.parametrize("name", MODELS)
