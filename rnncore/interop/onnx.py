@@ -6,29 +6,25 @@ supported; :mod:`rnncore.interop.onnx_operator` explains them. :func:`to_onnx` w
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import numpy as np
 import onnx
-from google.protobuf.message import DecodeError
 from onnx import helper, numpy_helper
 
 from .. import checks, layers
 from .._types import Array
 from .cells import FRAMEWORK_VARIANTS, LABELS, read, reorder
+from .onnx_graph import Graph
 from .onnx_operator import ENGINE_ACTIVATIONS, KINDS, PEEPHOLE_ROWS, VALUES, Operator, step_by_step
 
 __all__ = ["Operator", "from_onnx", "operators", "step_by_step", "to_onnx"]
-
-_INPUTS = ("X", "W", "R", "B", "sequence_lens", "initial_h", "initial_c", "P")
-
 
 # ---- reading ----------------------------------------------------------------------------------------------------
 
 
 def operators(source: Any, *, weights: Any = None) -> list[Operator]:
-    """Read all recurrent nodes of a model, in the order of the graph, except those in the bodies of Loop, Scan and If.
+    """Read all recurrent nodes of a model, those in the bodies of If, Loop and Scan too, in the order of the graph.
 
     Parameters
     ----------
@@ -49,22 +45,25 @@ def operators(source: Any, *, weights: Any = None) -> list[Operator]:
     >>> operators(to_onnx(layers.GRU(3, 5, num_layers=2, form="reset_after", update="old", seed=0)))
     [<GRU 'gru_0': D=3 H=5 forward, on the engine>, <GRU 'gru_1': D=5 H=5 forward, on the engine>]
     """
-    graph = _Graph(source, weights)
-    return [graph.operator(node) for node in graph.recurrent]
+    graph = Graph(source, weights)
+    return [graph.operator(scope, node) for scope, node in graph.nodes]
 
 
 def from_onnx(source: Any, name: str | None = None, *, weights: Any = None) -> Operator:
     """Read the RNN, GRU or LSTM node of a model.
 
-    Weights are constants: initializers or Constant nodes, also behind Identity nodes. Constant ``sequence_lens`` and
-    initial states become defaults of the operator; if they are computed, or inputs of the model, pass them to every
-    call. Operators outside ONNX's own domain are ignored.
+    Weights are constants: initializers or Constant nodes, also behind nodes that only move data (Slice, Concat,
+    Reshape, Transpose, Cast and the like). Constant ``sequence_lens`` and initial states become defaults of the
+    operator; if they are computed, or inputs of the model, pass them to every call. The weights of ONNX Runtime's
+    DynamicQuantizeLSTM are taken as the floats that they stand for; it rounds its inputs as well, which this does not.
+    Other operators outside ONNX's own domain are ignored.
 
     Parameters
     ----------
     source : ModelProto, GraphProto, NodeProto, str or path
     name : str, optional
-        Name of the node, or of its first output; needed if there are several nodes.
+        Name of the node, or of its first output; needed if there are several nodes. A node in a body has the path to
+        it, ``If_0/then_branch/LSTM_0``, which is needed where names are not unique.
     weights : dict of str to array, optional
         Arrays by their names in the graph: all weights of a NodeProto, or those that a model takes as inputs.
 
@@ -92,103 +91,17 @@ def from_onnx(source: Any, name: str | None = None, *, weights: Any = None) -> O
     >>> bool((operator(x)[0] == lstm(x)[0]).all())
     True
     """
-    graph = _Graph(source, weights)
-    chosen = [node for node in graph.recurrent if name is None or name in (node.name, _label(node))]
+    graph = Graph(source, weights)
+    chosen = [(scope, node) for scope, node in graph.nodes if name is None or name in graph.names(scope, node)]
     if len(chosen) != 1:
-        names = ", ".join(repr(_label(node)) for node in graph.recurrent)
+        names = ", ".join(repr(graph.names(*found)[0]) for found in graph.nodes)
         if name is None:
             count = len(chosen)
             raise ValueError(
                 f"the graph has {count} recurrent nodes, name must say which (operators gives all): {names}"
             )
         raise ValueError(f"name must be that of one recurrent node of {names}; got {name!r}, which {len(chosen)} have")
-    return graph.operator(chosen[0])
-
-
-def _label(node: Any) -> str:
-    """Return the name of a node, or that of its first output."""
-    return node.name or next(filter(None, node.output), "")
-
-
-class _Graph:
-    """The recurrent nodes of a graph, and the constants that they read."""
-
-    def __init__(self, source: Any, weights: Any) -> None:
-        if isinstance(source, (str, os.PathLike)):
-            try:
-                source = onnx.load(source)
-            except DecodeError as error:
-                raise ValueError(f"{os.fspath(source)} is no ONNX model: {error}") from None
-        if isinstance(source, onnx.NodeProto):
-            if weights is None:
-                raise ValueError(
-                    "a NodeProto has no weights: weights must be a dict of arrays by the names of its inputs"
-                )
-            source = helper.make_graph([source], "node", [], [])
-        if isinstance(source, onnx.ModelProto):
-            source = source.graph
-        if not isinstance(source, onnx.GraphProto):
-            raise TypeError(f"source must be a ModelProto, GraphProto, NodeProto or path; got {type(source).__name__}")
-        self.recurrent = [node for node in source.node if node.op_type in KINDS and node.domain in ("", "ai.onnx")]
-        if not self.recurrent:
-            raise ValueError("the graph has no RNN, GRU or LSTM node")
-        self.weights = dict(weights or {})
-        unread = sorted(self.weights.keys() - {name for node in source.node for name in node.input})
-        if unread:
-            raise ValueError(f"weights has {', '.join(map(repr, unread))}, which no node of the graph reads")
-        self.initializers = {tensor.name: tensor for tensor in source.initializer}
-        self.producers = {name: node for node in source.node for name in node.output}
-
-    def constant(self, name: str) -> Array | None:
-        """Return a constant of the graph, or None if it is not one."""
-        if name in self.weights:
-            return np.asarray(self.weights[name])
-        tensor, node = self.initializers.get(name), self.producers.get(name)
-        if tensor is None and node is not None:
-            if node.op_type == "Identity":
-                return self.constant(node.input[0])
-            if node.op_type == "Constant":
-                tensor = next((attribute.t for attribute in node.attribute if attribute.name == "value"), None)
-        if tensor is None:
-            return None
-        if onnx.external_data_helper.uses_external_data(tensor):
-            raise ValueError(f"{name!r} lies in another file: load the model with onnx.load, or give its path")
-        return np.array(numpy_helper.to_array(tensor))
-
-    def weight(self, argument: str, name: Any) -> Array | None:
-        """Return an array of weights; None if the node has no such input."""
-        if not name:
-            return None
-        array = self.constant(name)
-        if array is None:
-            node = self.producers.get(name)
-            origin = "is not among the initializers" if node is None else f"comes from a {node.op_type} node"
-            raise ValueError(f"{argument} must be a constant, or in weights; {name!r} {origin}")
-        return array
-
-    def operator(self, node: Any) -> Operator:
-        attributes = {}
-        try:
-            known = _INPUTS if node.op_type == "LSTM" else _INPUTS[:6]
-            if len(node.input) > len(known):
-                raise ValueError(f"inputs must be at most {len(known)}; got {len(node.input)}")
-            names = dict(zip(known, node.input, strict=False))
-            for argument in ("W", "R"):
-                if not names.get(argument):
-                    raise ValueError(f"{argument} must be there; the inputs are {', '.join(map(repr, node.input))}")
-            for attribute in node.attribute:
-                attributes[attribute.name] = helper.get_attribute_value(attribute)
-            arrays: dict[str, Any] = {
-                argument: self.weight(argument, names.get(argument)) for argument in ("W", "R", "B", "P")
-            }
-            states = ("sequence_lens", "initial_h", "initial_c")
-            defaults: dict[str, Any] = {
-                argument: self.constant(names[argument]) for argument in states if names.get(argument)
-            }
-            return Operator(node.op_type, **arrays, **defaults, attributes=attributes, name=_label(node))
-        except (TypeError, ValueError) as error:
-            kind = TypeError if isinstance(error, TypeError) else ValueError
-            raise kind(f"{node.op_type} {_label(node)!r}: {error}") from None
+    return graph.operator(*chosen[0])
 
 
 # ---- writing ----------------------------------------------------------------------------------------------------

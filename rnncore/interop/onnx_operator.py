@@ -17,6 +17,7 @@ this module does not need the onnx package. Source: https://onnx.ai/onnx/operato
 from __future__ import annotations
 
 import copy
+import functools
 import math
 import numbers
 from collections.abc import Callable
@@ -27,7 +28,7 @@ from numpy.typing import ArrayLike
 
 from .. import checks, layers
 from .._types import Array
-from ..engine import calls
+from ..engine import calls, native
 from ..engine.arrays import as_floating, as_lengths, check_shape
 from ..engine.cells import GRU, LSTM, RNN, Cell
 from .cells import reorder
@@ -193,6 +194,15 @@ def _clean_attributes(op_type: str, attributes: dict[str, Any]) -> dict[str, Any
 
 # ---- the operator -----------------------------------------------------------------------------------------------
 
+_CONSTANTS = ("W", "R", "B", "P", "sequence_lens", "initial_h", "initial_c")
+
+
+def _constant(array: Array) -> Array:
+    """A copy that cannot be written."""
+    array = array.copy()
+    array.flags.writeable = False
+    return array
+
 
 class Operator:
     """One RNN, GRU or LSTM node with its weights, all in the layout of ONNX.
@@ -218,7 +228,7 @@ class Operator:
     Attributes
     ----------
     op_type, W, R, B, P, name, sequence_lens, initial_h, initial_c
-        As given. Arrays are not copied; every call reads them.
+        As given, read-only copies: the weights of a node are constants, and packed at the first call.
     attributes : dict
         A copy of the node's, floats rounded to float32, with hidden_size, which ONNX Runtime requires.
     direction : {"forward", "reverse", "bidirectional"}
@@ -272,8 +282,8 @@ class Operator:
         self.layout = self._attributes.get("layout", 0)
         self._functions = _functions(self.kind, self._attributes, self.directions)
 
-        self.W, self.R = as_floating("W", W), as_floating("R", R)
-        self.B, self.P = (None if a is None else as_floating(n, a) for n, a in (("B", B), ("P", P)))
+        self.W, self.R = _constant(as_floating("W", W)), _constant(as_floating("R", R))
+        self.B, self.P = (None if a is None else _constant(as_floating(n, a)) for n, a in (("B", B), ("P", P)))
         dirs, G = self.directions, len(self.kind.gates)
         blocks = f"{G}*H" if G > 1 else "H"
         if self.W.ndim != 3 or self.R.ndim != 3 or 0 in (*self.W.shape, *self.R.shape):
@@ -291,13 +301,18 @@ class Operator:
         if self.P is not None:
             check_shape("P", self.P, "(directions, 3*H)", (dirs, 3 * H))
 
-        self.sequence_lens = None if sequence_lens is None else np.asarray(sequence_lens)
+        self.sequence_lens = None if sequence_lens is None else _constant(np.asarray(sequence_lens))
         self._lengths(None, np.iinfo(np.int32).max, np.size(sequence_lens))
-        self.initial_h = None if initial_h is None else as_floating("initial_h", initial_h)
-        self.initial_c = None if initial_c is None else as_floating("initial_c", initial_c)
+        self.initial_h = None if initial_h is None else _constant(as_floating("initial_h", initial_h))
+        self.initial_c = None if initial_c is None else _constant(as_floating("initial_c", initial_c))
         for state in (self.initial_h, self.initial_c):
             if state is not None:
                 self._initial({}, state.shape[1 - self.layout] if state.ndim == 3 else 0)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in _CONSTANTS and hasattr(self, name):
+            raise AttributeError(f"{name} is a constant of the node: make another Operator")
+        super().__setattr__(name, value)
 
     @property
     def attributes(self) -> dict[str, Any]:
@@ -352,11 +367,20 @@ class Operator:
         ValueError, TypeError
             A shape, dtype or length is wrong.
         """
+        states = {"h": initial_h, "c": initial_c}
+        if sequence_lens is None and self._runs_whole and (initial_c is None or "c" in self.kind.states):
+            found = self._native.try_run(X, tuple(states.values()) if "c" in self.kind.states else initial_h)
+            if found is not None:
+                y, state = found
+                T, N, _ = y.shape
+                Y = y.reshape(T, N, self.directions, self.hidden_size).swapaxes(1, 2)
+                return (
+                    (np.ascontiguousarray(Y), *state) if isinstance(state, tuple) else (np.ascontiguousarray(Y), state)
+                )
         x = self._time_major("X", X)
         T, N, _ = x.shape
         if initial_c is not None and "c" not in self.kind.states:
             raise ValueError(f"initial_c belongs to LSTM; this is {self.op_type}")
-        states = {"h": initial_h, "c": initial_c}
         given = {s: self._state(f"initial_{s}", a, N, self.layout) for s, a in states.items() if a is not None}
         outputs, finals = self._forward(x, self._lengths(sequence_lens, T, N), given)
         Y = np.stack(outputs, axis=1)
@@ -386,6 +410,10 @@ class Operator:
         ValueError, TypeError
             A shape, dtype or length is wrong.
         """
+        if lengths is None and self._runs_whole:
+            found = self._native.try_run(x, state)
+            if found is not None:
+                return found
         x = self._time_major("x", x)
         T, N, _ = x.shape
         given = {}
@@ -498,8 +526,11 @@ class Operator:
             for direction in range(self.directions)
         ]
         if self.backend == "engine":
-            variants, weights = zip(*(self._variant(d) for d in range(self.directions)), strict=True)
-            arguments = [{**w, **run, "training": False} for w, run in zip(weights, runs, strict=True)]
+            variants = [variant for variant, _ in self._cells]
+            arguments = [
+                {**packed.by_name(), "packed": packed, **run, "training": False}
+                for (_, packed), run in zip(self._cells, runs, strict=True)
+            ]
             if len(set(variants)) == 1:
                 results = calls.forward_side_by_side(variants[0], arguments)
             else:
@@ -516,6 +547,31 @@ class Operator:
         if self.B is None:
             return np.zeros((2, self.W.shape[1]), dtype)
         return self.B[direction].reshape(2, -1).astype(dtype, copy=False)
+
+    @functools.cached_property
+    def _cells(self) -> list[tuple[Any, Any]]:
+        """The engine's variant of every direction, and its weights, packed at the first call."""
+        dtype = np.promote_types(self.dtype, np.float32)
+        cells = []
+        for direction in range(self.directions):
+            variant, weights = self._variant(direction)
+            cells.append((variant, native.pack_cell(variant, weights, self.input_size, self.hidden_size, dtype)))
+        return cells
+
+    @functools.cached_property
+    def _native(self) -> Any:
+        in_reverse = self.direction == "reverse"
+        in_order = [(*cell, in_reverse or direction == 1) for direction, cell in enumerate(self._cells)]
+        return native.open_stack(in_order, self.directions)
+
+    @functools.cached_property
+    def _runs_whole(self) -> bool:
+        """Whether a call without lengths is one native call: time-major, nothing of the node's own to add."""
+        own = (self.sequence_lens, self.initial_h, self.initial_c)
+        return self.backend == "engine" and not self.layout and all(array is None for array in own)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name not in ("_cells", "_native", "_runs_whole")}
 
     def _variant(self, direction: int) -> tuple[Any, dict[str, Array]]:
         """Return the engine's variant of one direction, and its weights by name."""

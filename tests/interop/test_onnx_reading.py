@@ -1,6 +1,9 @@
 """Operators read from ONNX models."""
 
+import importlib.util
+import pathlib
 import re
+import tempfile
 
 import numpy as np
 import pytest
@@ -44,7 +47,6 @@ def test_constants_of_every_kind():
     assert got.B is None
     for name in "WRP":
         assert (getattr(got, name) == arrays[name]).all()
-        assert getattr(got, name).flags.writeable
 
 
 def test_defaults_are_constants_of_the_model():
@@ -76,7 +78,7 @@ def test_a_node_and_its_weights():
     node = helper.make_node("GRU", ["X", "w", "r", "b"], ["Y"], linear_before_reset=1)
     weights = {"w": operator.W, "r": operator.R, "b": operator.B}
     got = from_onnx(node, weights=weights)
-    assert got.W is operator.W
+    np.testing.assert_array_equal(got.W, operator.W)
     arguments = inputs_of(operator)
     assert_near(got.run(**arguments), operator.run(**arguments), "float32")
     # A model whose weights are inputs.
@@ -126,10 +128,144 @@ def test_one_of_several_nodes(tmp_path):
 
 
 def test_nothing_to_read():
-    with pytest.raises(ValueError, match="the graph has no RNN, GRU or LSTM node"):
-        from_onnx(helper.make_model(graph_of([helper.make_node("Relu", ["X"], ["Y"])])))
+    relu = helper.make_node("Relu", ["X"], ["Y"])
+    with pytest.raises(ValueError, match="no RNN, GRU or LSTM node, nor have the bodies in it; its nodes are Relu$"):
+        from_onnx(helper.make_model(graph_of([relu])))
+    gru = helper.make_node("GRU", ["X", "W", "R"], ["Y"], hidden_size=H)
+    function = helper.make_function("own", "Cell", ["X", "W", "R"], ["Y"], [gru], [helper.make_opsetid("", 17)])
+    with pytest.raises(ValueError, match=r"function 'Cell' has one: call onnx.inliner.inline_local_functions\(model\)"):
+        from_onnx(helper.make_model(graph_of([relu]), functions=[function]))
     with pytest.raises(TypeError, match="source must be a ModelProto, GraphProto, NodeProto or path; got int"):
         operators(3)
+
+
+# ---- bodies and folded constants -----------------------------------------------------------------------------------
+
+
+def scattered(operator, tail=""):
+    """Nodes and initializers that put an LSTM's weights together from pieces, as exporters leave them."""
+    parts = {name + tail: getattr(operator, name) for name in "WRB"}
+    W, R, B = (name + tail for name in "WRB")
+    i, rest = np.split(parts[W][0], [H], axis=0)
+    wide = np.concatenate([np.zeros_like(parts[R]), parts[R]], axis=2)
+    initializers = [("wi" + tail, i), ("wr" + tail, rest.T.copy()), ("rr" + tail, wide), ("b" + tail, parts[B][0])]
+    initializers += [
+        (f"{n}{tail}", np.array([v], "i8")) for n, v in (("axis", 0), ("from", H), ("to", 9**9), ("ax", 2))
+    ]
+    return [
+        helper.make_node("Transpose", ["wr" + tail], ["wt" + tail], perm=[1, 0]),
+        helper.make_node("Concat", ["wi" + tail, "wt" + tail], ["wc" + tail], axis=0),
+        helper.make_node("Unsqueeze", ["wc" + tail, "axis" + tail], [W]),
+        helper.make_node("Slice", [f"{n}{tail}" for n in ("rr", "from", "to", "ax")], [R]),
+        helper.make_node("Split", ["b" + tail], ["b1" + tail, "b2" + tail], axis=0, num_outputs=2),
+        helper.make_node("Concat", ["b1" + tail, "b2" + tail], ["bc" + tail], axis=0),
+        helper.make_node("Unsqueeze", ["bc" + tail, "axis" + tail], [B]),
+        helper.make_node("LSTM", ["X", W, R, B], ["", "Y" + tail], name="cell", hidden_size=H),
+    ], initializers
+
+
+def branching_model(*twins):
+    """If(flag): two LSTMs of one name; the weights of the second stand in the graph around its body."""
+    bodies = []
+    for operator, tail in zip(twins, ("_a", "_b"), strict=True):
+        nodes, initializers = scattered(operator, tail)
+        bodies.append((nodes, [numpy_helper.from_array(a, n) for n, a in initializers], "Y" + tail))
+    (nodes, own, y), (other, outer, z) = bodies
+    result = lambda name: [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)]  # noqa: E731
+    then = helper.make_graph(nodes, "then", [], result(y), own)
+    orelse = helper.make_graph(other[-1:], "else", [], result(z))
+    flag = helper.make_tensor_value_info("flag", onnx.TensorProto.BOOL, [])
+    X = helper.make_tensor_value_info("X", onnx.TensorProto.FLOAT, ["T", "N", "D"])
+    branch = helper.make_node("If", ["flag"], ["Y"], name="choice", then_branch=then, else_branch=orelse)
+    graph = helper.make_graph([*other[:-1], branch], "graph", [flag, X], result("Y"), outer)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+
+
+def test_nodes_in_bodies_and_weights_put_together_from_pieces():
+    twins = make("LSTM"), make("LSTM", seed=7)
+    model = branching_model(*twins)
+    by_name = {operator.name: operator for operator in operators(model)}
+    found = [by_name.pop(f"choice/{branch}/cell") for branch in ("then_branch", "else_branch")]
+    assert not by_name
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    X = inputs_of(twins[0])["X"]
+    for operator, twin, flag in zip(found, twins, (True, False), strict=True):
+        for name in "WRB":
+            np.testing.assert_array_equal(getattr(operator, name), getattr(twin, name))
+        assert_near([operator.run(X)[1]], session.run(None, {"X": X, "flag": np.array(flag)}), "float32")
+    assert from_onnx(model, "choice/else_branch/cell").name == "choice/else_branch/cell"
+    with pytest.raises(ValueError, match="'choice/then_branch/cell'.*; got 'cell', which 2 have"):
+        from_onnx(model, "cell")
+
+
+def test_computed_weights_say_where_they_come_from():
+    operator = make("GRU")
+    nodes = [helper.make_node("Mul", ["w", "X"], ["W"]), helper.make_node("GRU", ["X", "W", "R"], ["Y"])]
+    with pytest.raises(ValueError, match="GRU 'Y': W must be a constant, or in weights; 'W' comes from a Mul node"):
+        from_onnx(graph_of(nodes, [("w", operator.W), ("R", operator.R)]))
+    wrong = [helper.make_node("Transpose", ["w"], ["W"], perm=[0, 0, 1]), nodes[1]]
+    with pytest.raises(ValueError, match="GRU 'Y': Transpose 'W' of constants is not valid"):
+        from_onnx(graph_of(wrong, [("w", operator.W), ("R", operator.R)]))
+
+
+def test_a_small_graph_with_a_huge_constant_is_refused():
+    doubling = [helper.make_node("Concat", [f"w{k}", f"w{k}"], [f"w{k + 1}"], axis=0) for k in range(40)]
+    nodes = [*doubling, helper.make_node("GRU", ["X", "w40", "R"], ["Y"])]
+    with pytest.raises(ValueError, match="is a constant far larger than the graph that it comes from"):
+        from_onnx(graph_of(nodes, [("w0", np.ones((1, 9, 9), "f4"))]))
+
+
+@pytest.mark.parametrize("per_channel", [False, True])
+def test_quantized_weights_are_taken_as_floats(per_channel):
+    """onnxruntime.quantization's LSTM: its 8-bit weights as floats; its inputs are rounded too, so nearly the same."""
+    quantization = pytest.importorskip("onnxruntime.quantization")
+    operator, path = make("LSTM", {"direction": "bidirectional"}), "model.onnx"
+    model = helper.make_model(
+        helper.make_graph(
+            [
+                helper.make_node(
+                    "LSTM", ["X", "W", "R", "B"], ["Y"], name="top", hidden_size=H, direction="bidirectional"
+                )
+            ],
+            "graph",
+            [helper.make_tensor_value_info("X", onnx.TensorProto.FLOAT, ["T", "N", operator.input_size])],
+            [helper.make_tensor_value_info("Y", onnx.TensorProto.FLOAT, None)],
+            [numpy_helper.from_array(a, n) for n, a in weights_of(operator)],
+        ),
+        opset_imports=[helper.make_opsetid("", 17)],
+        ir_version=8,
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder)
+        onnx.save(model, path / "float.onnx")
+        quantization.quantize_dynamic(
+            path / "float.onnx", path / "int8.onnx", per_channel=per_channel, op_types_to_quantize=["LSTM"]
+        )
+        quantized = onnx.load(path / "int8.onnx")
+    assert [node.op_type for node in quantized.graph.node] == ["DynamicQuantizeLSTM"]
+    (found,) = operators(quantized)
+    assert found.op_type == "LSTM"
+    for name in "WR":
+        step = np.abs(getattr(operator, name)).max() / 127
+        assert 0 < np.abs(getattr(found, name) - getattr(operator, name)).max() < 1.01 * step
+    X = inputs_of(operator)["X"]
+    session = onnxruntime.InferenceSession(quantized.SerializeToString(), providers=["CPUExecutionProvider"])
+    np.testing.assert_allclose(found.run(X)[0], session.run(None, {"X": X})[0], atol=0.05)
+
+
+def test_silero_vad():
+    """Four nodes in bodies of bodies, weights put together by Slice, Concat and Unsqueeze."""
+    silero = importlib.util.find_spec("silero_vad")
+    if silero is None:
+        pytest.skip("silero-vad is not installed")
+    found = operators(pathlib.Path(silero.origin).parent / "data" / "silero_vad.onnx")
+    assert [(op.op_type, op.input_size, op.hidden_size) for op in found] == [("LSTM", 128, 128)] * 4
+    for operator in found:
+        Y, Y_h, _ = operator.run(np.ones((1, 1, 128), "f4"))
+        np.testing.assert_array_equal(Y[0], Y_h)
+
+
+# ---- errors --------------------------------------------------------------------------------------------------------
 
 
 def read(node=None, drop=(), extra=(), **changes):

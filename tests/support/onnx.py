@@ -13,9 +13,9 @@ T, N, D, H = 6, 3, 4, 5
 LENGTHS = np.array([2, 6, 5], np.int32)
 
 
-def make(op_type, attributes=None, *, B=True, P=False, dtype="float32", scale=0.5, cls=Operator, **options):
+def make(op_type, attributes=None, *, B=True, P=False, dtype="float32", scale=0.5, cls=Operator, seed=0, **options):
     """An operator with random weights."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     G, dirs = GATES[op_type], 2 if (attributes or {}).get("direction") == "bidirectional" else 1
 
     def normal(*shape):
