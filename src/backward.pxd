@@ -8,6 +8,7 @@ is split by rows and hidden units, the sums by columns of the weights, and threa
 from cython cimport floating
 
 from call cimport *
+from interrupt cimport *
 from cells cimport *
 from plan cimport *
 from products cimport *
@@ -137,9 +138,12 @@ cdef inline void backward_steps(const Call *f, const Part *p, Chunk chunk, float
             copy_rows(n, p.units, c_prev + u, <floating *>f.c_before + kept * H + u, H)
         if f.dh != NULL:
             k.add(n, p.units, <const floating *>f.dh + begin * H + u, H, dh + u, H)
+        look_for_interrupt(f, p, s.T - 1 - step)  # step_backward meets
         step_backward(w, p, n, h_prev, c_prev, at(f.gates, begin * GH, own), at(f.c, begin * H, own),
                       at(f.m, begin * H, own), at(f.h, begin * H, own), dh, dc, at(f.dgates, kept * GH, own),
                       at(f.dm, kept * H, own), shared + 2 * state, at(f.rh, kept * H, own))
+        if is_last_step(f, p, s.T - 1 - step):
+            return
         resets = resets_at(s, t)
         if resets != NULL:
             zero_rows(resets, n, p.units, dh + u, H)
@@ -278,6 +282,8 @@ cdef inline void backward_part(const Call *f, int member, floating *scratch) noe
         backward_steps(f, &p, chunk, own + member * f.member_size,
                        own + (member - member % plan.members) * f.member_size)
         wait_for_all(f.barriers, parts)
+        if f.interrupt != NULL and f.interrupt.found:
+            return
         weight_gradients(f, chunk, adds, member, parts, own + member * f.member_size)
         # dx (count,D) = dgates (count,GH) Wx' (GH,D)
         if f.dx != NULL:

@@ -57,6 +57,12 @@ cdef struct Plan:
     Py_ssize_t[MAX_THREADS + 1] first_row    # of each group
 
 
+# Shared by the threads of a call: see interrupt.pxd.
+cdef struct Interrupt:
+    int64_t next_look      # nanoseconds: when Python is asked next
+    int found
+
+
 # One sequence call of one layer.
 cdef struct Call:
     Layer layer
@@ -92,6 +98,9 @@ cdef struct Call:
     void *dpeephole
     void *dh0                    # (N, H): dL/dh_n on entry, dL/dh0 on return; dc0 as well
     void *dc0
+    Interrupt *interrupt         # NULL: none is looked for
+    bint asks                    # whether its first thread is the one that called
+    Py_ssize_t *last_steps       # of each group; after the first interrupt
     void *scratch
     Py_ssize_t packed_size, member_size   # values in its parts: see set_forward_scratch, set_backward_scratch
 

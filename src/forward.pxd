@@ -4,6 +4,7 @@ from cython cimport floating
 from libc.string cimport memcpy, memset
 
 from call cimport *
+from interrupt cimport *
 from plan cimport *
 from products cimport *
 from steps cimport *
@@ -148,7 +149,10 @@ cdef inline void forward_steps(const Call *f, const Part *p, floating *own, floa
         if has_m:
             m_t = <floating *>f.m + begin * H if saves else spare
         step_forward(w, p, n, h_prev, c_prev, projected + (begin - first_token) * GH, c_t, m_t, rh, h + begin * H)
+        look_for_interrupt(f, p, step)
         meet(p)
+        if is_last_step(f, p, step):
+            return
         h_prev = h + begin * H
         c_prev = c_t
         # Rows that end with this step leave their final state.

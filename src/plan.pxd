@@ -22,6 +22,8 @@ cdef struct Part:
     bint leads                   # the first member of its group
     int group_size
     barrier *group
+    bint asks                    # for interrupts, and
+    Py_ssize_t *last_step        # of the group
     Factor x, gates, candidate
 
 
@@ -148,6 +150,8 @@ cdef inline void begin_part(Part *p, const Call *f, int member) noexcept nogil:
     p.leads = member % f.plan.members == 0
     p.group_size = f.plan.members
     p.group = NULL if f.barriers == NULL else f.barriers + 1 + group
+    p.asks = f.asks and member == 0
+    p.last_step = NULL if f.last_steps == NULL else f.last_steps + group
     p.first = member % f.plan.members * f.plan.units
     p.units = min(f.plan.units, f.layer.H - p.first)
     p.batch = f.batch

@@ -1,10 +1,12 @@
 """Running calls: one, or two side by side, on a team of threads."""
 
+from cpython.pyport cimport PY_SSIZE_T_MAX
 from libc.string cimport memset
 
 from backward cimport *
 from call cimport *
 from forward cimport *
+from interrupt cimport *
 from kernels cimport begin_flush_subnormals, end_flush_subnormals
 from memory cimport *
 from plan cimport *
@@ -66,6 +68,8 @@ cdef inline int run_pair(Pair *pair, const CostRule *rule, int max_threads) exce
     cdef Py_ssize_t values = 0
     cdef Py_ssize_t[2] needed
     cdef size_t item = sizeof(double) if pair.is_double else sizeof(float)
+    cdef Interrupt interrupt
+    cdef Py_ssize_t *last_steps
     cdef block memory
     cdef char *room
     cdef char *states
@@ -86,13 +90,20 @@ cdef inline int run_pair(Pair *pair, const CostRule *rule, int max_threads) exce
                 needed[i] = set_forward_scratch(f) + 2 * padded(f.batch.N * f.layer.H)  # for state_or_zeros
             values += padded(needed[i])
             barriers += 1 + f.plan.groups
-        take_memory(values * item + barriers * sizeof(barrier), &memory)
+        take_memory(values * item + 2 * barriers * sizeof(barrier), &memory)
         memset(memory.start, 0, barriers * sizeof(barrier))
-        room = <char *>memory.start + barriers * sizeof(barrier)
+        last_steps = <Py_ssize_t *>(<char *>memory.start + barriers * sizeof(barrier))
+        room = <char *>memory.start + 2 * barriers * sizeof(barrier)
+        interrupt.found = False
+        interrupt.next_look = nanoseconds() + NANOSECONDS_BETWEEN_LOOKS
         pair.calls[0].barriers = <barrier *>memory.start
         pair.calls[1].barriers = pair.calls[0].barriers + 1 + pair.calls[0].plan.groups
+        for i in range(barriers):
+            last_steps[i] = PY_SSIZE_T_MAX
         for i in range(pair.count):
             f = &pair.calls[i]
+            f.interrupt, f.asks = &interrupt, i == 0 or pair.size == 1
+            f.last_steps = last_steps + (f.barriers - pair.calls[0].barriers)
             states = room
             room += padded(needed[i]) * item
             if not pair.backward:
@@ -103,6 +114,8 @@ cdef inline int run_pair(Pair *pair, const CostRule *rule, int max_threads) exce
         with nogil:
             run_team(pair.size, run_part, pair)
         give_block(memory)
+        if interrupt.found:
+            return -1  # the exception of the signal handler is set
     finally:
         leave_team(granted)
     return 0

@@ -118,3 +118,58 @@ def test_time_first(rng, shape, dtype, isa):
             assert not np.may_share_memory(found, given)
     finally:
         rc.use_isa(before)
+
+
+# ---- signals --------------------------------------------------------------------------------------------------------
+
+INTERRUPTED = """
+import signal
+import numpy as np, rnncore as rc
+from rnncore import _engine
+
+_engine.set_cost_rule(**{rule})
+rc.set_num_threads({threads})
+T, N, H = 60_000, {N}, 256
+layer = rc.GRU(8, H, bidirectional={bidirectional}, seed=0)
+weights = [layer.params[name] for name in ("Wx_0", "Wh_0", "b_0")]
+x = np.zeros((T, N, 8), "float32")
+if {backward}:
+    *_, cache = rc.gru_forward(x[:20_000], *weights)
+heard = 0
+
+def handler(*_):
+    global heard
+    heard += 1
+    if heard == 3:
+        raise KeyboardInterrupt
+
+signal.signal(signal.SIGALRM, handler)
+signal.setitimer(signal.ITIMER_REAL, 0.05, 0.05)
+try:
+    if {backward}:
+        rc.gru_backward(np.ones((20_000, N, H), "float32"), cache)
+    elif {bidirectional}:
+        layer(x)
+    else:
+        rc.gru_forward(x, *weights, training=False)
+    print("the call went on to its end")
+except KeyboardInterrupt:
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    h = rc.gru_forward(x[:9], *weights, training=False)[0]  # the engine works as before
+    print("heard", h.shape == (9, N, H))
+"""
+
+
+@pytest.mark.parametrize("backward", [False, True])
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize(
+    ("threads", "N", "rule"),
+    [(1, 1, {}), (3, 1, {"flops": 1, "products": 1, "units": 1}), (3, 3, {"flops": 1, "rows": 1})],
+)
+def test_signals_are_heard_during_a_call(tmp_path, threads, N, rule, backward, bidirectional):
+    """Python hands a pending signal over once a look: a call that looked only at its end would hear one."""
+    if backward and bidirectional:
+        pytest.skip("one of the two is enough")
+    code = INTERRUPTED.format(threads=threads, N=N, rule=rule, backward=backward, bidirectional=bidirectional)
+    result = in_new_python(tmp_path, code)
+    assert result.stdout == "heard True\n", result.stderr
