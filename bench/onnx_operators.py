@@ -2,8 +2,8 @@
 
     python bench/onnx_operators.py [--op LSTM GRU RNN] [--seconds 0.2] [--hidden 64 128 256 512] [--steps 1 8 32 100]
 
-N=1, D=H, float32, one thread, both directions alone and together. Microseconds, medians of interleaved rounds; the ratio
-is ONNX Runtime over rnncore. Both must give the same before they are timed.
+N=1, D=H, float32, one thread, both directions alone and together. Microseconds, medians of interleaved rounds; the
+ratio is ONNX Runtime over rnncore. Both must give the same before they are timed.
 """
 
 import argparse

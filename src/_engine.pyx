@@ -220,7 +220,7 @@ cdef class PackedWeights:
         describe_call(&f, ForwardCall(cell, weights, Batch(1, 1)))
         f.packs_x = f.packs_h = True
         self.kernels = f.layer.kernels
-        take_memory(max(1, packed_weights_size(&f)) * (sizeof(double) if double_precision else sizeof(float)), &self.memory)
+        take_memory(max(1, packed_weights_size(&f)) * cnp.PyArray_ITEMSIZE(weights.b), &self.memory)
         with nogil:
             if double_precision:
                 pack_weights(&f, <double *>self.memory.start)
@@ -577,7 +577,7 @@ cdef class Stack:
             if not isinstance(state, tuple) or len(<tuple>state) != 2:
                 return None
             h0, c0 = <tuple>state
-        if not cnp.PyArray_CheckExact(x) or cnp.PyArray_NDIM(<cnp.ndarray>x) != 3 or not cnp.PyArray_SIZE(<cnp.ndarray>x):
+        if not cnp.PyArray_CheckExact(x) or cnp.PyArray_NDIM(<cnp.ndarray>x) != 3 or not (<cnp.ndarray>x).size:
             return None
         T, N = cnp.PyArray_DIM(<cnp.ndarray>x, 0), cnp.PyArray_DIM(<cnp.ndarray>x, 1)
         if (not is_plain(x, number, 3, N, self.input_size)

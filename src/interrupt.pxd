@@ -1,8 +1,8 @@
 """Ctrl-C during a call: the thread that called asks Python now and then, and all threads leave their time loops.
 
 Members of a group must leave after the same step, or they would wait for each other for ever: their leader writes the
-last step of all before they meet, and everybody reads it afterwards. Steps are counted in order of computation; a leader
-that is ahead writes a later step, which nobody takes for an earlier one.
+last step of all before they meet, and everybody reads it afterwards. Steps are counted in order of computation; a
+leader that is ahead writes a later step, which nobody takes for an earlier one.
 """
 
 from libc.stdint cimport int64_t

@@ -68,7 +68,8 @@ cdef inline void choose_packing(Call *f) noexcept nogil:
     f.has_packed = f.packed != NULL and f.plan.members == 1
     f.packs_h = f.has_packed or packs_recurrent(f)
     # A single projection packs panels as it goes.
-    f.packs_x = f.ids == NULL and (f.has_packed or T * N > PROJECTION_ROWS or (f.plan.groups > 1 and packing_pays(T, N)))
+    f.packs_x = f.has_packed or T * N > PROJECTION_ROWS or (f.plan.groups > 1 and packing_pays(T, N))
+    f.packs_x = f.packs_x and f.ids == NULL
 
 
 # ---- groups and members ---------------------------------------------------------------------------------------------

@@ -23,8 +23,8 @@ cdef inline int run_layers(const Call *calls, Py_ssize_t count, int directions, 
                            const CostRule *rule, int max_threads) except -1:
     """Run x (T,N,D) through `count` cells, layer by layer, forward before reverse.
 
-    calls: one for each cell, without arrays. y (T,N,H * directions); states (count,N,H): h0, c0 may be NULL for zeros, c_n
-    is NULL for cells without.
+    calls: one for each cell, without arrays. y (T,N,H * directions); states (count,N,H): h0, c0 may be NULL for zeros,
+    c_n is NULL for cells without.
     """
     cdef Pair pair
     cdef Call *f
@@ -65,7 +65,7 @@ cdef inline int run_layers(const Call *calls, Py_ssize_t count, int directions, 
 
 cdef inline Py_ssize_t set_states(Call *calls, Py_ssize_t count, Py_ssize_t N, size_t item, void *h,
                                   void *c) noexcept nogil:
-    """Give calls the states h, c (count,N,H), c NULL for cells without, that their steps replace; a plan for one thread.
+    """Give calls the states h, c (count,N,H), c NULL for cells without, that their steps replace; plans for a thread.
 
     Returns the values of the scratch that they share.
     """

@@ -10,7 +10,7 @@ import numpy as np
 from .. import functional, reference
 from ..engine.cells import CELLS, Cell
 from ..interop import cells as interop_cells
-from ..interop.onnx_operator import KINDS
+from ..interop.onnx_attributes import KINDS
 from ..layers import RECURRENT, Recurrent
 from .measure import Call
 from .workloads import COMPARED, VARIANTS, Problem, Shape, make_problem

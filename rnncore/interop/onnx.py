@@ -15,8 +15,9 @@ from onnx import helper, numpy_helper
 from .. import checks, layers
 from .._types import Array
 from .cells import FRAMEWORK_VARIANTS, LABELS, read, reorder
+from .onnx_attributes import ENGINE_ACTIVATIONS, KINDS, PEEPHOLE_ROWS, VALUES
 from .onnx_graph import Graph
-from .onnx_operator import ENGINE_ACTIVATIONS, KINDS, PEEPHOLE_ROWS, VALUES, Operator, step_by_step
+from .onnx_operator import Operator, step_by_step
 
 __all__ = ["Operator", "from_onnx", "operators", "step_by_step", "to_onnx"]
 

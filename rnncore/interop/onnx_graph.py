@@ -14,7 +14,8 @@ from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from .._types import Array
-from .onnx_operator import KINDS, Operator
+from .onnx_attributes import KINDS
+from .onnx_operator import Operator
 
 __all__ = ["Graph", "Scope"]
 
