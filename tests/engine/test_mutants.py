@@ -82,6 +82,18 @@ MUTANTS = {
         "if (whole < M)",
         "if (whole < M - 1)",
     ),
+    "the last columns of a transposed matrix lose their first rows": (
+        "src/kernels/products.inc.h",
+        "for (ptrdiff_t k = v < whole ? lines : 0; k < K; k++) {",
+        "for (ptrdiff_t k = lines; k < K; k++) {",
+        "engine/test_kernels.py",
+    ),
+    "a frozen layer reads its packed weights in the wrong place": (
+        "src/forward.pxd",
+        "packed = <floating *>f.packed",
+        "packed = <floating *>f.packed + LARGEST_PANEL",
+        "layers/test_frozen.py",
+    ),
     "every thread takes the first hidden units": (
         "src/plan.pxd",
         "p.first = member % f.plan.members * f.plan.units",
