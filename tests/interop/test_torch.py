@@ -15,17 +15,23 @@ torch = pytest.importorskip("torch")
 make_fx = pytest.importorskip("torch.fx.experimental.proxy_tensor").make_fx
 pytestmark = pytest.mark.filterwarnings("ignore:dropout option adds dropout:UserWarning")
 
-from rnncore.interop import torch as interop  # noqa: E402 - needs torch
+from support.torch_modules import (  # noqa: E402 - needs torch
+    KINDS,
+    LENGTHS,
+    D,
+    H,
+    N,
+    T,
+    close,
+    flat,
+    leaf,
+    outcome,
+    pair,
+    states_of,
+)
 
-T, N, D, H = 6, 5, 3, 4
-LENGTHS = [4, 6, 1, 6, 3]
+from rnncore.interop import torch as interop  # noqa: E402
 
-KINDS = {
-    "RNN": ("RNN", {}),
-    "RNN-relu": ("RNN", {"nonlinearity": "relu"}),
-    "GRU": ("GRU", {}),
-    "LSTM": ("LSTM", {}),
-}
 every_kind = pytest.mark.parametrize("kind", KINDS)
 every_dtype = pytest.mark.parametrize("dtype", TOLERANCE)
 
@@ -33,50 +39,6 @@ every_dtype = pytest.mark.parametrize("dtype", TOLERANCE)
 @pytest.fixture(autouse=True)
 def seed():
     torch.manual_seed(7)
-
-
-def pair(kind, dtype="float64", **options):
-    """-> module of torch.nn, module of interop with the same random weights"""
-    name, own = KINDS[kind]
-    theirs = getattr(torch.nn, name)(D, H, dtype=getattr(torch, dtype), **own, **options)
-    with torch.no_grad():
-        for p in theirs.parameters():
-            p.copy_(torch.randn_like(p) / 2)
-    ours = getattr(interop, name)(D, H, dtype=getattr(torch, dtype), **own, **options)
-    ours.load_state_dict(theirs.state_dict())
-    return theirs, ours
-
-
-def leaf(*shape, dtype="float64"):
-    return torch.randn(*shape, dtype=getattr(torch, dtype)).requires_grad_()
-
-
-def states_of(module, *shape, dtype="float64"):
-    """-> leaves, and hx made of them"""
-    leaves = [leaf(*shape, dtype=dtype) for _ in range(1 + isinstance(module, torch.nn.LSTM))]
-    return leaves, tuple(leaves) if len(leaves) > 1 else leaves[0]
-
-
-def flat(result):
-    """-> output and final states as a list of tensors"""
-    y, states = result
-    y = y.data if isinstance(y, torch.nn.utils.rnn.PackedSequence) else y
-    return [y, *(states if isinstance(states, tuple) else (states,))]
-
-
-def close(got, wanted, what, tolerance):
-    assert got.shape == wanted.shape, what
-    assert got.dtype == wanted.dtype, what
-    assert (got - wanted).abs().max() <= tolerance * max(1, wanted.abs().max()), what
-
-
-def outcome(module, x, leaves, hx, prepare=lambda x: x):
-    """-> list of outputs, gradients of x, of the states and of the parameters, for cotangents of every output"""
-    outputs = flat(module(prepare(x), hx))
-    generator = torch.Generator().manual_seed(3)
-    cotangents = [torch.randn(o.shape, dtype=o.dtype, generator=generator) for o in outputs]
-    wanted = [x, *leaves, *module.parameters()]
-    return [*outputs, *torch.autograd.grad(outputs, wanted, cotangents)]
 
 
 def compare(kind, dtype, shape, prepare=lambda x: x, states=True, batch=(N,), **options):
@@ -152,7 +114,7 @@ def test_layouts_of_the_input(kind, layout):
     }[layout]()
     theirs, ours = pair(kind)
     for a, b in zip(flat(ours(x)), flat(theirs(x)), strict=True):
-        close(a, b, layout, TOLERANCE["float64"])
+        close(a, b, layout)
 
 
 @every_kind
@@ -166,8 +128,8 @@ def test_dropout_draws_as_torch(kind):
         y.sum().backward()
         results.append([y, *(p.grad for p in module.parameters())])
     for got, wanted in zip(results[1], results[0], strict=True):
-        close(got, wanted, "dropout", TOLERANCE["float64"])
-    close(ours.eval()(x)[0], theirs.eval()(x)[0], "eval", TOLERANCE["float64"])
+        close(got, wanted, "dropout")
+    close(ours.eval()(x)[0], theirs.eval()(x)[0], "eval")
 
 
 @pytest.mark.parametrize("packed", [False, True])
@@ -241,7 +203,7 @@ def test_parameters_are_read_live(kind):
             module.weight_hh_l0 *= 2
             module.weight_ih_l0[1] += 1
         module.bias_hh_l0 = torch.nn.Parameter(module.bias_ih_l0.detach() * 3)
-    close(ours(x)[0], theirs(x)[0], "changed", TOLERANCE["float64"])
+    close(ours(x)[0], theirs(x)[0], "changed")
 
 
 @every_kind
@@ -281,7 +243,7 @@ def test_the_output_may_be_changed_in_place(kind):
         z.mul_(3)
         z.sum().backward()
         gradients.append(module.weight_hh_l0.grad)
-    close(gradients[1], gradients[0], "gradient", TOLERANCE["float64"])
+    close(gradients[1], gradients[0], "gradient")
 
 
 @every_kind
@@ -308,14 +270,14 @@ def test_saved_tensors_may_go_elsewhere_but_not_change(kind):
             y, _ = module(x)
         y.sum().backward()
         gradients.append(module.weight_hh_l0.grad)
-    close(gradients[1], gradients[0], "gradient", TOLERANCE["float64"])
+    close(gradients[1], gradients[0], "gradient")
     # The same values may come back in another layout.
     with torch.autograd.graph.saved_tensors_hooks(
         lambda t: t.transpose(0, -1).contiguous(), lambda t: t.transpose(0, -1)
     ):
         y, _ = ours(x)
     (gradient,) = torch.autograd.grad(y.sum(), ours.weight_hh_l0)
-    close(gradient, gradients[0], "gradient", TOLERANCE["float64"])
+    close(gradient, gradients[0], "gradient")
     for change in (lambda t: t.float(), lambda t: t[:-1], lambda t: t[..., :1]):
         with torch.autograd.graph.saved_tensors_hooks(lambda t: t, change):
             y, _ = ours(x)
@@ -331,7 +293,7 @@ def test_gradients_of_two_passes_add_up(kind):
             torch.manual_seed(seed)
             module(torch.randn(T, N, D).double())[0].square().sum().backward()
     for (name, wanted), got in zip(theirs.named_parameters(), ours.parameters(), strict=True):
-        close(got.grad, wanted.grad, name, TOLERANCE["float64"])
+        close(got.grad, wanted.grad, name)
         assert got.grad.is_contiguous()
 
 
@@ -361,7 +323,7 @@ def test_copies_files_and_parametrizations(kind):
     file.seek(0)
     assert torch.equal(torch.load(file, weights_only=False)(x)[0], wanted)
     torch.nn.utils.parametrizations.weight_norm(module, "weight_hh_l0")
-    close(module(x)[0], wanted, "weight_norm", TOLERANCE["float64"])
+    close(module(x)[0], wanted, "weight_norm")
     module(x)[0].sum().backward()
     assert module.parametrizations.weight_hh_l0.original0.grad.abs().max() > 0
 
@@ -395,7 +357,7 @@ def test_replace(kind):
     assert type(model["rnn"]) is getattr(interop, KINDS[kind][0])
     assert all(a is b for a, b in zip(model.parameters(), parameters, strict=True))
     x = torch.randn(T, N, D).double()
-    close(model["rnn"](x)[0], theirs(x)[0], "replaced", TOLERANCE["float64"])
+    close(model["rnn"](x)[0], theirs(x)[0], "replaced")
     assert interop.replace(model) == []
     assert interop.replace(torch.nn.LSTM(D, H, proj_size=2)) == []
 
@@ -471,13 +433,13 @@ def test_what_follows_every_operation_goes_to_torch(kind):
     x, other = torch.randn(2, T, N, D).double()
     with torch.no_grad():
         traced = make_fx(ours)(x)
-    close(traced(other)[0], theirs(other)[0], "traced", TOLERANCE["float64"])
+    close(traced(other)[0], theirs(other)[0], "traced")
     with torch.autograd.forward_ad.dual_level():
         tangents = [
             torch.autograd.forward_ad.unpack_dual(module(torch.autograd.forward_ad.make_dual(x, other))[0]).tangent
             for module in (theirs, ours)
         ]
-    close(tangents[1], tangents[0], "tangent", TOLERANCE["float64"])
+    close(tangents[1], tangents[0], "tangent")
 
 
 @every_kind
@@ -489,7 +451,7 @@ def test_negative_views(kind):
     for module in (theirs, ours):
         y, _ = module(x)
         gradients.append(torch.autograd.grad(y, module.weight_hh_l0, torch.ones(T, N, H).double() * y.detach())[0])
-    close(gradients[1], gradients[0], "gradient", TOLERANCE["float64"])
+    close(gradients[1], gradients[0], "gradient")
 
 
 @every_kind
@@ -586,7 +548,7 @@ def test_what_is_refused():
 def test_gru_with_the_other_update():
     layer = rc.GRU(D, H, form="reset_after", update="new", dtype="float64", seed=0)
     x = np.random.default_rng(0).normal(size=(T, N, D))
-    close(interop.to_torch(layer)(torch.from_numpy(x))[0], torch.from_numpy(layer(x)[0]), "y", TOLERANCE["float64"])
+    close(interop.to_torch(layer)(torch.from_numpy(x))[0], torch.from_numpy(layer(x)[0]), "y")
 
 
 def test_signatures_of_the_constructors():
