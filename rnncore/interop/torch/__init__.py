@@ -2,14 +2,14 @@
 
 Write ``from rnncore.interop.torch import GRU`` in place of ``from torch.nn import GRU``. The modules are subclasses of
 those of torch.nn, with the same constructor, parameters, initial values, state dict, results and errors.
-``replace(model)`` converts an existing model, ``restore(model)`` converts it back. Parameters are read in place: no call
-copies the weights. ``PackedSequence``, float32 and float64 are supported. Dropout between layers draws from PyTorch's
-generator.
+``replace(model)`` converts an existing model, ``restore(model)`` converts it back. Parameters are read in place: no
+call copies the weights. ``PackedSequence``, float32 and float64 are supported. Dropout between layers draws from
+PyTorch's generator.
 
 torch.nn's own forward pass computes what the engine does not support:
 
-* tensors on other devices, of other dtypes or of subclasses; ``proj_size`` of an LSTM; shapes and dtypes that do not fit,
-  for which torch.nn raises its errors;
+* tensors on other devices, of other dtypes or of subclasses; ``proj_size`` of an LSTM;
+* arguments that do not fit, for which torch.nn raises its errors;
 * calls under autocast, tracers, dispatch modes, ``torch.func``, ``torch.export`` or forward-mode derivatives, and
   gradients of gradients (``create_graph=True``);
 * batches that take longer to set up than to compute, such as single steps: up to 8 tokens of an RNN, 3 of a GRU, and 1

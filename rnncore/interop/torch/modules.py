@@ -31,7 +31,7 @@ def _is_observed() -> bool:
     )
 
 
-# torch.compiler.is_exporting is new in PyTorch 2.7.
+# PyTorch 2.4 does not have it.
 _is_exporting = getattr(torch.compiler, "is_exporting", lambda: False)
 
 
@@ -61,18 +61,21 @@ class Recurrent:
     ) -> tuple[Any, ...]:
         """input (T, N, D), with ``batch_first`` (N, T, D), (T, D), or a PackedSequence -> output, states"""
         is_compiling = torch.compiler.is_compiling()
+        if _is_exporting() if is_compiling else _is_observed():
+            return super().forward(input, hx)  # type: ignore[misc]
         if not is_compiling and type(input) is torch.Tensor and input.dim() == 3:
             if 0 < input.size(0) * input.size(1) <= self._few_tokens.get(input.dtype, 0):
                 return super().forward(input, hx)  # type: ignore[misc]
-        x, batch_sizes, order, back = input if isinstance(input, PackedSequence) else (input, None, None, None)
+        x, batch_sizes, order, back = input, None, None, None
+        if isinstance(input, PackedSequence):
+            x, batch_sizes, order, back = input.data, input.batch_sizes, input.sorted_indices, input.unsorted_indices
         states = self._states(hx)
         weights = [[self._weight(name) for name in names] for names in self._all_weights]
         if not (
             self.is_for_the_engine(x)
             and not torch.is_autocast_enabled("cpu")
-            and not (_is_exporting() if is_compiling else _is_observed())
             and states is not None
-            and self._fits(x, states, weights, batch_sizes)
+            and self._fits(x, states, weights, batch_sizes, order)
         ):
             return super().forward(input, hx)  # type: ignore[misc]
         is_single = batch_sizes is None and x.dim() == 2
@@ -80,6 +83,9 @@ class Recurrent:
             x, states = x.unsqueeze(1), [state.unsqueeze(1) for state in states]
         elif batch_sizes is None and self.batch_first:
             x = x.transpose(0, 1)
+        if order is not None and is_compiling and not states:  # a compiler takes the size of the batch from them
+            cells = self.num_layers * (2 if self.bidirectional else 1)
+            states = [x.new_zeros(cells, len(order), self.hidden_size)] * (2 if self.mode == "LSTM" else 1)
         if order is not None:
             states = [state.index_select(1, order) for state in states]
 
@@ -138,6 +144,7 @@ class Recurrent:
         states: list[torch.Tensor],
         weights: list[list[torch.Tensor]],
         batch_sizes: torch.Tensor | None,
+        order: torch.Tensor | None,
     ) -> bool:
         """Whether shapes, dtypes and devices match the module's settings and its input."""
         D, H, directions = self.input_size, self.hidden_size, 2 if self.bidirectional else 1
@@ -145,19 +152,19 @@ class Recurrent:
         is_packed, time = batch_sizes is not None, int(self.batch_first and x.dim() == 3)
         if x.dim() not in ((2,) if is_packed else (2, 3)) or x.shape[-1] != D or x.shape[time] == 0:
             return False
-        wanted: tuple[int, ...] = (cells, H) if x.dim() == 2 else (cells, x.shape[1 - time], H)
         for state in states:
+            wanted: tuple[int, ...] = (cells, H) if x.dim() == 2 else (cells, x.shape[1 - time], H)
             if batch_sizes is not None:
-                wanted = (cells, int(batch_sizes[0]), H)
+                wanted = cells, self._batch_size(batch_sizes, order, state), H
             if state.shape != wanted or state.dtype is not dtype or not state.is_cpu or state.layout is not strided:
                 return False
         GH = {"LSTM": 4, "GRU": 3}.get(self.mode, 1) * H
         for k, tensors in enumerate(weights):
             shapes = (GH, D if k < directions else H * directions), (GH, H), (GH,), (GH,)
-            for tensor, shape in zip(tensors, shapes, strict=False):
+            for position, tensor in enumerate(tensors):
                 if (
                     tensor is None
-                    or tensor.shape != shape
+                    or tensor.shape != shapes[position]
                     or tensor.dtype is not dtype
                     or not tensor.is_cpu
                     or tensor.layout is not strided
@@ -165,10 +172,17 @@ class Recurrent:
                     return False
         return True
 
+    @staticmethod
+    def _batch_size(batch_sizes: torch.Tensor, order: torch.Tensor | None, state: torch.Tensor) -> int:
+        if not torch.compiler.is_compiling():
+            return int(batch_sizes[0])
+        # A compiler does not know values; the engine checks them when it runs.
+        return state.size(1) if order is None else len(order)
+
     # ---- copies, files and scripts ------------------------------------------------------------------------------
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
-        twin = type(self).__new__(type(self))
+        twin: Any = type(self).__new__(type(self))
         memo[id(self)] = twin
         # These two are made of the parameters; a parametrization's value in them could not be copied.
         derived = "_flat_weights", "_flat_weight_refs"
@@ -189,7 +203,7 @@ class Recurrent:
             return reduced
         # pickle wants the object's own class after __newobj__, but takes any callable. This one's parameters, of device
         # "meta", have no values, and their initialisation draws no random numbers.
-        settings = [1, 1, 1, True, False, 0.0, False]
+        settings: list[Any] = [1, 1, 1, True, False, 0.0, False]
         settings[3:3] = ["tanh"] if self.of_torch is torch.nn.RNN else []
         return self.of_torch, (*settings, 0, "meta"), reduced[2]
 

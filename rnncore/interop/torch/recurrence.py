@@ -253,11 +253,13 @@ def _gradients_by_torch(
     if not states:
         N = x.shape[1] if batch_sizes is None else int(batch_sizes[0])
         states = [x.new_zeros(directions, N, weights[1].shape[1]) for _ in _VARIANTS[mode].cell.states]
-    batch = (x,) if batch_sizes is None else (x, batch_sizes)
-    order = (False,) if batch_sizes is None else ()  # batch_first
-    outputs = getattr(torch, mode.lower())(
-        *batch, states if mode == "LSTM" else states[0], weights, bool(ctx.biases), 1, 0.0, True, directions == 2, *order
-    )
+    hx = states if mode == "LSTM" else states[0]
+    settings = bool(ctx.biases), 1, 0.0, True, directions == 2  # num_layers, dropout, training
+    function = getattr(torch, mode.lower())
+    if batch_sizes is None:
+        outputs = function(x, hx, weights, *settings, False)
+    else:
+        outputs = function(x, batch_sizes, hx, weights, *settings)
     used = [k for k, cotangent in enumerate(cotangents) if cotangent is not None]
     needed = [view for view in views if view.requires_grad]
     found = iter(
@@ -280,12 +282,6 @@ def _kept_shapes(variant: Any, N: Any, L: Any, H: int) -> dict[str, tuple[Any, A
     return states | {name: (L, blocks * H) for name, blocks in variant.saved_blocks} | {"h": (L, H)}
 
 
-@torch.library.custom_op(
-    "rnncore::recurrence",
-    mutates_args=(),
-    schema="(Tensor x, Tensor? batch_sizes, Tensor? h0, Tensor? c0, Tensor[] weights, str mode, int directions, "
-    "bool training) -> Tensor[]",
-)
 def _recurrence(
     x: torch.Tensor,
     batch_sizes: torch.Tensor | None,
@@ -304,7 +300,6 @@ def _recurrence(
     return [torch.from_numpy(array) for array in (y, *finals, *kept)]
 
 
-@_recurrence.register_fake
 def _shapes(
     x: torch.Tensor,
     batch_sizes: torch.Tensor | None,
@@ -350,15 +345,6 @@ def _differentiate(ctx: Any, cotangents: list[torch.Tensor | None]) -> tuple[Any
     return dx, None, dh0, dc0, list(gradients[has_dx + num_states :]), None, None, None
 
 
-_recurrence.register_autograd(_differentiate, setup_context=_save)
-
-
-@torch.library.custom_op(
-    "rnncore::recurrence_backward",
-    mutates_args=(),
-    schema="(Tensor? dy, Tensor? dh_n, Tensor? dc_n, Tensor x, Tensor? batch_sizes, Tensor[] matrices, Tensor[] kept, "
-    "str mode, bool biases, bool needs_dx) -> Tensor[]",
-)
 def _recurrence_backward(
     dy: torch.Tensor | None,
     dh_n: torch.Tensor | None,
@@ -382,7 +368,6 @@ def _recurrence_backward(
     return [gradient for gradient in gradients if gradient is not None]
 
 
-@_recurrence_backward.register_fake
 def _shapes_of_gradients(
     dy: torch.Tensor | None,
     dh_n: torch.Tensor | None,
@@ -400,3 +385,22 @@ def _shapes_of_gradients(
     for w_ih, w_hh in zip(matrices[::2], matrices[1::2], strict=True):
         shapes += [tuple(w_ih.shape), tuple(w_hh.shape)] + [(w_hh.shape[0],)] * (2 * biases)
     return [x.new_empty(shape) for shape in shapes]
+
+
+_OPERATOR = torch.library.custom_op(
+    "rnncore::recurrence",
+    _recurrence,
+    mutates_args=(),
+    schema="(Tensor x, Tensor? batch_sizes, Tensor? h0, Tensor? c0, Tensor[] weights, str mode, int directions, "
+    "bool training) -> Tensor[]",
+)
+_OPERATOR.register_fake(_shapes)
+_OPERATOR.register_autograd(_differentiate, setup_context=_save)
+_BACKWARD = torch.library.custom_op(
+    "rnncore::recurrence_backward",
+    _recurrence_backward,
+    mutates_args=(),
+    schema="(Tensor? dy, Tensor? dh_n, Tensor? dc_n, Tensor x, Tensor? batch_sizes, Tensor[] matrices, Tensor[] kept, "
+    "str mode, bool biases, bool needs_dx) -> Tensor[]",
+)
+_BACKWARD.register_fake(_shapes_of_gradients)

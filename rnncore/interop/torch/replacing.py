@@ -53,22 +53,7 @@ def replace(model: Any) -> Names:
     >>> names.skipped
     {'decoder': 'proj_size is 2: the engine has no projections'}
     """
-    names = Names()
-    for name, module in _modules(model):
-        if isinstance(module, Recurrent):
-            continue
-        cls = converted(type(module), to_engine=True)
-        if cls is None:
-            if isinstance(module, torch.nn.RNNBase):
-                names.skipped[name] = f"{type(module).__name__} is a subclass of its own"
-            elif isinstance(module, torch.nn.RNNCellBase):
-                names.skipped[name] = f"{type(module).__name__} computes one step: the engine computes sequences"
-        elif module.proj_size:
-            names.skipped[name] = f"proj_size is {module.proj_size}: the engine has no projections"
-        else:
-            module.__class__ = cls
-            names.append(name)
-    return names
+    return _convert(model, to_engine=True)
 
 
 def restore(model: Any) -> Names:
@@ -100,20 +85,27 @@ def restore(model: Any) -> Names:
     >>> type(model["encoder"]) is torch.nn.LSTM
     True
     """
+    return _convert(model, to_engine=False)
+
+
+def _convert(model: Any, to_engine: bool) -> Names:
+    if not isinstance(model, torch.nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module; got {type(model).__name__}")
     names = Names()
-    for name, module in _modules(model):
-        if not isinstance(module, Recurrent):
+    for name, module in model.named_modules():
+        if (
+            not isinstance(module, (torch.nn.RNNBase, torch.nn.RNNCellBase))
+            or isinstance(module, Recurrent) == to_engine
+        ):
             continue
-        cls = converted(type(module), to_engine=False)
-        if cls is None:
-            names.skipped[name] = f"{type(module).__name__} is a subclass of its own"
+        cls, label = converted(type(module), to_engine=to_engine), type(module).__name__
+        if isinstance(module, torch.nn.RNNCellBase):
+            names.skipped[name] = f"{label} computes one step: the engine computes sequences"
+        elif cls is None:
+            names.skipped[name] = f"{label} is a subclass of {module.mode.partition('_')[0]}, with code of its own"
+        elif to_engine and module.proj_size:
+            names.skipped[name] = f"proj_size is {module.proj_size}: the engine has no projections"
         else:
             module.__class__ = cls
             names.append(name)
     return names
-
-
-def _modules(model: Any) -> list[tuple[str, Any]]:
-    if not isinstance(model, torch.nn.Module):
-        raise TypeError(f"model must be a torch.nn.Module; got {type(model).__name__}")
-    return list(model.named_modules())

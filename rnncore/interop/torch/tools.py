@@ -23,7 +23,7 @@ def _let_dynamo_trace(builder: ModuleType) -> None:
 
     @functools.wraps(wrap_module)
     def wrap(self: Any, value: Any) -> Any:
-        if isinstance(value, Recurrent) and value.is_for_the_engine(next(value.parameters())):
+        if isinstance(value, Recurrent) and all(map(value.is_for_the_engine, value._parameters.values())):
             with builder.config.patch(allow_rnn=True):
                 return wrap_module(self, value)
         return wrap_module(self, value)
@@ -40,7 +40,7 @@ def _let_quantization_find(quantize: ModuleType) -> None:
         restore(module)
         return propagate_qconfig_(module, *arguments, **options)
 
-    quantize.propagate_qconfig_ = propagate
+    vars(quantize)["propagate_qconfig_"] = propagate
 
 
 _CHANGES: dict[str, Callable[[ModuleType], None]] = {
