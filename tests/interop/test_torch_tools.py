@@ -1,6 +1,8 @@
 """What looks at the class of a module or follows its operations gets torch.nn's own: the same results, no error."""
 
 import copy
+import subprocess
+import sys
 from functools import partial
 
 import pytest
@@ -113,6 +115,39 @@ def test_quantize_dynamic(kind, spec):
     assert type(got.rnn) is type(wanted.rnn)
     assert torch.equal(got(x), wanted(x))
     assert type(ours.rnn) is getattr(interop, kind)  # only the copy is converted
+
+
+@pytest.mark.parametrize("kind", ["LSTM", "GRU"])
+def test_quantize_by_fx(kind):
+    quantization = torch.ao.quantization
+    mapping = quantization.QConfigMapping().set_global(quantization.default_dynamic_qconfig)
+    x, results = torch.randn(T, N, D), []
+    for model in models(kind):
+        prepared = quantization.quantize_fx.prepare_fx(model.eval(), mapping, (x,))
+        results.append(quantization.quantize_fx.convert_fx(prepared))
+    assert type(results[1].rnn) is type(results[0].rnn) is not getattr(torch.nn, kind)
+    assert torch.equal(results[1](x), results[0](x))
+
+
+@pytest.mark.parametrize(
+    "first", ["import rnncore.interop.torch", "import torch._dynamo, torch.ao.quantization.quantize_fx"]
+)
+def test_order_of_imports(first):
+    """The tools are found whether they are imported before the modules or after them, and not imported for them."""
+    code = f"""
+import sys, warnings
+{first}
+tools = "torch._dynamo", "torch.ao.quantization.quantize"
+import torch
+from rnncore.interop.torch import LSTM
+assert all(tool in sys.modules for tool in tools) == {"dynamo" in first}
+warnings.simplefilter("ignore")
+model, x = torch.nn.Sequential(LSTM(3, 4)), torch.randn(6, 5, 3)
+torch.compile(model, backend="eager", fullgraph=True)(x)
+quantized = torch.ao.quantization.quantize_dynamic(model)
+assert type(quantized[0]) is torch.ao.nn.quantized.dynamic.LSTM
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 # ---- torch.func and gradients of gradients ------------------------------------------------------------------

@@ -3,6 +3,7 @@
 import pytest
 
 torch = pytest.importorskip("torch")
+pytest.importorskip("expecttest")  # PyTorch needs it to import its own
 common = pytest.importorskip("torch.testing._internal.common_modules")
 
 from support.torch_modules import close  # noqa: E402

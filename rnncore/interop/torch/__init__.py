@@ -19,14 +19,17 @@ PyTorch's tools:
 
 * ``pickle`` and ``torch.save`` write modules of torch.nn, which load without rnncore; call ``replace`` after loading,
   also in the worker processes that a model is sent to. ``copy.deepcopy`` keeps the class.
-* ``torch.compile`` does not break the graph (``fullgraph=True``): the engine is an operator of it. Two exceptions are
-  traced as torch.nn would be: modules with ``proj_size`` or of another dtype break the graph, and a sorted
-  ``PackedSequence`` without ``hx`` needs ``torch._dynamo.config.capture_dynamic_output_shape_ops = True``, because only
-  its data tell the size of the batch.
+* ``torch.compile`` does not break the graph (``fullgraph=True``): the engine is an operator of it. These break the
+  graph: modules with ``proj_size`` or of other dtypes; a sorted ``PackedSequence`` without ``hx``, whose batch size is
+  only in its data, unless ``torch._dynamo.config.capture_dynamic_output_shape_ops`` is set; any ``PackedSequence`` in
+  PyTorch 2.4, whose compiler cannot read one.
+* ``torch.export`` writes torch.nn's operators, which run without rnncore; in PyTorch 2.4 with ``strict=True`` the
+  program needs rnncore.
 * ``torch.fx`` treats the modules as leaves, as it does those of torch.nn.
 * ``torch.jit.script`` compiles torch.nn's code. The submodules of the model that it is given become torch.nn's.
-* ``torch.ao.quantization`` quantises the modules as those of torch.nn. Those that it leaves are torch.nn's, too. The
-  functions of ``quantize_fx`` need ``restore`` first.
+* ``torch.ao.quantization`` quantises the modules as those of torch.nn. Those that it leaves as they are become
+  torch.nn's, too.
+* ``torch.func.vmap`` over them is an error, as it is with torch.nn.
 
 Differences from torch.nn:
 

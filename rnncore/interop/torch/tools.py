@@ -33,14 +33,14 @@ def _let_dynamo_trace(builder: ModuleType) -> None:
 
 def _let_quantization_find(quantize: ModuleType) -> None:
     """It maps modules by their exact class, and silently leaves others as they are."""
-    propagate_qconfig_ = quantize.propagate_qconfig_
+    propagate = quantize._propagate_qconfig_helper
 
-    @functools.wraps(propagate_qconfig_)
-    def propagate(module: Any, *arguments: Any, **options: Any) -> Any:
+    @functools.wraps(propagate)
+    def restore_and_propagate(module: Any, *arguments: Any, **options: Any) -> Any:
         restore(module)
-        return propagate_qconfig_(module, *arguments, **options)
+        return propagate(module, *arguments, **options)
 
-    vars(quantize)["propagate_qconfig_"] = propagate
+    vars(quantize)["_propagate_qconfig_helper"] = restore_and_propagate
 
 
 _CHANGES: dict[str, Callable[[ModuleType], None]] = {
