@@ -1,8 +1,10 @@
 """What looks at the class of a module or follows its operations gets torch.nn's own: the same results, no error."""
 
 import copy
+import importlib
 import subprocess
 import sys
+import types
 from functools import partial
 
 import pytest
@@ -119,18 +121,19 @@ def test_quantize_dynamic(kind, spec):
 
 @pytest.mark.parametrize("kind", ["LSTM", "GRU"])
 def test_quantize_by_fx(kind):
+    quantize_fx = importlib.import_module("torch.ao.quantization.quantize_fx")
     quantization = torch.ao.quantization
     mapping = quantization.QConfigMapping().set_global(quantization.default_dynamic_qconfig)
     x, results = torch.randn(T, N, D), []
     for model in models(kind):
-        prepared = quantization.quantize_fx.prepare_fx(model.eval(), mapping, (x,))
-        results.append(quantization.quantize_fx.convert_fx(prepared))
+        prepared = quantize_fx.prepare_fx(model.eval(), mapping, (x,))
+        results.append(quantize_fx.convert_fx(prepared))
     assert type(results[1].rnn) is type(results[0].rnn) is not getattr(torch.nn, kind)
     assert torch.equal(results[1](x), results[0](x))
 
 
 @pytest.mark.parametrize(
-    "first", ["import rnncore.interop.torch", "import torch._dynamo, torch.ao.quantization.quantize_fx"]
+    "first", ["import rnncore.interop.torch", "import torch._dynamo, torch.ao.quantization.fx.prepare"]
 )
 def test_order_of_imports(first):
     """The tools are found whether they are imported before the modules or after them, and not imported for them."""
@@ -148,6 +151,12 @@ quantized = torch.ao.quantization.quantize_dynamic(model)
 assert type(quantized[0]) is torch.ao.nn.quantized.dynamic.LSTM
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_tool_that_changed_is_told_of():
+    """Importing it must not fail."""
+    with pytest.warns(RuntimeWarning, match="torch.ao.quantization.quantize .* is not known: call restore"):
+        interop.tools._change("torch.ao.quantization.quantize", types.ModuleType("quantize"))
 
 
 # ---- torch.func and gradients of gradients ------------------------------------------------------------------

@@ -219,6 +219,7 @@ class RNN(Recurrent, torch.nn.RNN):
 
     Examples
     --------
+    >>> import torch
     >>> rnn = RNN(3, 5, nonlinearity="relu")
     >>> y, h_n = rnn(torch.ones(7, 2, 3))
     >>> y.sum().backward()
@@ -236,6 +237,7 @@ class GRU(Recurrent, torch.nn.GRU):
 
     Examples
     --------
+    >>> import torch
     >>> gru = GRU(3, 5, num_layers=2, bidirectional=True, batch_first=True, dtype=torch.float64)
     >>> y, h_n = gru(torch.ones(2, 7, 3, dtype=torch.float64))
     >>> y.shape, h_n.shape
@@ -252,6 +254,7 @@ class LSTM(Recurrent, torch.nn.LSTM):
 
     Examples
     --------
+    >>> import torch
     >>> lstm = LSTM(3, 5)
     >>> packed = torch.nn.utils.rnn.pack_sequence([torch.ones(7, 3), torch.ones(4, 3)])
     >>> y, (h_n, c_n) = lstm(packed)

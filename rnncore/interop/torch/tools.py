@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import functools
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import Any
+
+import torch
 
 from .modules import Recurrent
 from .replacing import restore
@@ -49,6 +52,14 @@ _CHANGES: dict[str, Callable[[ModuleType], None]] = {
 }
 
 
+def _change(name: str, module: ModuleType) -> None:
+    try:
+        _CHANGES[name](module)
+    except AttributeError as error:
+        message = f"{name} of PyTorch {torch.__version__} is not known: call restore(model) before you use it ({error})"
+        warnings.warn(message, RuntimeWarning, stacklevel=2)
+
+
 class _Finder(MetaPathFinder):
     """Makes the changes when a module is imported: both take long to import, and most programs need neither."""
 
@@ -60,7 +71,7 @@ class _Finder(MetaPathFinder):
 
         def execute_and_change(module: ModuleType) -> None:
             execute(module)
-            _CHANGES[name](module)
+            _change(name, module)
 
         spec.loader.exec_module = execute_and_change  # type: ignore[method-assign]
         return spec
@@ -68,7 +79,6 @@ class _Finder(MetaPathFinder):
 
 def install() -> None:
     """Make the changes, now in what is imported already, otherwise on import."""
-    for name, change in _CHANGES.items():
-        if name in sys.modules:
-            change(sys.modules[name])
+    for name in _CHANGES.keys() & sys.modules.keys():
+        _change(name, sys.modules[name])
     sys.meta_path.insert(0, _Finder())
