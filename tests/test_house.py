@@ -53,7 +53,7 @@ def imports_of(path):
 
 def test_imports_point_one_way():
     for name, allowed in MAY_IMPORT.items():
-        files = (PACKAGE / name).glob("*.py") if (PACKAGE / name).is_dir() else [PACKAGE / f"{name}.py"]
+        files = (PACKAGE / name).rglob("*.py") if (PACKAGE / name).is_dir() else [PACKAGE / f"{name}.py"]
         for file in files:
             used = set(imports_of(file)) - {"_types"}
             assert used <= allowed, (file.name, used - allowed)

@@ -11,7 +11,7 @@ from .. import _engine
 from .._types import Array
 from .arrays import as_dense, as_dense_matrix, as_floating, check_shape, clean_arguments
 from .cells import Variant
-from .packing import Packing
+from .packing import Packing, packing_of_tokens
 
 
 @dataclass(slots=True, repr=False, eq=False)
@@ -96,6 +96,19 @@ class Cache:
         own = _engine.Weights(Wx, Wh, b)
         call = _engine.ForwardCall(variant.native, own, _engine.Batch(T, N), x=x, h0=h0, c0=c0, **tokens)
         return cls(variant, (T, N, D, H), dtype, None, None, False, None, None, own, [(0, T)], call)
+
+    @classmethod
+    def detached(cls, variant: Variant, x: Array, rows: Any, hidden_size: int, reverse: bool) -> Cache:
+        """Build what :meth:`detach` leaves of a cache, for :meth:`attach`; ``rows`` (T,) of packed tokens, or None.
+
+        Its biases are zeros: no gradient depends on their values.
+        """
+        packing = None if rows is None else packing_of_tokens(x, rows)
+        T, N = x.shape[:2] if rows is None else (len(rows), int(rows[0]))
+        H = hidden_size
+        bhn = np.zeros(H, x.dtype) if variant.has_bhn else None
+        own = _engine.Weights(b=np.zeros(len(variant.gates) * H, x.dtype), bhn=bhn)
+        return cls(variant, (T, N, x.shape[-1], H), x.dtype, packing, None, reverse, None, None, own, [(0, T)])
 
     def with_weights(self, Wx: Array, Wh: Array, b: Array) -> Cache:
         """Copy with other weights of the same shapes, for gradients that see weights change after the forward pass."""
