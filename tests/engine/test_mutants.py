@@ -82,10 +82,10 @@ MUTANTS = {
         "if (whole < M)",
         "if (whole < M - 1)",
     ),
-    "the last columns of a transposed matrix lose their first rows": (
+    "the last columns of a transposed matrix start from zero": (
         "src/kernels/products.inc.h",
-        "for (ptrdiff_t k = v < whole ? lines : 0; k < K; k++) {",
-        "for (ptrdiff_t k = lines; k < K; k++) {",
+        "sum[i] = NAME(slice_of)(from.at ? from.at + i * from.row_step + j : NULL, 1, columns);",
+        "sum[i] = NAME(slice_of)(columns == SLICE && from.at ? from.at + i * from.row_step + j : NULL, 1, columns);",
         "engine/test_kernels.py",
     ),
     "a frozen layer reads its packed weights in the wrong place": (
