@@ -191,6 +191,30 @@ def test_frozen_parameters(kind):
 
 
 @every_kind
+def test_weights_in_another_layout(kind):
+    _, module = pair(kind)
+    for name in ("weight_ih_l0", "weight_hh_l0"):
+        setattr(module, name, torch.nn.Parameter(getattr(module, name).detach().T.contiguous().T))
+    x = leaf(T, N, D)
+    function, _ = compiled(module, "inductor" if kind == "GRU" else "aot_eager")
+    got, wanted = (outcome(f, x, [], None, parameters=list(module.parameters())) for f in (function, module))
+    for a, b in zip(got, wanted, strict=True):
+        close(a, b, "layout")
+
+
+@every_kind
+def test_a_state_of_another_size_is_an_error(kind):
+    """Only the data of a sorted PackedSequence tell the size of the batch: the operator checks it."""
+    if torch.__version__ < "2.5":
+        pytest.skip("PyTorch 2.4")
+    _, module = pair(kind)
+    x = pack(torch.randn(T, N, D).double(), torch.tensor(sorted(LENGTHS, reverse=True)))
+    _, hx = states_of(module, 1, N + 1, H)
+    with pytest.raises(ValueError, match=r"h0 must be \(N, H\)"):
+        compiled(module)[0](x, hx)
+
+
+@every_kind
 def test_eager_calls_after_a_compiled_one_use_the_engine(kind):
     _, module = pair(kind)
     x = torch.randn(T, N, D).double()

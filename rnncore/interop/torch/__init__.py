@@ -35,6 +35,8 @@ Differences from torch.nn:
 
 * The input and the weights must not be changed in place between forward and backward, whichever gradients are needed;
   biases may be.
+* A parametrization is computed once a call, not several times, which shows in the training of those that keep a state
+  (``spectral_norm``).
 * Tensors that were an input or a parameter can no longer be resized in place (``resize_``): NumPy shares their memory.
 * The number of threads is rnncore's (:func:`rnncore.set_num_threads`), not ``torch.set_num_threads``. PyTorch's threads
   keep spinning for a while after its parallel operations. If there are no spare cores, set the environment variable

@@ -70,13 +70,10 @@ class Recurrent:
         if isinstance(input, PackedSequence):
             x, batch_sizes, order, back = input.data, input.batch_sizes, input.sorted_indices, input.unsorted_indices
         states = self._states(hx)
+        if states is None or not self.is_for_the_engine(x) or torch.is_autocast_enabled("cpu"):
+            return super().forward(input, hx)  # type: ignore[misc]
         weights = [[self._weight(name) for name in names] for names in self._all_weights]
-        if not (
-            self.is_for_the_engine(x)
-            and not torch.is_autocast_enabled("cpu")
-            and states is not None
-            and self._fits(x, states, weights, batch_sizes, order)
-        ):
+        if not self._fits(x, states, weights, batch_sizes, order):
             return super().forward(input, hx)  # type: ignore[misc]
         is_single = batch_sizes is None and x.dim() == 2
         if is_single:

@@ -47,7 +47,7 @@ def run(
         y, *finals = outputs[: 1 + len(_VARIANTS[mode].cell.states)]
         return y, finals
     if training:
-        # Saved for the backward pass: a copy that autograd knows of.
+        # If x must be copied, save a copy that is part of the graph: create_graph needs the gradient through it.
         y, *finals = _Recurrence.apply(mode, batch_sizes, directions, x.contiguous(), h0, c0, *weights)
         return y, finals
     y, finals, _ = _forward(_VARIANTS[mode], *_arrays(batch_sizes, directions, x, states, weights), training=False)
@@ -365,7 +365,8 @@ def _recurrence_backward(
     of_caches = [next(arrays) if name in names else None for _ in caches for name in order]
     needs = needs_dx, True, "c0" in names
     gradients = _gradients(mode, caches, x, matrices, of_caches, (dy, dh_n, dc_n), biases, needs)
-    return [gradient for gradient in gradients if gradient is not None]
+    # Gradients have the layout of their weights; the shapes below promise C order.
+    return [gradient.contiguous() for gradient in gradients if gradient is not None]
 
 
 def _shapes_of_gradients(
