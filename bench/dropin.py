@@ -260,6 +260,7 @@ ROWS = {
     "DLFS2 TimeGRU": (None, partial(dlfs2_sequence, "gru", 100)),
     "DLFS2 TimeLSTM": (2, partial(dlfs2_sequence, "lstm", 100)),
     "DLFS2 TimeLSTM 650": (1.3, partial(dlfs2_sequence, "lstm", 650)),
+    "DLFS2 TimeLSTM seq2seq": (None, partial(dlfs2_sequence, "lstm", 128, N=128, T=29)),
     "DLFS2 TimeLSTM generating": (None, partial(dlfs2_generation, 100)),
     "DLFS2 TimeLSTM 650 generating": (None, partial(dlfs2_generation, 650)),
     "Coursera RNN": (2, partial(coursera_sequence, "rnn", 3, 5, 2, 10, 7)),
