@@ -384,9 +384,9 @@ def test_every_parameter_is_checked(kind, name):
         assert got is not None
 
 
-@pytest.mark.filterwarnings(
-    "ignore:.*torch.jit.script:DeprecationWarning"
-)  # PyTorch's own, of forward-mode derivatives
+# PyTorch's own, of forward-mode derivatives.
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:FutureWarning")
 @every_kind
 def test_what_follows_every_operation_goes_to_torch(kind):
     theirs, ours = (module.requires_grad_(False) for module in pair(kind))
