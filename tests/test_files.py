@@ -266,7 +266,7 @@ def test_a_kill_leaves_nothing(path):
             file.flush()
             os.kill(os.getpid(), signal.SIGKILL)
     """
-    result = subprocess.run([sys.executable, "-c", code], check=False)
+    result = subprocess.run([sys.executable, "-c", code], cwd=path.parent, check=False)
     assert result.returncode == -signal.SIGKILL
     assert path.read_bytes() == b"old"
     assert os.listdir(path.parent) == [path.name]

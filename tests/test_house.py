@@ -108,6 +108,7 @@ EXTRAS = {
     "rnncore.plots": ["matplotlib"],
     "rnncore.interop.torch": ["torch"],
     "rnncore.interop.onnx": ["onnx"],
+    "rnncore.interop.onnx_graph": ["onnx"],
     "rnncore.interop.safetensors": ["safetensors"],
 }
 

@@ -135,7 +135,7 @@ def test_quantize_by_fx(kind):
 @pytest.mark.parametrize(
     "first", ["import rnncore.interop.torch", "import torch._dynamo, torch.ao.quantization.fx.prepare"]
 )
-def test_order_of_imports(first):
+def test_order_of_imports(first, tmp_path):
     """The tools are found whether they are imported before the modules or after them, and not imported for them."""
     code = f"""
 import sys, warnings
@@ -150,7 +150,7 @@ torch.compile(model, backend="eager", fullgraph=True)(x)
 quantized = torch.ao.quantization.quantize_dynamic(model)
 assert type(quantized[0]) is torch.ao.nn.quantized.dynamic.LSTM
 """
-    subprocess.run([sys.executable, "-c", code], check=True)
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
 
 
 def test_a_tool_that_changed_is_told_of():
