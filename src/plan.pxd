@@ -36,15 +36,18 @@ cdef enum:
 # Which weights a call packs, and which it reads in place: the one rule, measured by bench/packing.py.
 #
 # A step of few rows reads packed weights at twice the speed of weights in C order in place; packing costs as much as
-# the products of some thirty rows. It pays from so many steps on, or from so many tokens on. It does not pay for a
-# single row whose weights exceed the second-level cache: read in place, they stream as fast.
+# the products of some thirty rows. It pays from so many steps on, or from so many tokens on. For a single row it pays
+# later where the weights fill the second-level cache, and not at all where they exceed it: read in place, they stream
+# as fast.
 #
 # A step of at most four rows reads transposed weights in place at 1.2 to 2 times the cost of C order; more rows, or
 # one product of many tokens, pack them as they go, and packing them for good costs no more from the second step on.
 cdef enum:
     PACK_STEPS = 8
     PACK_TOKENS = 64
-    FAR_VALUES = 1 << 19
+    WIDE_VALUES = 1 << 17
+    PACK_WIDE_STEPS = 24
+    FAR_VALUES = 3 << 17
     TRANSPOSED_ROWS = 4
     PACK_TRANSPOSED_STEPS = 4
     PACK_TRANSPOSED_FAR_STEPS = 16
@@ -56,9 +59,12 @@ cdef inline bint packing_pays(Py_ssize_t T, Py_ssize_t N) noexcept nogil:
 
 cdef inline bint packs_recurrent(const Call *f) noexcept nogil:
     cdef Py_ssize_t T = f.batch.T, N = f.batch.N
-    cdef bint far = N == 1 and f.layer.H * recurrent_columns(&f.layer) >= FAR_VALUES
+    cdef Py_ssize_t values = f.layer.H * recurrent_columns(&f.layer)
+    cdef bint far = N == 1 and values >= FAR_VALUES
+    if f.layer.Wh.column_step == 1 and N == 1 and values >= WIDE_VALUES:
+        return T >= PACK_WIDE_STEPS and not far
     if f.layer.Wh.column_step == 1:
-        return packing_pays(T, N) and not far
+        return packing_pays(T, N)
     return T >= (2 if N > TRANSPOSED_ROWS else PACK_TRANSPOSED_FAR_STEPS if far else PACK_TRANSPOSED_STEPS)
 
 
