@@ -10,7 +10,7 @@ cdef extern from "kernels.h" nogil:
         RULE_SGD, RULE_MOMENTUM, RULE_SQUARES, RULE_ADAM
         OPTIMIZER_CONSTANTS
 
-    const Py_ssize_t LARGEST_PANEL
+    const Py_ssize_t LARGEST_PANEL, TRANSPOSED_ROWS
 
     ctypedef struct weight_gradient:
         int adds

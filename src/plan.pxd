@@ -3,6 +3,7 @@
 from libc.string cimport memset
 
 from call cimport *
+from kernels cimport TRANSPOSED_ROWS
 from products cimport *
 from threads cimport MAX_THREADS, barrier, wait_for_all
 
@@ -48,7 +49,6 @@ cdef enum:
     WIDE_VALUES = 1 << 17
     PACK_WIDE_STEPS = 24
     FAR_VALUES = 3 << 17
-    TRANSPOSED_ROWS = 4
     PACK_TRANSPOSED_STEPS = 4
     PACK_TRANSPOSED_FAR_STEPS = 16
 

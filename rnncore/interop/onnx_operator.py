@@ -222,11 +222,9 @@ class Operator:
             found = self._native.try_run(X, tuple(states.values()) if "c" in self.kind.states else initial_h)
             if found is not None:
                 y, state = found
-                T, N, _ = y.shape
-                Y = y.reshape(T, N, self.directions, self.hidden_size).swapaxes(1, 2)
-                return (
-                    (np.ascontiguousarray(Y), *state) if isinstance(state, tuple) else (np.ascontiguousarray(Y), state)
-                )
+                split = y.reshape(*y.shape[:2], self.directions, self.hidden_size)
+                Y = np.ascontiguousarray(split.swapaxes(1, 2))
+                return (Y, *state) if isinstance(state, tuple) else (Y, state)
         x = self._time_major("X", X)
         T, N, _ = x.shape
         if initial_c is not None and "c" not in self.kind.states:

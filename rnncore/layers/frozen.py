@@ -87,28 +87,7 @@ class Frozen(Stack):
         self.check_one_direction()
         return Stream(self, batch_size)
 
-    def __call__(
-        self, x: ArrayLike, state: StateLike | None = None, lengths: ArrayLike | None = None
-    ) -> tuple[Array, Any]:
-        """Run the layers: arguments, results and errors as calling the layer they came from.
-
-        Parameters
-        ----------
-        x : array (T, N, input_size), or integer ids (T, N); (N, T, ...) if ``batch_first``
-        state : array or tuple of arrays (num_layers * directions, N, H), optional
-            As returned; default zeros. LSTM: (h, c).
-        lengths : integer array (N,), optional
-
-        Returns
-        -------
-        y : ndarray (T, N, H * directions), or (N, T, ...)
-        state : like ``state``
-
-        Raises
-        ------
-        ValueError, TypeError
-            A shape, dtype, id or length is wrong.
-        """
+    def _infer(self, x: ArrayLike, state: StateLike | None, lengths: ArrayLike | None) -> tuple[Array, Any]:
         if lengths is None and not self.batch_first:
             found = self.native.try_run(x, state)
             if found is not None:

@@ -186,30 +186,7 @@ class Recurrent(Stack, Layer):
         self.check_one_direction()
         return Stream(self.freeze(), batch_size)
 
-    def __call__(
-        self, x: ArrayLike, state: StateLike | None = None, lengths: ArrayLike | None = None
-    ) -> tuple[Array, Any]:
-        """Run the layer for inference: saves nothing, no dropout.
-
-        Parameters
-        ----------
-        x : array (T, N, input_size), or integer ids (T, N); (N, T, ...) if ``batch_first``
-        state : array or tuple of arrays (num_layers * directions, N, H), optional
-            As returned; default zeros. LSTM: (h, c).
-        lengths : integer array (N,), optional
-
-        Returns
-        -------
-        y : ndarray (T, N, H * directions), or (N, T, ...)
-            States of the top layer, forward and reverse side by side; 0 beyond each row's length.
-        state : like ``state``
-            After the last valid step of each row.
-
-        Raises
-        ------
-        ValueError, TypeError
-            A shape, dtype, id or length is wrong.
-        """
+    def _infer(self, x: ArrayLike, state: StateLike | None, lengths: ArrayLike | None) -> tuple[Array, Any]:
         y, state, _ = self._run(x, state, lengths, self.weights, training=False)
         return y, state
 

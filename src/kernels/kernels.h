@@ -17,6 +17,9 @@ enum { OPTIMIZER_CONSTANTS = 7 };
 /* A multiple of every panel width: a packed factor of M columns takes M rounded up to it. */
 enum { LARGEST_PANEL = 64 };
 
+/* `multiply` reads a transposed B in place for so many rows of A; more cost as much as packing it. */
+enum { TRANSPOSED_ROWS = 4 };
+
 /* C (m, M) = A' B, with A (K, m) and the first M columns of B; added to C if `adds`, else C is not read. */
 typedef struct weight_gradient {
     int adds;

@@ -21,7 +21,6 @@
 #endif
 #define VECTOR_LENGTH (VECTOR_BYTES / (ptrdiff_t)sizeof(real))
 #define W (NV * VECTOR_LENGTH)
-#define TRANSPOSED_ROWS 4 /* of a product with a transposed matrix in place: more cost as much as packing it */
 #define MC_BLOCKS 16
 #define MC (MC_BLOCKS * MR) /* weight_gradients: rows and columns of C between two packings of A and B */
 #define NC 1024
@@ -488,5 +487,4 @@ static void NAME(weight_gradients)(ptrdiff_t K, ptrdiff_t M, const void *B_, ptr
 #undef IS_FAR
 #undef STREAMS
 #undef FAR_AHEAD
-#undef TRANSPOSED_ROWS
 #undef TRANSPOSED
