@@ -25,12 +25,17 @@ CFLAGS = [
     "-fvisibility=hidden",
 ]
 
+FLAGS = CFLAGS + os.environ.get("RNNCORE_CFLAGS", "").split() + (SANITIZERS if SANITIZE else [])
+
 engine = Extension(
     "rnncore._engine",
     ["src/_engine.pyx", "src/memory.c", "src/threads.c", *sorted(glob("src/kernels/*.c"))],
     include_dirs=["src", "src/kernels", numpy.get_include()],
-    define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")],
-    extra_compile_args=CFLAGS + os.environ.get("RNNCORE_CFLAGS", "").split() + (SANITIZERS if SANITIZE else []),
+    define_macros=[
+        ("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION"),
+        ("BUILD_FLAGS", f'"{" ".join(FLAGS)}"'),  # for show_config
+    ],
+    extra_compile_args=FLAGS,
     extra_link_args=SANITIZERS if SANITIZE else [],
     # In the sdist, and a rebuild when one of them changes.
     depends=sorted(glob("src/**/*.p[yx]*", recursive=True) + glob("src/**/*.h", recursive=True)),

@@ -26,9 +26,11 @@ import originals.dlfs2  # noqa: E402
 import originals.min_char_rnn  # noqa: E402
 
 import rnncore as rc  # noqa: E402
-from rnncore.bench.measure import bandwidth, flops, interleaved_medians, limit, peak, processor  # noqa: E402
+from rnncore.bench.measure import bandwidth, flops, limit, peak  # noqa: E402
 from rnncore.bench.workloads import VARIANTS, make_problem  # noqa: E402
 from rnncore.compat import coursera, cs231n, dinosaurus, dlfs2, min_char_rnn  # noqa: E402
+from rnncore.config import processor  # noqa: E402
+from rnncore.testing import interleaved_medians  # noqa: E402
 
 #: Of results, relative to their scale.
 TOLERANCE = {"float32": 1e-4, "float64": 1e-10}

@@ -15,7 +15,8 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
 import rnncore as rc  # noqa: E402
-from rnncore.bench.measure import measure, processor  # noqa: E402
+from rnncore.bench.measure import measure  # noqa: E402
+from rnncore.config import processor  # noqa: E402
 
 T, N, D, H = 1000, 64, 10, 100
 

@@ -20,7 +20,8 @@ import onnxruntime  # noqa: E402
 
 import rnncore as rc  # noqa: E402
 from rnncore import layers  # noqa: E402
-from rnncore.bench.measure import measure, processor  # noqa: E402
+from rnncore.bench.measure import measure  # noqa: E402
+from rnncore.config import processor  # noqa: E402
 from rnncore.interop.onnx import from_onnx, to_onnx  # noqa: E402
 
 LAYERS = {

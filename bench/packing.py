@@ -16,7 +16,8 @@ os.environ.update(dict.fromkeys(("RNNCORE_NUM_THREADS", "OMP_NUM_THREADS", "OPEN
 import numpy as np  # noqa: E402
 
 import rnncore as rc  # noqa: E402
-from rnncore.bench.measure import measure, processor  # noqa: E402
+from rnncore.bench.measure import measure  # noqa: E402
+from rnncore.config import processor  # noqa: E402
 
 SIZES = [
     (1, 1),

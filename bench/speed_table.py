@@ -17,8 +17,10 @@ import numpy as np  # noqa: E402
 import rnncore as rc  # noqa: E402
 from rnncore import reference  # noqa: E402
 from rnncore.bench.competitors import make_call  # noqa: E402
-from rnncore.bench.measure import flops, interleaved_medians, processor  # noqa: E402
+from rnncore.bench.measure import flops  # noqa: E402
 from rnncore.bench.workloads import SHAPES, VARIANTS, make_problem  # noqa: E402
+from rnncore.config import processor  # noqa: E402
+from rnncore.testing import interleaved_medians  # noqa: E402
 
 
 def main():

@@ -16,9 +16,10 @@ import numpy as np
 import torch
 
 import rnncore as rc
-from rnncore.bench.measure import interleaved_medians, processor
 from rnncore.bench.workloads import SHAPES
+from rnncore.config import processor
 from rnncore.interop import torch as interop
+from rnncore.testing import interleaved_medians
 
 #: Of results, relative to their scale.
 TOLERANCE = {"float32": 1e-4, "float64": 1e-10}

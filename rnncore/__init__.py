@@ -12,6 +12,7 @@ except ModuleNotFoundError as error:
         "Leave the directory, or build in place with: pip install -e ."
     ) from error
 from . import functional, gates, layers
+from .config import show_config
 from .functional import *  # noqa: F403
 from .gates import *  # noqa: F403
 from .inspection import gate_activations, gradient_flow
@@ -23,7 +24,7 @@ from .models import EncoderDecoder, LanguageModel, SequenceClassifier, SequenceG
 from .optim import SGD, Adagrad, Adam, RMSProp, clip_by_global_norm, clip_by_value
 from .text import Vocabulary, batches_by_length, pad, streams
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "SGD",
@@ -50,6 +51,7 @@ __all__ = [
     "plots",
     "reference",
     "set_num_threads",
+    "show_config",
     "sigmoid_cross_entropy",
     "softmax_cross_entropy",
     "streams",

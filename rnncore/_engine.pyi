@@ -12,6 +12,9 @@ RULES: dict[str, int]
 sample: Any
 square_sum: Any
 
+#: Compiler and flags.
+build: str
+
 #: Bytes of the smallest block that the pool keeps.
 SMALLEST_POOLED: int
 

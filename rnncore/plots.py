@@ -23,7 +23,13 @@ def _axes(ax: Axes | None, width: float = 7, height: float = 4) -> Axes:
     return Figure(figsize=(width, height), layout="constrained").add_subplot() if ax is None else ax
 
 
-def loss_curve(losses: Sequence[float], held_out: Sequence[tuple[int, float]] = (), ax: Axes | None = None) -> Axes:
+def loss_curve(
+    losses: Sequence[float],
+    held_out: Sequence[tuple[int, float]] = (),
+    ax: Axes | None = None,
+    *,
+    saved: int | None = None,
+) -> Axes:
     """Plot the training loss of every update and the held-out loss of every epoch.
 
     Parameters
@@ -33,6 +39,8 @@ def loss_curve(losses: Sequence[float], held_out: Sequence[tuple[int, float]] = 
     held_out : sequence of (int, float)
         Update after which it was measured, nats per token.
     ax : matplotlib Axes, optional
+    saved : int, optional
+        Update whose parameters were kept; marked by a vertical line.
 
     Returns
     -------
@@ -41,7 +49,7 @@ def loss_curve(losses: Sequence[float], held_out: Sequence[tuple[int, float]] = 
     Raises
     ------
     ModuleNotFoundError
-        matplotlib is not installed: ``pip install "rnncore[cli]"``.
+        matplotlib is not installed: ``pip install matplotlib``.
     """
     ax = _axes(ax)
     losses = np.asarray(losses, np.float64)
@@ -49,10 +57,14 @@ def loss_curve(losses: Sequence[float], held_out: Sequence[tuple[int, float]] = 
     ax.plot(updates, losses, color="0.8", linewidth=0.8, label="training, each update")
     window = max(1, len(losses) // 50)
     if window > 1:
+        # The mean stands at the middle of its updates: at their end it would lie above a falling loss.
         smooth = np.convolve(losses, np.ones(window) / window, mode="valid")
-        ax.plot(updates[window - 1 :], smooth, color="C0", label=f"training, mean of {window} updates")
+        middle = updates[: len(smooth)] + (window - 1) / 2
+        ax.plot(middle, smooth, color="C0", label=f"training, mean of {window} updates")
     if held_out:
         ax.plot(*zip(*held_out, strict=True), "o-", color="C1", label="held-out, each epoch")
+    if saved is not None:
+        ax.axvline(saved, color="C2", linestyle="--", label=f"saved: update {saved:,}")
     ax.set_xlabel("updates")
     ax.set_ylabel("loss (nats a token)")
     ax.grid(alpha=0.3)
@@ -78,7 +90,7 @@ def history(records: Sequence[Mapping[str, Any]], ax: Axes | None = None) -> Axe
     ValueError
         ``records`` is empty.
     ModuleNotFoundError
-        matplotlib is not installed: ``pip install "rnncore[cli]"``.
+        matplotlib is not installed: ``pip install matplotlib``.
 
     Examples
     --------
@@ -119,7 +131,7 @@ def gradient_flow(norms: Mapping[str, ArrayLike], ax: Axes | None = None) -> Axe
     ValueError
         There is nothing to draw, or an array is not (T,).
     ModuleNotFoundError
-        matplotlib is not installed: ``pip install "rnncore[cli]"``.
+        matplotlib is not installed: ``pip install matplotlib``.
 
     Examples
     --------
@@ -177,7 +189,7 @@ def gates(
     ValueError
         A shape is wrong, there is nothing to draw, or a unit is not in [0, H).
     ModuleNotFoundError
-        matplotlib is not installed: ``pip install "rnncore[cli]"``.
+        matplotlib is not installed: ``pip install matplotlib``.
 
     Examples
     --------
@@ -245,7 +257,7 @@ def beam(
     ValueError
         There is no step, a step is empty, or a parent or ``best`` does not exist.
     ModuleNotFoundError
-        matplotlib is not installed: ``pip install "rnncore[cli]"``.
+        matplotlib is not installed: ``pip install matplotlib``.
 
     Examples
     --------

@@ -694,6 +694,7 @@ def sample(Stream stack, const floating[:, ::1] embedding, const floating[:, ::1
 
 # ---- start ----------------------------------------------------------------------------------------------------------
 
+build = build_description.decode()
 *_, _widest = available_isas()
 use_isa(_widest)
 set_cost_rule()

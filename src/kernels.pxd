@@ -60,6 +60,7 @@ cdef extern from "kernels.h" nogil:
 
     const instruction_set *instruction_sets
     const int instruction_set_count
+    const char *build_description
 
     unsigned long long begin_flush_subnormals()
     void end_flush_subnormals(unsigned long long saved)

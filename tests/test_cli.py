@@ -13,8 +13,8 @@ import pytest
 from support.files import NULL, make_device
 
 import rnncore as rc
-from rnncore import cli
 from rnncore.cli import main
+from rnncore.cli.training import Report
 
 TEXT = "It was the best of times, it was the worst of times.\n" * 60
 SMALL = ["--hidden", "12", "--batch", "4", "--chunk", "16", "--sample", "20"]
@@ -48,7 +48,7 @@ def test_train_reports_and_saves(tmp_path, text_file, capsys):
     assert main(["train", str(text_file), "-o", str(path), "--epochs", "2", *SMALL]) == 0
     out = capsys.readouterr().out
     assert "2,862 characters to train on, 318 held out" in out
-    assert re.search(r"reference in the engine's place, a training step takes \d+\.\d times as long", out)
+    assert re.search(r"\d+\.\d times as fast a training step as with the NumPy reference in the engine's place", out)
     for epoch in (1, 2):
         assert re.search(
             rf"epoch {epoch}/2: training loss \d\.\d+, held-out \d\.\d+ nats = \d\.\d+ bits a character; "
@@ -130,7 +130,7 @@ def test_an_interrupt_while_the_model_is_saved(tmp_path, text_file, capsys, monk
 
         return call
 
-    monkeypatch.setattr(cli.Report, "close", interrupted(cli.Report.close))
+    monkeypatch.setattr(Report, "close", interrupted(Report.close))
     monkeypatch.setattr(os, "fsync", interrupted(os.fsync))
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
@@ -186,17 +186,42 @@ def test_interrupt_keeps_the_model(tmp_path, text_file):
     process.send_signal(signal.SIGINT)
     out, _ = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert re.search(r"interrupted after \d+ updates: keeping the model of the best epoch", out)
+    found = re.search(r"interrupted after ([\d,]+) updates: \S+ has the parameters of update ([\d,]+)", out)
+    assert found, out
     assert "Traceback" not in out
     assert len(rc.load(path).sample(10)) > 0
+    assert (tmp_path / "model.last.npz").exists() == (found[1] != found[2])
+
+
+def test_an_interrupt_keeps_the_best_epoch_and_the_last_update(tmp_path, text_file, capsys, monkeypatch):
+    """Both, and says which is which."""
+    path = tmp_path / "model.npz"
+    held_out, call = [], Report.__call__
+
+    def interrupt(report, progress):
+        """Three updates after the end of the first epoch."""
+        call(report, progress)
+        held_out.append(progress.held_out)
+        if len(held_out) > 3 and held_out[-4] is not None:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Report, "__call__", interrupt)
+    assert main(["train", str(text_file), "-o", str(path), "--epochs", "9", *SMALL]) == 130
+    out = capsys.readouterr().out
+    best, last = rc.load(path), rc.load(tmp_path / "model.last.npz")
+    assert all((best.params[name] != last.params[name]).any() for name in best.params)
+    np.testing.assert_allclose(np.log(best.perplexity(TEXT[2862:])), held_out[-4], rtol=1e-5)
+    updates = len(held_out)
+    assert f"interrupted after {updates} updates: {path} has the parameters of update {updates - 3}, of the best" in out
+    assert f"{tmp_path / 'model.last.npz'} has those of update {updates}, the last" in out
 
 
 def test_an_interrupt_ends_the_wait_for_a_reader(tmp_path, text_file, capsys, monkeypatch):
-    fifo, close = tmp_path / "fifo", cli.Report.close
+    fifo, close = tmp_path / "fifo", Report.close
     os.mkfifo(fifo)
     interrupt = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
     late_reader = threading.Timer(5, fifo.read_bytes)  # so that the test ends in any case
-    monkeypatch.setattr(cli.Report, "close", lambda report: [close(report), interrupt.start(), late_reader.start()])
+    monkeypatch.setattr(Report, "close", lambda report: [close(report), interrupt.start(), late_reader.start()])
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         assert main(["train", str(text_file), "-o", str(fifo), "--epochs", "1", *SMALL]) == 130
@@ -241,6 +266,40 @@ def test_sample(model_file, capsys):
     assert len(set(texts)) >= 3
 
 
+@pytest.mark.parametrize("level", ["char", "word"])
+def test_sample_stream_prints_the_same_text(level, tmp_path, text_file, capsys):
+    path = tmp_path / "model.npz"
+    assert main(["train", str(text_file), "-o", str(path), "--level", level, "--epochs", "1", *SMALL]) == 0
+    capsys.readouterr()
+    arguments = ["sample", str(path), "-n", "40", "--seed", "3", "--prompt", "It was"]
+    texts = []
+    for extra in ([], ["--stream"]):
+        assert main(arguments + extra) == 0
+        captured = capsys.readouterr()
+        assert re.fullmatch(rf"[\d,]+ {level}s a second\n", captured.err)
+        texts.append(captured.out)
+    assert texts[0] == texts[1]
+    assert len(texts[0].split() if level == "word" else texts[0]) >= 35  # some tokens are ends of lines
+
+
+def test_sample_streams_into_a_pipe(model_file):
+    """Each character leaves when it is drawn, without a terminal; the reader may go before the end."""
+    command = [sys.executable, "-m", "rnncore", "sample", str(model_file), "-n", "1000000000", "--stream"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert len(process.stdout.read(50)) == 50
+    process.stdout.close()
+    assert process.wait(timeout=60) == 1
+    assert b"Traceback" not in process.stderr.read()
+    process.stderr.close()
+
+
+def test_sample_says_what_it_does_not_know_of_the_prompt(model_file, capsys):
+    capsys.readouterr()
+    assert main(["sample", str(model_file), "-n", "5", "--prompt", "It wäs ßo"]) == 0
+    captured = capsys.readouterr()
+    assert captured.err.startswith("rnncore: the model does not know these chars of the prompt: 'ä', 'ß'\n")
+
+
 def test_score(model_file, text_file, capsys):
     capsys.readouterr()
     assert main(["score", str(model_file), str(text_file)]) == 0
@@ -253,8 +312,44 @@ def test_score(model_file, text_file, capsys):
 def test_info(capsys):
     assert main(["info"]) == 0
     out = capsys.readouterr().out
-    assert f"rnncore {rc.__version__}" in out
+    assert re.search(rf"^rnncore +{re.escape(rc.__version__)}$", out, re.MULTILINE)
     assert all(isa in out for isa in rc.available_isas())
+    for name in ("build", "Python", "NumPy", "system", "processor", "threads", "environment", "extras"):
+        assert re.search(rf"^{name} +\S", out, re.MULTILINE), name
+    assert "-O3" in out
+
+
+def test_info_of_a_model(model_file, tmp_path, capsys):
+    capsys.readouterr()
+    assert main(["info", str(model_file)]) == 0
+    out = capsys.readouterr().out
+    model = rc.load(model_file)
+    assert "hidden_size=12" in out
+    assert f"{sum(p.size for p in model.params.values()):,} numbers" in out
+    assert f"held-out {model.history[0]['held_out']:.3f}" in out
+    rc.SequenceClassifier(hidden_size=3, epochs=2).fit(["ab", "ba"], ["x", "y"]).save(tmp_path / "classes.npz")
+    assert main(["info", str(tmp_path / "classes.npz")]) == 0
+    out = capsys.readouterr().out
+    assert "classes      x, y" in out
+    assert "trained      2 epochs" in out
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "tcsh"])
+def test_completion(shell, capsys):
+    pytest.importorskip("shtab")
+    with pytest.raises(SystemExit) as stop:
+        main(["--print-completion", shell])
+    assert stop.value.code in (0, None)
+    out = capsys.readouterr().out
+    assert all(word in out for word in ("train", "sample", "print-completion", "lstm"))
+
+
+def test_help_shows_examples_and_exit_codes(capsys):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    out = capsys.readouterr().out
+    assert "examples:" in out
+    assert "130  interrupted" in out
 
 
 def test_version_is_that_of_the_package(capsys):

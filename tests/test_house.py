@@ -24,6 +24,8 @@ MAY_IMPORT = {
     "reference": set(),
     "checks": set(),
     "files": set(),
+    "testing": set(),
+    "config": {"_engine", "__version__"},
     "text": {"checks"},
     "metrics": set(),
     "optim": {"engine"},
@@ -37,8 +39,11 @@ MAY_IMPORT = {
     "models": {"checks", "documentation", "engine", "files", "functional", "layers", "losses", "optim", "text"},
     "compat": {"engine", "functional", "gates", "layers", "losses"},
     "interop": {"checks", "engine", "files", "functional", "layers"},
-    "bench": {"_engine", "engine", "functional", "interop", "layers", "models", "optim", "reference", "text"},
-    "cli": {"_engine", "bench", "checks", "engine", "files", "functional", "models", "reference", "plots"},
+    "bench": {
+        *("_engine", "config", "engine", "functional", "interop", "layers", "models", "optim", "reference", "testing"),
+        "text",
+    },
+    "cli": {"bench", "checks", "engine", "files", "functional", "models", "reference", "plots"},
 }
 
 

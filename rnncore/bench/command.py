@@ -17,9 +17,11 @@ from pathlib import Path
 import numpy as np
 
 from .. import _engine
+from ..config import processor
 from ..engine.cells import CELLS
+from . import mine
 from .competitors import has
-from .measure import bandwidth, peak, processor
+from .measure import bandwidth, peak
 from .modes import MODES
 from .report import Record, summary
 
@@ -28,7 +30,9 @@ PINNED = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "RNNCORE
 
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of ``rnncore bench``."""
-    description = "Time the engine beside NumPy, PyTorch, ONNX Runtime (those installed) and the limits of the machine."
+    description = (
+        "Time the engine beside NumPy, PyTorch, ONNX Runtime, OpenVINO (those installed) and the limits of the machine."
+    )
     parser = argparse.ArgumentParser(prog="rnncore bench", description=description)
     parser.add_argument("--cell", nargs="+", choices=list(CELLS), default=list(CELLS))
     parser.add_argument("--dtype", nargs="+", choices=["float32", "float64"], default=["float32"])
@@ -37,6 +41,10 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--seconds", type=float, default=0.3, help="for each call of each workload")
     parser.add_argument("--short", action="store_true", help="few workloads, a tenth of a second each")
     parser.add_argument("--json", metavar="FILE", help="write all figures to this file")
+    own = (
+        "instead: your own calls; FUNCTION returns (original, replacement), callables, or a dict of such pairs by name"
+    )
+    parser.add_argument("--mine", metavar="MODULE:FUNCTION", help=own)
     return parser
 
 
@@ -55,7 +63,7 @@ def run_pinned(arguments: argparse.Namespace, argv: Sequence[str]) -> int | None
 
 
 def _describe_run(threads: int) -> dict[str, str | int]:
-    installed = [package for package in ("torch", "onnxruntime") if has(package)]
+    installed = [package for package in ("torch", "onnxruntime", "openvino") if has(package)]
     return {
         "date": str(datetime.date.today()),
         "processor": processor(),
@@ -92,6 +100,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     code = run_pinned(arguments, argv)
     if code is not None:
         return code
+    if arguments.mine:
+        try:
+            return mine.run(arguments.mine, arguments.seconds)
+        except ValueError as error:
+            parser.error(str(error))
     if arguments.short:
         arguments.seconds = min(arguments.seconds, 0.1)
     head = _describe_run(arguments.threads)

@@ -1,4 +1,4 @@
-"""The same workload as a call of the engine, the reference, PyTorch and ONNX Runtime."""
+"""The same workload as a call of the engine, the reference, PyTorch, ONNX Runtime and OpenVINO."""
 
 from __future__ import annotations
 
@@ -60,8 +60,11 @@ def competitors(cell_name: str, shape: Shape, dtype: str, backward: bool, thread
     peers: dict[str, Call] = {}
     if has("torch"):
         peers["PyTorch"] = _torch_call(problem, backward, threads)
-    if has("onnxruntime", "onnx") and not backward and dtype == "float32":
-        peers["ONNX Runtime"] = _onnx_call(cell, problem, threads)
+    if not backward and dtype == "float32" and has("onnx"):
+        if has("onnxruntime"):
+            peers["ONNX Runtime"] = _onnx_runtime_call(_onnx_model(cell, problem), problem, threads)
+        if has("openvino"):
+            peers["OpenVINO"] = _openvino_call(_onnx_model(cell, problem), problem, threads)
     wanted = make_call(functional, problem, False)()
     for name, call in peers.items():
         np.testing.assert_allclose(call(), wanted, atol=1e-4 if dtype == "float32" else 1e-10, err_msg=name)
@@ -90,8 +93,8 @@ def _torch_call(problem: Problem, backward: bool, threads: int) -> Call:
     return train if backward else infer
 
 
-def _onnx_call(cell: Cell, problem: Problem, threads: int) -> Call:
-    import onnxruntime
+def _onnx_model(cell: Cell, problem: Problem) -> bytes:
+    """Return a model of one node, from x (T, N, D) to y (T, 1, N, H), with the weights as constants."""
     from onnx import TensorProto, helper, numpy_helper
 
     T, N, D = problem.x.shape
@@ -107,7 +110,24 @@ def _onnx_call(cell: Cell, problem: Problem, threads: int) -> Call:
         [numpy_helper.from_array(np.ascontiguousarray(value), name) for name, value in weights.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 14)], ir_version=8)
+    serialized: bytes = model.SerializeToString()
+    return serialized
+
+
+def _onnx_runtime_call(model: bytes, problem: Problem, threads: int) -> Call:
+    import onnxruntime
+
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = threads
-    session = onnxruntime.InferenceSession(model.SerializeToString(), settings, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(model, settings, providers=["CPUExecutionProvider"])
     return lambda: session.run(None, {"x": problem.x})[0][:, 0]
+
+
+def _openvino_call(model: bytes, problem: Problem, threads: int) -> Call:
+    import openvino
+
+    core = openvino.Core()
+    # By default it may compute in bfloat16.
+    settings = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+    request = core.compile_model(core.read_model(model), "CPU", settings).create_infer_request()
+    return lambda: request.infer({"x": problem.x}, share_inputs=True, share_outputs=True)[0][:, 0]

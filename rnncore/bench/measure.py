@@ -7,12 +7,9 @@ bandwidth at which an array of their size is read. Both are measured in the same
 from __future__ import annotations
 
 import math
-import platform
-import statistics
 import time
 from collections.abc import Callable
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,23 +17,10 @@ import numpy as np
 from .. import _engine
 from ..engine import native
 from ..engine.cells import Variant
+from ..testing import interleaved_medians
 from .workloads import Shape
 
 Call = Callable[[], Any]
-
-
-def interleaved_medians(calls: list[Call], seconds: float) -> list[float]:
-    """Call all in turn until ``seconds`` have passed for each, at least five times; return the median of each."""
-    times: list[list[float]] = [[] for _ in calls]
-    for call in calls:
-        call()
-    begin = time.perf_counter()
-    while len(times[0]) < 5 or time.perf_counter() - begin < seconds * len(calls):
-        for call, seen in zip(calls, times, strict=True):
-            start = time.perf_counter()
-            call()
-            seen.append(time.perf_counter() - start)
-    return [statistics.median(seen) for seen in times]
 
 
 def measure(calls: dict[str, Call], seconds: float) -> dict[str, float]:
@@ -52,15 +36,6 @@ def shortest(call: Call, seconds: float = 0.15) -> float:
         call()
         least = min(least, time.perf_counter() - start)
     return least
-
-
-def processor() -> str:
-    """Return the name of the processor."""
-    information = Path("/proc/cpuinfo")
-    for line in information.read_text().splitlines() if information.exists() else ():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor()
 
 
 @cache

@@ -94,6 +94,7 @@ class Model:
     # estimator sets nothing but those.
     history = cast("list[dict[str, Any]]", ())
     interrupted = False
+    last_params = cast("dict[str, Array] | None", None)
     layers = cast("dict[str, Any]", None)  # by name
     params = cast("dict[str, Array]", None)
     grads = cast("dict[str, Array]", None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,7 +13,7 @@ from .._types import Array
 from ..engine import native
 from .network import log_softmax, repeat_rows, take_rows
 
-_PIECE = 4096  # draws a native call, so that an interrupt is heard
+PIECE = 4096  # draws a native call, so that an interrupt is heard
 
 
 # ---- sampling ---------------------------------------------------------------------------------------------------
@@ -42,10 +42,12 @@ def sample_tokens(
     top_p: float | None,
     banned: list[int],
     stop: int,
-) -> Array:
-    """Draw ids that are fed back: n, or up to and with ``stop`` (-1: none), after the id ``first``.
+    piece: int = PIECE,
+) -> Iterator[Array]:
+    """Draw ids that are fed back: n, or up to and with ``stop`` (-1: none), after the id ``first``; yield pieces.
 
-    state: of one sequence, as the recurrent layer gives it, or None for zeros. One uniform number is used for each.
+    state: of one sequence, as the recurrent layer gives it, or None for zeros. One uniform number is used for each id,
+    whatever the size of the pieces.
     """
     recurrent = trunk.recurrent.freeze()
     recurrent.check_one_direction()
@@ -53,8 +55,8 @@ def sample_tokens(
     if state is not None:
         states[:] = np.reshape(state, states.shape)
     W, b = dense.weights()
-    drawn, token = [np.empty(0, np.int64)], first
-    while n > 0 and not (len(drawn) > 1 and token == stop):
+    token = first
+    while n > 0:
         ids = native.sample_ids(
             recurrent.native,
             trunk.embedding.params["W"] if trunk.embedding else None,
@@ -63,16 +65,17 @@ def sample_tokens(
             states[0],
             states[1] if len(states) > 1 else None,
             token,
-            rng.random(min(n, _PIECE)),
+            rng.random(min(n, piece)),
             temperature=temperature,
             top_k=0 if top_k is None else min(top_k, dense.output_size),
             top_p=1.0 if top_p is None else float(top_p),
             banned=banned,
             stop=stop,
         )
-        drawn.append(ids)
+        yield ids
         token, n = int(ids[-1]), n - len(ids)
-    return np.concatenate(drawn)
+        if token == stop:
+            return
 
 
 # ---- beam search ------------------------------------------------------------------------------------------------

@@ -56,7 +56,10 @@ history : list of dict
     For every epoch: epoch, loss and held_out (mean loss in nats; None without validation data or if the epoch was
     interrupted), tokens, seconds of training, learning_rate.
 interrupted : bool
-    Whether KeyboardInterrupt ended the last ``fit``.""",
+    Whether KeyboardInterrupt ended the last ``fit``; the model then has the parameters of the best epoch, if there
+    was validation data.
+last_params : dict or None
+    After such an interrupt: the parameters of the last update, where that came after the best epoch.""",
     "SEQUENCES": """
 X : list of sequences
     All of one kind: str, lists of str (tokens), integer arrays (T,) of ids, or arrays (T, D) of features. They may

@@ -346,7 +346,7 @@ class SequenceGenerator(Estimator):
         context = np.concatenate([[self._end_id], before]).astype(np.int64)
         if len(context) > 1:
             _, state = self._trunk(context[:-1, None], state)
-        ids = sample_tokens(
+        pieces = sample_tokens(
             *(self._trunk, self._head.dense, state, int(context[-1]), n, rng),
             temperature=temperature,
             top_k=top_k,
@@ -354,6 +354,7 @@ class SequenceGenerator(Estimator):
             banned=[] if self.vocabulary is None else [self.vocabulary.unk_id],
             stop=self._end_id,
         )
+        ids = np.concatenate([np.empty(0, np.int64), *pieces])
         return self._input_format.decode(ids[:-1] if len(ids) and ids[-1] == self._end_id else ids)
 
     def _draw_vectors(self, n: int, state: Any, before: Any, temperature: float, rng: Generator) -> Array:

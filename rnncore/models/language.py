@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Iterator
 from typing import Any, Self, cast
 
@@ -15,7 +16,7 @@ from ..layers import Dense
 from ..text import Vocabulary, batches_by_length, pad, streams
 from .base import COUNT, Model, Random, as_generator, setting
 from .data import Format, steps_before
-from .decoding import Beam, beam_search, check_sampling, sample_tokens
+from .decoding import PIECE, Beam, beam_search, check_sampling, sample_tokens
 from .documentation import document
 from .network import Head, repeat_rows
 from .training import Callbacks, as_callbacks, check_idle
@@ -335,7 +336,14 @@ class LanguageModel(Model):
 
     def _read(self, prompt: str) -> tuple[Any, ...]:
         """Return the last id of <eos> and the prompt, and the state before it (None: zeros)."""
-        context = np.concatenate([[self.vocabulary.eos_id], self.vocabulary.encode(prompt)])
+        ids = self.vocabulary.encode(prompt)
+        if (ids == self.vocabulary.unk_id).any():
+            tokens = prompt if self.vocabulary.level == "char" else prompt.split()
+            unknown = ", ".join(repr(token) for token in dict.fromkeys(tokens) if token not in self.vocabulary)
+            warnings.warn(
+                f"the model does not know these {self.vocabulary.level}s of the prompt: {unknown}", stacklevel=3
+            )
+        context = np.concatenate([[self.vocabulary.eos_id], ids])
         state = self._trunk(context[:-1, None])[1] if len(context) > 1 else None
         return int(context[-1]), state
 
@@ -396,16 +404,71 @@ class LanguageModel(Model):
         self._check_built()
         n, temperature, top_k, top_p = check_sampling(n, temperature, top_k, top_p)
         stop_at_eos = self._sentences if stop_at_eos is None else stop_at_eos
-        first, state = self._read(prompt)
-        ids = sample_tokens(
+        pieces = self._draw(self._read(prompt), n, temperature, top_k, top_p, seed, stop_at_eos)
+        return self._decode(np.concatenate([np.empty(0, np.int64), *pieces]), stop_at_eos)
+
+    def iter_sample(
+        self,
+        n: int,
+        prompt: str = "",
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        seed: Random = None,
+        *,
+        stop_at_eos: bool | None = None,
+    ) -> Iterator[str]:
+        """Draw text as :meth:`sample` does, and yield it token by token as it is drawn.
+
+        Parameters and errors are those of :meth:`sample`. The pieces join to the text that it returns for the same
+        seed; a word comes with the space before it.
+
+        Yields
+        ------
+        str
+
+        Examples
+        --------
+        >>> model = LanguageModel(hidden_size=16, epochs=2, batch_size=4, random_state=0)
+        >>> model = model.fit("to be or not to be. " * 40)
+        >>> "".join(model.iter_sample(9, seed=1)) == model.sample(9, seed=1)
+        True
+        """
+        self._check_built()
+        n, temperature, top_k, top_p = check_sampling(n, temperature, top_k, top_p)
+        stop_at_eos = self._sentences if stop_at_eos is None else stop_at_eos
+        pieces = self._draw(self._read(prompt), n, temperature, top_k, top_p, seed, stop_at_eos, piece=1)
+        return self._decode_each(pieces, stop_at_eos)
+
+    def _draw(
+        self,
+        start: tuple[Any, ...],
+        n: int,
+        temperature: float,
+        top_k: int | None,
+        top_p: float | None,
+        seed: Random,
+        stop_at_eos: bool,
+        piece: int = PIECE,
+    ) -> Iterator[Array]:
+        first, state = start
+        return sample_tokens(
             *(self._trunk, self._head.dense, state, first, n, as_generator(seed)),
             temperature=temperature,
             top_k=top_k,
             top_p=top_p,
             banned=self._banned(stop_at_eos),
             stop=self.vocabulary.eos_id if stop_at_eos else -1,
+            piece=piece,
         )
-        return self._decode(ids, stop_at_eos)
+
+    def _decode_each(self, pieces: Iterator[Array], stop_at_eos: bool) -> Iterator[str]:
+        before = np.empty(0, np.int64)
+        for ids in pieces:
+            # The space between two words belongs to both of them.
+            text = self._decode(np.concatenate([before, ids]), stop_at_eos)
+            yield text[len(self.vocabulary.decode(before)) :]
+            before = ids
 
     def beam_search(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -40,7 +41,7 @@ def check_idle(model: Any) -> None:
 
 
 class Run:
-    """One run of training. It writes into the model's parameters, ``history`` and ``interrupted``.
+    """One run of training. It writes the model's parameters, ``history``, ``interrupted`` and ``last_params``.
 
     callbacks: a list of functions of a :class:`Progress`.
     """
@@ -48,13 +49,13 @@ class Run:
     def __init__(self, model: Any, optimizer: Any, callbacks: list[Any]) -> None:
         self.model, self.optimizer, self.callbacks = model, optimizer, callbacks
         self.update = self.tokens = 0
-        self.best, self.since_best = math.inf, 0
+        self.best, self.best_update, self.since_best = math.inf, 0, 0
         self.best_params: dict[str, Array] | None = None
 
     def train(self, make_batches: Callable[..., Any], score: Callable[..., Any] | None) -> None:
         """make_batches() gives the batches of an epoch; score() the mean loss of held-out data, or is None."""
         model = self.model
-        model.interrupted = False
+        model.interrupted, model.last_params = False, None
         try:
             _running.add(model)
             for _ in range(model.epochs):
@@ -70,6 +71,8 @@ class Run:
                 if isinstance(callback, Bar):
                     callback.close()
         if self.best_params is not None and (model.interrupted or model.patience is not None):
+            if model.interrupted and self.best_update < self.update:
+                model.last_params = {name: p.copy() for name, p in model.params.items()}
             for name, p in model.params.items():
                 p[...] = self.best_params[name]
 
@@ -106,7 +109,7 @@ class Run:
     def _compare(self, held_out: float) -> None:
         self.since_best += 1
         if held_out < self.best:
-            self.best, self.since_best = held_out, 0
+            self.best, self.best_update, self.since_best = held_out, self.update, 0
             self.best_params = {name: p.copy() for name, p in self.model.params.items()}
 
 
@@ -119,7 +122,7 @@ def as_callbacks(callback: Callbacks | None, progress: bool) -> list[Any]:
 
 
 class Bar:
-    """A callback that shows a progress bar of tqdm.
+    """A callback that shows a progress bar of tqdm, with the mean loss of the last 50 updates.
 
     Parameters
     ----------
@@ -131,17 +134,20 @@ class Bar:
         try:
             from tqdm import tqdm
         except ModuleNotFoundError:
-            raise ModuleNotFoundError('progress=True needs tqdm: pip install "rnncore[cli]"') from None
+            raise ModuleNotFoundError("progress=True needs tqdm: pip install tqdm") from None
         self._make, self._disable = tqdm, disable
         self._bar: Any = None
         self._start = time.perf_counter()
+        self._losses: deque[float] = deque(maxlen=50)
 
     def __call__(self, progress: Progress) -> None:
         if self._bar is None:
             self._bar = self._make(total=progress.updates, unit="update", disable=self._disable, mininterval=0.5)
         rate = progress.tokens / (time.perf_counter() - self._start)
         held_out = "" if progress.held_out is None else f", held-out {progress.held_out:.3f}"
-        text = f"epoch {progress.epoch}, loss {progress.loss:.3f}{held_out}, {rate:,.0f} tokens/s"
+        self._losses.append(progress.loss)
+        loss = sum(self._losses) / len(self._losses)
+        text = f"epoch {progress.epoch}, loss {loss:.3f}{held_out}, {rate:,.0f} tokens/s"
         self._bar.set_postfix_str(text, refresh=False)
         self._bar.update()
 

@@ -48,3 +48,13 @@ const instruction_set instruction_sets[] = {
 };
 
 const int instruction_set_count = sizeof instruction_sets / sizeof *instruction_sets;
+
+#if defined(__clang__)
+#define COMPILER __VERSION__ /* begins with "Clang" */
+#elif defined(__GNUC__)
+#define COMPILER "GCC " __VERSION__
+#else
+#define COMPILER "unknown compiler"
+#endif
+
+const char *build_description = COMPILER ", " BUILD_FLAGS;

@@ -94,6 +94,9 @@ typedef struct instruction_set {
 extern const instruction_set instruction_sets[];
 extern const int instruction_set_count;
 
+/* Compiler and flags, for bug reports. */
+extern const char *build_description;
+
 /* Treat subnormal numbers as zero in this thread: arithmetic on them is up to a hundred times slower. */
 unsigned long long begin_flush_subnormals(void);
 void end_flush_subnormals(unsigned long long saved);

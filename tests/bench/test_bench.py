@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -61,3 +62,47 @@ def test_threads_are_pinned_in_a_new_process_only_where_they_are_not(monkeypatch
         monkeypatch.setenv(name, "1")
     assert command.run_pinned(command.make_parser().parse_args([]), []) is None
     assert os.environ["RNNCORE_NUM_THREADS"] == "1"
+
+
+MINE = """
+import numpy as np, rnncore as rc
+def pair():
+    x, Wx, Wh, b = np.ones((9, 2, 3)), np.ones((3, 16)), np.ones((4, 16)), np.zeros(16)
+    return (lambda: rc.reference.lstm_forward(x, Wx, Wh, b)[0]), (lambda: rc.lstm_forward(x, Wx, Wh, b)[0])
+def pairs():
+    return {"right": pair(), "wrong": (lambda: 1.0, lambda: 2.0)}
+def number():
+    return 5
+"""
+
+
+def test_mine(tmp_path, monkeypatch):
+    (tmp_path / "mymodel.py").write_text(MINE)
+    monkeypatch.chdir(tmp_path)
+    result = run("--mine", "mymodel:pair")
+    assert result.returncode == 0, result.stderr
+    assert re.fullmatch(r"pair  original \S+ \S+, replacement \S+ \S+: \S+ times as fast\n", result.stdout)
+    result = run("--mine", "mymodel:pairs")
+    assert result.returncode == 1
+    assert result.stdout.splitlines()[1] == "wrong  not the same: result differs by 1; allowed: 1e-10"
+
+
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        ("mymodel", "--mine must be module:function; got 'mymodel'"),
+        ("absent:pair", "there is no module 'absent' here"),
+        ("mymodel:absent", "mymodel has no function 'absent'"),
+        (
+            "mymodel:number",
+            "must return a pair of callables, (original, replacement), or a dict of such pairs; got int",
+        ),
+    ],
+)
+def test_mine_that_is_not_there(place, message, tmp_path, monkeypatch):
+    (tmp_path / "mymodel.py").write_text(MINE)
+    monkeypatch.chdir(tmp_path)
+    result = run("--mine", place)
+    assert result.returncode == 2
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr

@@ -1,0 +1,39 @@
+"""The command line: rnncore train | sample | score | bench | info."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from .arguments import make_parser
+from .errors import FAILED, INTERRUPTED, UNUSABLE, UserError
+
+__all__ = ["main"]
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    parser = make_parser()
+    arguments, rest = parser.parse_known_args(argv)
+    if rest and arguments.command != "bench":
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    arguments.rest = rest  # bench has options of its own
+    for stream in (sys.stdout, sys.stderr):
+        # A character that the terminal cannot show must not end a training run.
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+    try:
+        return arguments.run(arguments)
+    except UserError as error:
+        print(f"rnncore: error: {error}", file=sys.stderr)
+        return UNUSABLE
+    except MemoryError as error:
+        print(f"rnncore: error: not enough memory: {error}", file=sys.stderr)
+        return UNUSABLE
+    except KeyboardInterrupt:
+        print("rnncore: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader of the output has gone (head, less): nothing to say, and nobody to say it to.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED

@@ -1,0 +1,8 @@
+"""How a command ends."""
+
+DONE, FAILED, UNUSABLE = 0, 1, 2
+INTERRUPTED = 130  # what shells expect of a program that Ctrl-C ended
+
+
+class UserError(Exception):
+    """Something the user can put right: one line, exit code 2."""

@@ -1,0 +1,69 @@
+"""The texts of a command, and how a loss is described."""
+
+from __future__ import annotations
+
+import math
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from .errors import UserError
+
+
+def read_text(path: str | PathLike[str], encoding: str) -> str:
+    try:
+        text = Path(path).read_text(encoding=encoding)
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        where = f"{error.reason} at byte {error.start}"
+        raise UserError(f"{path} is not {encoding} text: {where}; see --encoding") from None
+    except UnicodeError as error:
+        raise UserError(f"{path} is not {encoding} text: {error}; see --encoding") from None
+    except LookupError:
+        raise UserError(f"--encoding: {encoding!r} is not an encoding that Python knows") from None
+    if not text.strip():
+        raise UserError(f"{path} holds no text")
+    return text
+
+
+def default_text() -> Any:
+    """Return the help topics of Python: 600,000 characters of English text that every CPython has."""
+    from pydoc_data.topics import topics
+
+    return "\n\n".join(topics[name].strip() for name in sorted(topics)) + "\n"
+
+
+def split(text: str, share: float, level: str) -> tuple[str, str]:
+    """Return the training text and the held-out text, the last `share` of the whole."""
+    cut = round(len(text) * (1 - share))
+    if level == "word":
+        # Not within a word.
+        cut = max(text.rfind("\n", 0, cut), text.rfind(" ", 0, cut)) + 1 or cut
+    return text[:cut], text[cut:]
+
+
+def read_texts(arguments: Any) -> tuple[str, str, str]:
+    """Return the name of the text, the training text and the held-out text."""
+    if arguments.file is None:
+        name, text = "Python's help topics", default_text()
+    else:
+        name, text = arguments.file, read_text(arguments.file, arguments.encoding)
+    if arguments.held_out_file is not None:
+        training, held_out = text, read_text(arguments.held_out_file, arguments.encoding)
+    else:
+        training, held_out = split(text, arguments.held_out, arguments.level)
+    counts = [len(part) if arguments.level == "char" else len(part.split()) for part in (training, held_out)]
+    if counts[0] < 2 * arguments.batch or counts[1] < 1:
+        raise UserError(
+            f"{name} is too short: {counts[0]} training and {counts[1]} held-out tokens; "
+            f"--batch {arguments.batch} needs at least {2 * arguments.batch} and 1"
+        )
+    return name, training, held_out
+
+
+def describe_loss(nats: float, model: Any, characters_per_token: float) -> str:
+    bits = nats / math.log(2) / characters_per_token
+    if model.level == "char":
+        return f"{nats:.3f} nats = {bits:.3f} bits a character"
+    return f"{nats:.3f} nats a word (perplexity {math.exp(min(nats, 700)):,.1f}), {bits:.3f} bits a character"

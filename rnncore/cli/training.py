@@ -1,0 +1,245 @@
+"""``rnncore train``: a language model of a text file."""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+import math
+import os
+import statistics
+import sys
+import time
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import rnncore
+
+from .. import functional, reference
+from ..files import interrupts_later, is_stream, replacing
+from ..models.training import Bar
+from .errors import DONE, INTERRUPTED, UserError
+from .texts import describe_loss, read_texts
+
+LOSS_CURVE = "rnncore loss curve"  # title in the metadata of our pictures, by which they are known again
+
+
+def step_speedup(model: Any, steps: int, rounds: int = 3) -> float:
+    """Seconds of one training step with the reference's recurrent layer over seconds with the engine's, in turn.
+
+    steps is the length of the chunk; embedding, output layer and loss are the same in both.
+    """
+    model = copy.deepcopy(model)
+    ids = np.random.default_rng(0).integers(len(model.vocabulary), size=(steps + 1, model.batch_size))
+    seconds: dict[Any, list[float]] = {reference: [], functional: []}
+    for _ in range(rounds + 1):
+        for backend, times in seconds.items():
+            model.layers["recurrent"].backend = backend
+            start = time.perf_counter()
+            model.loss_and_gradients(ids[:-1], ids[1:])
+            times.append(time.perf_counter() - start)
+    # The first round only warms up.
+    return statistics.median(seconds[reference][1:]) / statistics.median(seconds[functional][1:])
+
+
+class Report:
+    """Follows a training run: progress bar, a line and a sample each epoch, the losses for the curve."""
+
+    def __init__(self, model: Any, arguments: Any, training: str, held_out: str) -> None:
+        self.model, self.arguments = model, arguments
+        self.training, self.held_out_text = training, held_out
+        self.losses: list[float] = []
+        self.held_out: list[tuple[int, float]] = []
+        self.start = time.perf_counter()
+        # No bar where the output is a file.
+        self.bar = Bar(disable=None) if importlib.util.find_spec("tqdm") is not None else None
+        self.late = False
+
+    def __call__(self, progress: Any) -> bool:
+        self.losses.append(progress.loss)
+        if progress.update == 1:
+            self.begin(progress)
+        seconds = time.perf_counter() - self.start
+        if self.bar is not None:
+            self.bar(progress)
+        if progress.held_out is not None:
+            self.held_out.append((progress.update, progress.held_out))
+            self.epoch(progress)
+        self.late = bool(self.arguments.minutes) and seconds > 60 * self.arguments.minutes
+        return self.late
+
+    def begin(self, progress: Any) -> None:
+        vocabulary = self.model.vocabulary
+        parameters = sum(p.size for p in self.model.params.values())
+        self.say(
+            f"{self.model.num_layers} x {self.model.hidden_size} {self.model.cell.upper()}, "
+            f"{len(vocabulary):,} {vocabulary.level}s, {parameters:,} parameters; "
+            f"{progress.updates:,} updates of {self.model.batch_size} x {self.model.chunk_length} tokens"
+        )
+        tokens = len(vocabulary.encode(self.training))
+        speedup = step_speedup(self.model, max(1, min(self.model.chunk_length, tokens // self.model.batch_size)))
+        self.say(f"{speedup:.1f} times as fast a training step as with the NumPy reference in the engine's place\n")
+        self.start = time.perf_counter()
+
+    def epoch(self, progress: Any) -> None:
+        record = self.model.history[-1]
+        rate = record["tokens"] / record["seconds"]
+        self.say(
+            f"epoch {progress.epoch}/{self.model.epochs}: training loss {record['loss']:.3f}, "
+            f"held-out {self.describe(progress.held_out)}; "
+            f"{rate:,.0f} tokens/s"
+        )
+        text = self.model.sample(self.arguments.sample, temperature=0.8, seed=progress.epoch)
+        self.say("    " + text.strip().replace("\n", "\n    ") + "\n")
+
+    def saved_update(self) -> int:
+        """Return the update whose parameters the model has."""
+        if self.held_out and (self.model.interrupted or self.model.patience is not None):
+            return min(self.held_out, key=lambda scored: scored[1])[0]
+        return len(self.losses)
+
+    def describe(self, nats: float) -> str:
+        tokens = len(self.model.vocabulary.encode(self.held_out_text))
+        return describe_loss(nats, self.model, len(self.held_out_text) / tokens)
+
+    def say(self, text: str) -> None:
+        if self.bar is not None:
+            self.bar.write(text)
+        else:
+            print(text, flush=True)
+
+    def close(self) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+
+def check_output(arguments: Any) -> tuple[Path, Path | None]:
+    """Return the paths of the model and the loss curve, if there is to be one; UserError if they cannot be written."""
+    output = Path(arguments.output)
+    picture = None if is_stream(output) else output.with_suffix(".png")
+    folder = os.path.dirname(os.path.realpath(output))  # of the file itself, where output is a link to one
+    if picture is None:
+        if not os.access(output, os.W_OK):
+            raise UserError(f"cannot write {output}: Permission denied")
+    elif os.path.isdir(output):
+        raise UserError(f"cannot write {output}: Is a directory")
+    elif not os.path.isdir(folder) or not os.access(folder, os.W_OK):
+        raise UserError(f"cannot write {output}: {folder} must be a directory that can be written to")
+    if picture == output:
+        raise UserError(f"cannot write the model to {output}: the loss curve goes there")
+    for file in (arguments.file, arguments.held_out_file):
+        if file is not None and output.exists() and Path(file).exists() and output.samefile(file):
+            raise UserError(f"cannot write the model to {output}: it is a text that is read")
+    return output, picture
+
+
+def make_model(arguments: Any) -> Any:
+    try:
+        model = rnncore.LanguageModel(
+            arguments.level,
+            arguments.cell,
+            arguments.hidden,
+            arguments.layers,
+            embedding_size=arguments.embedding,
+            dropout=arguments.dropout,
+            recurrent_dropout=arguments.recurrent_dropout,
+            max_vocabulary=arguments.vocabulary,
+            epochs=arguments.epochs,
+            batch_size=arguments.batch,
+            chunk_length=arguments.chunk,
+            learning_rate=arguments.learning_rate,
+            learning_rate_decay=arguments.decay,
+            clip_norm=arguments.clip,
+            patience=arguments.patience,
+            dtype=arguments.dtype,
+            random_state=arguments.seed,
+        )
+        model.check_settings()
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    return model
+
+
+def train(arguments: Any) -> int:
+    output, picture = check_output(arguments)
+    model = make_model(arguments)
+    name, training, held_out = read_texts(arguments)
+    print(f"{name}: {len(training):,} characters to train on, {len(held_out):,} held out", flush=True)
+    report = Report(model, arguments, training, held_out)
+    try:
+        model.fit(training, held_out, callback=report)
+    finally:
+        # Whatever ends the training, what was learned is kept. Only the reader of a FIFO may be long in coming.
+        with nullcontext() if is_stream(output) else interrupts_later():
+            report.close()
+            if report.losses:
+                save(model, output)
+                begin = "\n" if model.interrupted else ""  # after the ^C of the terminal
+                print(f"{begin}model: {output}   (rnncore sample {output})", flush=True)
+                if model.last_params is not None and picture is not None:
+                    save_last(model, output.with_suffix(".last.npz"))
+    if not report.losses:
+        raise KeyboardInterrupt
+    saved = report.saved_update()
+    if model.interrupted:
+        updates = len(report.losses)
+        print(f"interrupted after {updates:,} updates: {output} has the parameters of update {saved:,}", end="")
+        print(", of the best epoch" if model.last_params is not None else "")
+        if model.last_params is not None and picture is not None:
+            last = output.with_suffix(".last.npz")
+            print(f"{last} has those of update {updates:,}, the last   (rnncore sample {last})")
+    elif report.late:
+        print(f"stopped after {arguments.minutes:g} minutes; ", end="", flush=True)
+        print(f"held-out {report.describe(math.log(model.perplexity(held_out)))}")
+    elif arguments.patience is not None:
+        best = min(model.history, key=lambda record: record["held_out"])
+        print(f"keeping the model of epoch {best['epoch']}, held-out {report.describe(best['held_out'])}")
+    if picture is not None and importlib.util.find_spec("matplotlib") is not None:
+        draw_loss_curve(report, picture)
+    return INTERRUPTED if model.interrupted else DONE
+
+
+def save(model: Any, path: Path) -> None:
+    try:
+        model.save(path)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}") from None
+
+
+def save_last(model: Any, path: Path) -> None:
+    """Save the parameters of the last update; the model keeps those of the best epoch."""
+    best = {name: p.copy() for name, p in model.params.items()}
+    for name, p in model.params.items():
+        p[...] = model.last_params[name]
+    try:
+        save(model, path)
+    finally:
+        for name, p in model.params.items():
+            p[...] = best[name]
+
+
+def draw_loss_curve(report: Report, picture: Path) -> None:
+    """Write the loss curve beside the model, or say why not; it replaces nothing but an earlier loss curve."""
+    from ..plots import loss_curve
+
+    try:
+        if picture.exists() and not is_loss_curve(picture):
+            print(f"rnncore: no loss curve: {picture} is something else, and stays as it is", file=sys.stderr)
+            return
+        figure = loss_curve(report.losses, report.held_out, saved=report.saved_update()).figure
+        with replacing(picture) as file:
+            figure.savefig(file, format="png", dpi=120, metadata={"Title": LOSS_CURVE})
+        print(f"loss curve: {picture}")
+    except OSError as error:
+        print(f"rnncore: no loss curve: cannot write {picture}: {error.strerror}", file=sys.stderr)
+
+
+def is_loss_curve(path: Path) -> bool:
+    """Tell whether :func:`draw_loss_curve` wrote this file."""
+    if not path.is_file():
+        return False
+    with open(path, "rb") as file:
+        start = file.read(1000)
+    return start.startswith(b"\x89PNG\r\n\x1a\n") and f"tEXtTitle\0{LOSS_CURVE}".encode() in start

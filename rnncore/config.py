@@ -1,0 +1,69 @@
+"""What a bug report needs: versions, build, processor, threads."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+from pathlib import Path
+
+import numpy as np
+
+from . import _engine
+
+__all__ = ["config", "show_config"]
+
+EXTRAS = ("tqdm", "matplotlib", "torch", "onnx", "onnxruntime", "safetensors", "scikit-learn")
+VARIABLES = ("RNNCORE_NUM_THREADS", "RNNCORE_ISA", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+def config() -> dict[str, str]:
+    """Return the settings that results and times depend on, by name, as :func:`show_config` prints them."""
+    from . import __version__  # the package is complete only when this is called
+
+    isas = [f"{isa} (in use)" if isa == _engine.current_isa() else isa for isa in _engine.available_isas()]
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
+    variables = [f"{name}={os.environ[name]}" for name in VARIABLES if name in os.environ]
+    return {
+        "rnncore": __version__,
+        "build": _engine.build,
+        "Python": f"{platform.python_implementation()} {platform.python_version()}",
+        "NumPy": f"{np.__version__}, BLAS {blas['name']} {blas['version']}",
+        "system": platform.platform(),
+        "processor": f"{processor() or platform.machine()}, {os.cpu_count()} cores, {usable} of them usable",
+        "instruction sets": ", ".join(isas),
+        "threads": f"{_engine.get_num_threads()} at most",
+        "environment": ", ".join(variables) or "none of " + ", ".join(VARIABLES),
+        "extras": ", ".join(filter(None, map(_installed, EXTRAS))) or "none",
+    }
+
+
+def processor() -> str:
+    """Return the name of the processor."""
+    information = Path("/proc/cpuinfo")
+    for line in information.read_text().splitlines() if information.exists() else ():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor()
+
+
+def _installed(package: str) -> str:
+    try:
+        return f"{package} {importlib.metadata.version(package)}"
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+def show_config() -> None:
+    """Print versions, compiler and flags, processor, instruction sets, threads and extras: for a bug report.
+
+    Examples
+    --------
+    >>> show_config()  # doctest: +ELLIPSIS
+    rnncore           ...
+    build             ...
+    Python            ...
+    """
+    for name, value in config().items():
+        print(f"{name:<17} {value}")
