@@ -277,8 +277,8 @@ def lstm_forward(
     """Run a long short-term memory over a sequence; gate blocks i f g o.
 
     With h' and c' the states before the step: ``i, f, o = sigmoid(x Wx + h' Wh + b)``, ``g = tanh(.)``,
-    ``c = f c' + i g``, ``h = o tanh(c)``. Equations, in the
-    notation of the course too: :func:`rnncore.reference.lstm_forward`. Dtypes as in :func:`rnn_forward`.
+    ``c = f c' + i g``, ``h = o tanh(c)``. Equations, in the notation of the course too:
+    :func:`rnncore.reference.lstm_forward`. Dtypes as in :func:`rnn_forward`.
 
     Parameters
     ----------
@@ -295,7 +295,7 @@ def lstm_forward(
         ``h = o tanh(c)``, or the variant ``h = o c``.
     gate_order : str, default "ifgo"
         Order of the gate blocks in the weights, in ``cache.gates`` and in the gradients: these letters in any order, as
-        in "ifog" or "fgio"; g is the candidate. No reordering or copy is needed.
+        in "ifog" or "fgio"; g is the candidate, c~ in the course. No reordering or copy is needed.
     OPTIONS
 
     Returns

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from ._types import Array
 from .engine.arrays import as_floating, check_shape
-from .engine.cells import CELLS
+from .engine.cells import CELLS, describe_order
 
 __all__ = ["join_gates", "split_gates"]
 
@@ -169,7 +169,7 @@ def _order(gate_order: str | None, letters: str) -> str:
     if gate_order is None:
         return letters
     if sorted(gate_order) != sorted(letters):
-        raise ValueError(f"gate_order must be the letters {' '.join(letters)} in some order; got {gate_order!r}")
+        raise ValueError(f"gate_order must be {describe_order(letters)}; got {gate_order!r}")
     return gate_order
 
 

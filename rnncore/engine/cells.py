@@ -141,10 +141,17 @@ class Variant:
         return f"<{self.cell.name}{options} gates {self.gate_order}>"
 
 
+def describe_order(letters: str) -> str:
+    """Say what ``gate_order`` must be, for error messages."""
+    # Many call the candidate c or c~, and its block by that letter.
+    candidate, other = ("g", "c~") if "g" in letters else ("n", "h~")
+    return f"the letters {' '.join(letters)} in some order, {candidate} for the candidate ({other})"
+
+
 def _gate_order(cell: Cell, order: Word) -> str:
     if order not in cell.gate_orders:
         if len(cell.gate_orders) == len(list(permutations(cell.gates))) > 2:
-            wanted = f"the letters {' '.join(cell.gates)} in some order"
+            wanted = describe_order(cell.gates)
         else:
             wanted = f"one of {', '.join(map(repr, cell.gate_orders))}"
         raise ValueError(f"gate_order must be {wanted}; got {order!r}")

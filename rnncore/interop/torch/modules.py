@@ -204,6 +204,11 @@ class Recurrent:
         settings[3:3] = ["tanh"] if self.of_torch is torch.nn.RNN else []
         return self.of_torch, (*settings, 0, "meta"), reduced[2]
 
+    def _get_name(self) -> str:
+        """The name in ``print(model)``: it tells a module of the engine from one of torch.nn."""
+        name = str(super()._get_name())  # type: ignore[misc]
+        return f"rnncore.{name}" if type(self) is converted(self.of_torch, to_engine=True) else name
+
     def __prepare_scriptable__(self) -> torch.nn.Module:
         """What torch.jit.script compiles: the module of torch.nn with the same parameters."""
         twin = copy.copy(self)
