@@ -9,7 +9,7 @@ try:
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
         "rnncore's compiled module is not here: this looks like its source checkout, not the installed package. "
-        "Leave the directory, or build in place with: pip install -e ."
+        "Leave the directory, or build in place with: pip install -e . (see 'Getting started' in the documentation)"
     ) from error
 from . import functional, gates, layers
 from .config import show_config

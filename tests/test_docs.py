@@ -102,6 +102,14 @@ def test_every_public_name_is_in_the_reference():
     assert wanted - {"rnncore.compat.dlfs2.np"} - listed == set()
 
 
+def test_pages_that_messages_name_are_there():
+    titles = {page.read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ") for page in PAGES}
+    source = "".join(file.read_text(encoding="utf-8") for file in (CHECKOUT / "rnncore").rglob("*.py"))
+    named = set(re.findall(r"see '([^']+)' in the documentation", source))
+    assert len(named) >= 3
+    assert named <= titles
+
+
 def test_tests_that_the_guarantees_name_are_there():
     for path, names in re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", (DOCS / "guarantees.md").read_text("utf-8")):
         text = (CHECKOUT / path).read_text("utf-8")

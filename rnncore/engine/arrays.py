@@ -25,7 +25,13 @@ FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 def check_shape(name: str, array: Array, letters: str, wanted: tuple[int, ...]) -> None:
     """Raise ValueError unless the array has this shape; ``letters`` are its axes, for the message."""
     if array.shape != wanted:
-        raise ValueError(f"{name} must be {letters} = {wanted}; got {array.shape}")
+        hint = transposed_hint(name) if name in ("Wx", "Wh") and array.shape == wanted[::-1] else ""
+        raise ValueError(f"{name} must be {letters} = {wanted}; got {array.shape}{hint}")
+
+
+def transposed_hint(name: str) -> str:
+    """Say what to do with an array whose transpose is wanted."""
+    return f": pass {name}.T (see 'A NumPy model of your own' in the documentation)"
 
 
 def as_floating(name: str, value: ArrayLike) -> Array:
@@ -130,7 +136,9 @@ def clean_arguments(
     G, Wx = len(variant.gates), arrays["Wx"]
     if Wx.ndim != 2 or Wx.shape[1] % G or (x is not None and Wx.shape[0] != x.shape[-1]):
         of_x = "" if x is None else f" with D = {x.shape[-1]} as in x"
-        raise ValueError(f"Wx must be (D, {f'{G}H' if G > 1 else 'H'}){of_x}; got {Wx.shape}")
+        transposed = x is not None and Wx.ndim == 2 and Wx.shape[1] == x.shape[-1] and Wx.shape[0] % G == 0
+        hint = transposed_hint("Wx") if transposed else ""
+        raise ValueError(f"Wx must be (D, {f'{G}H' if G > 1 else 'H'}){of_x}; got {Wx.shape}{hint}")
     D, H = Wx.shape[0], Wx.shape[1] // G
     for array in variant.weights:
         if array.name in arrays:

@@ -62,7 +62,10 @@ class Stack:
     def check_one_direction(self) -> None:
         """Raise ValueError if the stack cannot go step by step."""
         if self.bidirectional:
-            raise ValueError("a bidirectional layer needs the whole sequence: it cannot go step by step")
+            raise ValueError(
+                "a bidirectional layer needs the whole sequence: it cannot go step by step "
+                "(see 'Frozen layers and streams' in the documentation)"
+            )
 
     # ---- arguments ----------------------------------------------------------------------------------------------
 

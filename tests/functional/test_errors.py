@@ -17,6 +17,9 @@ def wanted_shapes(variant):
     return weights | {f"{state}0": ("(N, H)", (N, H)) for state in variant.cell.states}
 
 
+OWN_MODEL = "(see 'A NumPy model of your own' in the documentation)"
+
+
 def misshapen(shape):
     """Shapes close to `shape`: each axis one longer, one axis more, one less, a 1 that would broadcast."""
     for axis, size in enumerate(shape):
@@ -34,17 +37,19 @@ def test_wrong_shapes_of_weights_and_states(rng, variant):
     cell, arguments, _ = problem(rng, variant)
     for name, (letters, shape) in wanted_shapes(variant).items():
         for wrong in misshapen(shape):
-            message = literally(f"{name} must be {letters} = {shape}; got {wrong}")
+            hint = f": pass {name}.T {OWN_MODEL}" if name == "Wh" and wrong == shape[::-1] else ""
+            message = literally(f"{name} must be {letters} = {shape}; got {wrong}{hint}")
             with pytest.raises(ValueError, match=message):
                 forward(cell, arguments, **{name: np.zeros(wrong)})
 
 
 def test_transposed_weights_are_told_in_letters_and_numbers(rng):
     x, Wx, Wh, b = (rng.normal(size=s) for s in [(2, 1, 3), (3, 512), (128, 512), (512,)])
-    message = literally("Wh must be (H, 4H) = (128, 512); got (512, 128)")
+    message = literally(f"Wh must be (H, 4H) = (128, 512); got (512, 128): pass Wh.T {OWN_MODEL}")
     with pytest.raises(ValueError, match=message):
         rc.lstm_forward(x, Wx, Wh.T, b)
-    with pytest.raises(ValueError, match=literally("Wx must be (D, 4H) with D = 3 as in x; got (512, 3)")):
+    message = literally(f"Wx must be (D, 4H) with D = 3 as in x; got (512, 3): pass Wx.T {OWN_MODEL}")
+    with pytest.raises(ValueError, match=message):
         rc.lstm_forward(x, Wx.T, Wh, b)
 
 
