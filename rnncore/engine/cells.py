@@ -2,7 +2,7 @@
 
 A :class:`Cell` is a row of the table: names, gates, states, weights, options, what the forward pass saves and what the
 backward pass returns. A :class:`Variant` is a cell with its options chosen: calls, layers and native code work with
-variants. To add a cell, start with a row here; CONTRIBUTING.md lists the other files.
+variants. To add a cell, start with a row here; docs/how_it_works/add_a_cell.md lists the other files.
 """
 
 from __future__ import annotations

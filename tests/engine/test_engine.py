@@ -10,8 +10,9 @@ from support.problems import VARIANTS, make_cotangents, make_problem, run
 
 import rnncore as rc
 from rnncore import reference
+from rnncore.engine.cells import CELLS
 
-FUNCTIONS = [f"{cell}_{direction}" for cell in ("rnn", "gru", "lstm") for direction in ("forward", "backward")]
+FUNCTIONS = [f"{cell}_{direction}" for cell in CELLS for direction in ("forward", "backward")]
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)

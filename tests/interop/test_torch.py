@@ -185,7 +185,7 @@ def test_constructor_parameters_and_initial_values_are_those_of_torch(kind):
     theirs, ours = (dict(module.named_parameters()) for module in modules)
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
-    assert repr(modules[1]) == repr(modules[0])
+    assert repr(modules[1]) == f"rnncore.{modules[0]!r}"
     assert isinstance(modules[1], getattr(torch.nn, name))
     positional = getattr(interop, name)(D, H, 2, *(["relu"] if name == "RNN" else []), False, True)
     assert (positional.num_layers, positional.bias, positional.batch_first) == (2, False, True)

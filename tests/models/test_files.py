@@ -1,6 +1,7 @@
 """Files of models."""
 
 import json
+import pickle
 import tracemalloc
 import zipfile
 
@@ -298,3 +299,31 @@ def test_embedding_scale(name):
     for key, p in plain.params.items():
         # The one update made biases 1e-30.
         np.testing.assert_allclose(scaled.params[key], p * (0.25 if "embedding" in key else 1), atol=1e-25, err_msg=key)
+
+
+class Harmful:
+    """Unpickled, it leaves a file behind."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (str(self.path), "w")
+
+
+def test_pickles_are_not_read(tmp_path):
+    """Neither an object array beside the parameters, nor one in the place of a parameter, nor a whole pickle."""
+    good, bad, trace = tmp_path / "good.npz", tmp_path / "bad.npz", tmp_path / "trace"
+    rc.LanguageModel(hidden_size=3, epochs=1, batch_size=2).fit("abcabc" * 9).save(good)
+    with np.load(good) as file:
+        arrays = dict(file)
+    objects = np.array([Harmful(trace)], dtype=object)
+    parameter = next(name for name, array in arrays.items() if array.ndim == 2)
+    for changed in ({**arrays, "more": objects}, {**arrays, parameter: objects}):
+        np.savez(bad, **changed)
+        with pytest.raises(ValueError, match="is not a model file of rnncore|object|pickle"):
+            rc.load(bad)
+    bad.write_bytes(pickle.dumps(Harmful(trace)))
+    with pytest.raises(ValueError, match="is not a model file of rnncore"):
+        rc.load(bad)
+    assert not trace.exists()
