@@ -1,6 +1,5 @@
 """Settings of Sphinx. ``pip install ".[docs]" && sphinx-build -W docs docs/_build`` builds the site."""
 
-import importlib.util
 import runpy
 from pathlib import Path
 
@@ -31,8 +30,8 @@ myst_heading_anchors = 3
 nb_execution_mode = "off"  # tests/test_notebooks.py executes them; the site shows the outputs that are saved
 
 autosummary_generate = True
-# The bridges to these libraries are documented without them too.
-autodoc_mock_imports = [name for name in ("torch", "onnx", "safetensors") if importlib.util.find_spec(name) is None]
+# The bridges to these libraries are documented without them, and without what their modules inherit from them.
+autodoc_mock_imports = ["torch", "onnx", "safetensors"]
 autodoc_typehints = "none"  # numpydoc describes the types
 numpydoc_show_class_members = False
 numpydoc_xref_param_type = False

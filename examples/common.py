@@ -2,6 +2,7 @@
 
 import argparse
 import random
+import sys
 from pathlib import Path
 
 
@@ -17,6 +18,20 @@ def arguments(description, file, argv, data=True):
         parser.add_argument("--steps", type=int, default=60, help="length of the sequences (%(default)s)")
     parser.add_argument("--picture", default=f"{name}.png", metavar="FILE", help="default: %(default)s")
     return parser.parse_args(argv)
+
+
+def load(options, read, made_up, description):
+    """Return the data at ``options.path``, or the made-up set; end the script if the data cannot be read."""
+    if options.path is None:
+        return made_up()
+    try:
+        return read(options.path)
+    except OSError as error:
+        reason = f"{error.strerror}: {error.filename}"
+    except (ValueError, LookupError, TypeError):
+        reason = "not in this form" if Path(options.path).exists() else "there is no such file or folder"
+    wanted = next(part for part in description.split("\n\n") if part.startswith("Data:"))
+    sys.exit(f"cannot read the data at {options.path}: {reason}\n\n{wanted}")
 
 
 def lines(path):
@@ -66,14 +81,20 @@ def show(figures):
     print()
 
 
-def heat_map(values, rows, columns, title, numbers=False, cmap="Blues"):
-    """Draw a matrix of shares in [0, 1] in colours -> Axes. numbers: write those of 1 % or more into their cells."""
+def heat_map(values, rows, columns, title, label, numbers=False, cmap="Blues"):
+    """Draw a matrix of shares in [0, 1] as percent, in colours -> Axes.
+
+    label: of the colour bar. numbers: write those of 1 % or more into their cells.
+    """
     from matplotlib.figure import Figure
 
-    size = (max(5, 0.3 * len(columns) + 2.5), max(3, 0.3 * len(rows) + 1.5))
+    size = (max(5, (0.3 if numbers else 0.19) * len(columns) + 2.5), max(3, 0.3 * len(rows) + 1.5))
     ax = Figure(figsize=size, layout="constrained").add_subplot()
-    ax.figure.colorbar(ax.imshow(values, aspect="auto", cmap=cmap, vmin=0, vmax=1), ax=ax, pad=0.02)
-    ax.set_xticks(range(len(columns)), columns, rotation=90 if max(map(len, columns)) > 2 else 0, fontsize=8)
+    image = ax.imshow([[100 * value for value in row] for row in values], aspect="auto", cmap=cmap, vmin=0, vmax=100)
+    ax.figure.colorbar(image, ax=ax, pad=0.02, label=label)
+    columns = [name if len(name) <= 16 else name[:15] + "…" for name in columns]
+    rotation = 90 if max(map(len, columns)) > 2 else 0
+    ax.set_xticks(range(len(columns)), columns, rotation=rotation, fontsize=8, parse_math=False)
     ax.set_yticks(range(len(rows)), rows, fontsize=8)
     ax.set_title(title, fontsize=10)
     for i, row in enumerate(values):
@@ -94,7 +115,7 @@ def confusion(wanted, predicted, classes):
         counts[place[w], place[p]] += 1
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     names = [str(label) for label in classes]
-    ax = heat_map(shares, names, names, "percent of each class (row) that is taken for ...", numbers=True)
+    ax = heat_map(shares, names, names, "What each class is taken for", "percent of the row", numbers=True)
     ax.set_xlabel("predicted")
     ax.set_ylabel("true")
     return ax

@@ -36,10 +36,11 @@ def divide(rows):
 def made_up():
     """Generate random letters, with the usual letters around a junction in the middle of EI and IE."""
     rng, rows = random.Random(0), []
-    for label, middle in (("EI", "AGGTAAGT"), ("IE", "TTTCAGGT"), ("N", "")):
+    # The junction, after letter 30, is AG|GTAAGT at the end of an exon, TTTCAG|GT at its beginning.
+    for label, usual, begin in (("EI", "AGGTAAGT", 28), ("IE", "TTTCAGGT", 24), ("N", "", 30)):
         for _ in range(500):
             letters = "".join(rng.choices("ACGT", k=60))
-            rows.append((letters[:26] + middle + letters[26 + len(middle) :], label))
+            rows.append((letters[:begin] + usual + letters[begin + len(usual) :], label))
     return divide(rows)
 
 
@@ -81,10 +82,11 @@ def picture(model, held_out):
             model.predict_proba([s[:t] + "N" + s[t + 1 :] for s in sequences])[:, c]
             for t in [*range(30), *range(31, 61)]
         ]
-        ax.plot(np.arange(60) - 29.5, (whole - hidden).mean(axis=1), ".-", label=label)
+        kind = {"EI": "EI: an exon ends", "IE": "IE: an exon begins"}.get(label, label)
+        ax.plot(np.arange(60) - 29.5, 100 * (whole - hidden).mean(axis=1), ".-", label=kind)
     ax.axvline(0, color="0.7", zorder=0)
     ax.set_xlabel("position of the hidden letter (0 is the junction)")
-    ax.set_ylabel("loss of probability")
+    ax.set_ylabel("loss of probability of the right class (percent)")
     ax.set_title("Which letters give a junction away", fontsize=10)
     ax.legend()
     return ax
@@ -92,7 +94,7 @@ def picture(model, held_out):
 
 def main(argv=None):
     options = common.arguments(__doc__, __file__, argv)
-    training, held_out = read(options.path) if options.path else made_up()
+    training, held_out = common.load(options, read, made_up, __doc__)
     model = make_model(**{} if options.path else MADE_UP)
     print(f"{len(training[0]):,} sequences to train on, {len(held_out[0]):,} held out")
     model.fit(*training, callback=common.each_epoch)

@@ -73,7 +73,7 @@ def compose(model, held_out, begin=8, steps=64):
 
 
 def picture(model, held_out, begin=8):
-    """Draw the piano roll of a new chorale; the notes before the line were given."""
+    """Draw the piano roll of a new piece; the notes before the line were given."""
     from matplotlib.figure import Figure
 
     piece = compose(model, held_out, begin)
@@ -87,20 +87,21 @@ def picture(model, held_out, begin=8):
     ax.set_yticks(ticks, [f"{NAMES[pitch % 12]}{pitch // 12 - 1}" for pitch in ticks])
     ax.grid(axis="y", alpha=0.3)
     ax.set_xlabel("quarter notes")
-    ax.set_title("A new chorale; the notes before the line were given", fontsize=10)
+    ax.set_ylabel("pitch")
+    ax.set_title("A new piece; the notes before the line were given", fontsize=10)
     return ax
 
 
 def main(argv=None):
     options = common.arguments(__doc__, __file__, argv)
-    training, held_out = read(options.path) if options.path else made_up()
+    training, held_out = common.load(options, read, made_up, __doc__)
     model = make_model(**{} if options.path else MADE_UP)
     steps = sum(map(len, training[0]))
     print(f"{len(training[0]):,} pieces ({steps:,} chords) to train on, {len(held_out[0]):,} held out")
     model.fit(*training, callback=common.each_epoch)
     found = figures(model, held_out)
     common.show(found)
-    print("A new chorale, quarter by quarter (the first two bars were given):")
+    print("A new piece, quarter by quarter (the first two bars were given):")
     chords = ["+".join(f"{NAMES[(k + LOWEST) % 12]}{(k + LOWEST) // 12 - 1}" for k in np.flatnonzero(keys)) or "rest"
               for keys in compose(model, held_out)[:32]]  # fmt: skip
     print(*(" | ".join(f"{chord:15}" for chord in chords[t : t + 4]) for t in range(0, 32, 4)), sep="\n")

@@ -58,7 +58,7 @@ def picture(model, held_out):
 
 def main(argv=None):
     options = common.arguments(__doc__, __file__, argv)
-    training, held_out = read(options.path) if options.path else made_up()
+    training, held_out = common.load(options, read, made_up, __doc__)
     model = make_model(**{} if options.path else MADE_UP)
     print(f"{len(training[0]):,} names to train on, {len(held_out[0]):,} held out, {len(set(training[1]))} languages")
     model.fit(*training, callback=common.each_epoch)

@@ -65,21 +65,28 @@ def shape(word):
     return "<" + re.sub(r"(.)\1+", r"\1", pattern)[:4] + ">"
 
 
-def made_up():
-    """Generate sentences about persons; the held-out persons are new."""
-    rng, first, last = random.Random(0), "Anna Ben Cora Dan Eva Finn".split(), "Abel Bosch Carr Dorn Ek Fox".split()
+def made_up_raw():
+    """Generate sentences about persons -> sentences, tags. Those from 200 on are about other persons."""
+    rng = random.Random(0)
+    known = "Anna Ben Cora Dan Eva Finn".split(), "Abel Bosch Carr Dorn Ek Fox".split()
+    new = "Gina Hugo Ines Jan Karl Lena".split(), "Gray Hill Ives Jung Kern Lund".split()
     words, tags = [], []
     for n in range(240):
+        first, last = known if n < 200 else new
         sentence = []
         for part in rng.choice(
             ("P met P in the park", "P saw the dog", "the dog bit P today", "we like P and P")
         ).split():
             person = [rng.choice(first), rng.choice(last)][: rng.randint(1, 2)]
-            if n >= 200:
-                person = [name[::-1].title() for name in person]
             sentence += zip(person, ("B-person", "I-person"), strict=False) if part == "P" else [(part, "O")]
         words.append([word for word, _ in sentence])
         tags.append([tag for _, tag in sentence])
+    return words, tags
+
+
+def made_up():
+    """-> training (sentences, tags), held-out (sentences, tags), words as the model sees them"""
+    words, tags = made_up_raw()
     known = known_words(words[:200], tags[:200])
     words = normal(words, known)
     return (words[:200], tags[:200]), (words[200:], tags[200:])
@@ -99,32 +106,37 @@ def figures(model, held_out):
     return {"precision of persons": score.precision, "recall of persons": score.recall, "F1 of persons": score.f1}
 
 
-def picture(model, held_out):
-    """Draw the probability of each tag at each word, for the short sentence whose persons are found best."""
-    short = [(words, tags) for words, tags in zip(*held_out, strict=True) if len(tags) <= 20]
-    found = model.predict([words for words, _ in short])
-    pairs = [(rc.metrics.entities(tags), rc.metrics.entities(f)) for (_, tags), f in zip(short, found, strict=True)]
+def picture(model, held_out, words):
+    """Draw the probability of each tag at each word, for the short sentence whose persons are found best.
+
+    words: the held-out sentences as they were written.
+    """
+    short = [row for row, tags in enumerate(held_out[1]) if len(tags) <= 20]
+    sentences, wanted = common.take(short, *held_out)
+    found = model.predict(sentences)
+    pairs = [(rc.metrics.entities(tags), rc.metrics.entities(f)) for tags, f in zip(wanted, found, strict=True)]
     worth = [len(right & said) - len(right ^ said) for right, said in pairs]
-    words, _ = short[worth.index(max(worth))]
-    p = model.predict_proba([words])[0]
-    return common.heat_map(p.T, model.classes_, words, "Probability of each tag", numbers=True)
+    best = worth.index(max(worth))
+    p = model.predict_proba([sentences[best]])[0]
+    title, label = "Which words are names of persons", "probability (percent)"
+    return common.heat_map(p.T, model.classes_, words[short[best]], title, label, numbers=True)
 
 
 def main(argv=None):
     options = common.arguments(__doc__, __file__, argv)
-    training, held_out = read(options.path) if options.path else made_up()
+    training, held_out = common.load(options, read, made_up, __doc__)
     model = make_model(**{} if options.path else MADE_UP)
     print(f"{len(training[0]):,} sentences to train on, {len(held_out[0]):,} held out")
     validation = read_validation(options.path) if options.path else None
     model.fit(*training, validation=validation, callback=common.each_epoch)
     found = figures(model, held_out)
     common.show(found)
-    words = raw(options.path, "test")[0] if options.path else held_out[0]
+    words = raw(options.path, "test")[0] if options.path else made_up_raw()[0][200:]
     some = [row for row, tags in enumerate(held_out[1]) if "B-person" in tags and len(tags) < 20][:8]
     for row, tags in zip(some, model.predict(common.take(some, held_out[0])[0]), strict=True):
         print(" ".join(f"[{word}]" if tag != "O" else word for word, tag in zip(words[row], tags, strict=True)))
         print("    right:", names(words[row], held_out[1][row]), "  found:", names(words[row], tags))
-    common.save(picture(model, held_out), options.picture)
+    common.save(picture(model, held_out, words), options.picture)
     return found
 
 

@@ -59,23 +59,27 @@ def figures(model, held_out):
 
 def picture(model, held_out):
     """Draw a few held-out sentences, each word in the colour of the prediction after it."""
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import LinearSegmentedColormap, Normalize
     from matplotlib.figure import Figure
 
     sentences = [s for s in held_out[0] if 4 <= len(s.split()) <= 12 and len(s) < 70]
     sentences = random.Random(0).sample(sentences, min(8, len(sentences)))
     ax = Figure(figsize=(9, 0.45 * len(sentences) + 0.6), layout="constrained").add_subplot()
     good = list(model.classes_).index("pos")
+    # Orange and blue, which the colour-blind can tell apart, light enough for black letters.
+    colors = ScalarMappable(Normalize(0, 100), LinearSegmentedColormap.from_list("", ["#eb9e66", "white", "#66aad1"]))
     for row, sentence in enumerate(sentences):
         words, begin = sentence.split(), 0
         for p, word in zip(
             model.predict_proba([words_to(words, n) for n in range(len(words))])[:, good], words, strict=True
         ):
-            color = (1 - max(0, 2 * p - 1) * 0.7, 1 - max(0, 1 - 2 * p) * 0.7, 1 - abs(2 * p - 1) * 0.7)
-            ax.barh(row, len(word) + 1, left=begin, color=color)
+            ax.barh(row, len(word) + 1, left=begin, color=colors.to_rgba(100 * p))
             ax.text(begin + len(word) / 2 + 0.5, row, word, ha="center", va="center", fontsize=8, parse_math=False)
             begin += len(word) + 1
         ax.text(begin + 1, row, f"{p:.0%}", va="center", fontsize=8, fontweight="bold")
-    ax.set_title("Probability of praise (green) after each word", fontsize=10)
+    ax.figure.colorbar(colors, ax=ax, pad=0.02, label="probability of praise (percent)")
+    ax.set_title("How the sentence sounds after each word", fontsize=10)
     ax.invert_yaxis()
     ax.set_axis_off()
     return ax
@@ -88,7 +92,7 @@ def words_to(words, n):
 
 def main(argv=None):
     options = common.arguments(__doc__, __file__, argv)
-    training, held_out = read(options.path) if options.path else made_up()
+    training, held_out = common.load(options, read, made_up, __doc__)
     model = make_model(**{} if options.path else MADE_UP)
     print(f"{len(training[0]):,} sentences to train on, {len(held_out[0]):,} held out")
     model.fit(*training, callback=common.each_epoch)

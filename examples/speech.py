@@ -59,14 +59,15 @@ def picture(model, held_out):
     recording, speaker = max(zip(*held_out, strict=True), key=lambda pair: len(pair[0]))
     so_far = model.predict_proba([recording[: t + 1] for t in range(len(recording))])
     frames = [str(t + 1) for t in range(len(recording))]
-    ax = common.heat_map(so_far.T, model.classes_, frames, f"Who it sounds like after each frame (it is {speaker})")
+    title = f"Who it sounds like after each frame (it is {speaker})"
+    ax = common.heat_map(so_far.T, model.classes_, frames, title, "probability (percent)")
     ax.set_xlabel("frames heard")
     return ax
 
 
 def main(argv=None):
     options = common.arguments(__doc__, __file__, argv)
-    training, held_out = read(options.path) if options.path else made_up()
+    training, held_out = common.load(options, read, made_up, __doc__)
     model = make_model(**{} if options.path else MADE_UP)
     print(f"{len(training[0]):,} recordings to train on, {len(held_out[0]):,} held out")
     model.fit(*training, callback=common.each_epoch)

@@ -88,17 +88,21 @@ def figures(model, held_out):
 
 
 def picture(model, held_out):
-    """Draw the search for the translation of one sentence."""
-    source = next((words for words in held_out[0] if len(words.split()) == 5), held_out[0][0])
+    """Draw the search for the translation of one sentence: the longest, of five tokens at most, that it gets right."""
+    short = [(words, known) for words, known in zip(*held_out, strict=True) if len(words.split()) <= 5]
+    said = model.predict([words for words, _ in short], beam_width=4)
+    right = [words for (words, known), found in zip(short, said, strict=True) if found in known]
+    source = max(right, key=lambda words: len(words.split()), default=held_out[0][0])
     beam = model.beam_search(source, beam_width=4)
     ax = plots.beam(beam.steps, best=beam.best)
     ax.set_title(text_of(source), fontsize=10)
+    ax.set_xlabel("step (below each word: log-probability of the path so far, in nats)")
     return ax
 
 
 def main(argv=None):
     options = common.arguments(__doc__, __file__, argv)
-    training, held_out = read(options.path) if options.path else made_up()
+    training, held_out = common.load(options, read, made_up, __doc__)
     model = make_model(**{} if options.path else MADE_UP)
     print(f"{len(training[0]):,} pairs to train on, {len(held_out[0]):,} English sentences held out")
     model.fit(*training, callback=common.each_epoch)

@@ -46,9 +46,10 @@ def flow(model, X):
 
 def picture(flows):
     ax = plots.gradient_flow(flows)
+    colors = {"R": "#0072B2", "G": "#D55E00", "L": "#009E73"}  # which the colour-blind can tell apart
     for line in ax.get_lines():
         before = line.get_label().endswith("before training")
-        line.set(linestyle=":" if before else "-", color={"R": "C0", "G": "C1", "L": "C2"}[line.get_label()[0]])
+        line.set(linestyle=":" if before else "-", color=colors[line.get_label()[0]])
     ax.legend(fontsize=8)
     return ax
 

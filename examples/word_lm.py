@@ -49,7 +49,9 @@ def figures(model, held_out):
 
 
 def picture(model, held_out):
-    return plots.history(model.history)
+    ax = plots.history(model.history)
+    ax.set_ylabel("loss (nats a word)")
+    return ax
 
 
 def tidy(words):
@@ -61,7 +63,7 @@ def tidy(words):
 
 def main(argv=None):
     options = common.arguments(__doc__, __file__, argv)
-    training, held_out = read(options.path) if options.path else made_up()
+    training, held_out = common.load(options, read, made_up, __doc__)
     model = make_model(**{} if options.path else MADE_UP)
     print(f"{len(training[0].split()):,} words to train on, {len(held_out[0].split()):,} held out")
     model.fit(*training, *held_out, callback=common.each_epoch)

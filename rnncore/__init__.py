@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import metrics, plots, reference
+from . import metrics, plots, reference, testing
 
 try:
     from ._engine import available_isas, get_num_threads, set_num_threads, use_isa
@@ -55,6 +55,7 @@ __all__ = [
     "sigmoid_cross_entropy",
     "softmax_cross_entropy",
     "streams",
+    "testing",
     "use_isa",
 ]
 __all__ += functional.__all__

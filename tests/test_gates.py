@@ -125,7 +125,9 @@ def test_join_refuses_other_arguments():
     Wx, Wh, b = of_gates("lstm")
     with pytest.raises(TypeError, match="^Wh must be a dict of gate to array; got list"):
         rc.join_gates(Wx, list(Wh.values()), b)
-    with pytest.raises(ValueError, match="^gate_order must be the letters i f g o in some order, g for the candidate .*ifco"):
+    with pytest.raises(
+        ValueError, match="^gate_order must be the letters i f g o in some order, g for the candidate .*ifco"
+    ):
         rc.join_gates(Wx, Wh, b, gate_order="ifco")
     with pytest.raises(ValueError, match=r"^Wx of f must be \(H, D\) = \(3, 2\); got \(2, 3\)"):
         rc.join_gates(Wx | {"f": np.ones((2, 3))}, Wh, b, columns=True)
@@ -145,5 +147,7 @@ def test_split_refuses():
     ]:
         with pytest.raises(error, match=f"^{message}"):
             rc.split_gates(*arguments)
-    with pytest.raises(ValueError, match="^gate_order must be the letters i f g o in some order, g for the candidate .*fg"):
+    with pytest.raises(
+        ValueError, match="^gate_order must be the letters i f g o in some order, g for the candidate .*fg"
+    ):
         rc.split_gates(Wx, Wh, b, gate_order="fg")

@@ -8,15 +8,15 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 
 #: Picture, named as its example -> settings in place of those of the made-up set: less training is enough here.
 PICTURES = {
-    "char_lm.png": {"epochs": 5},
+    "char_lm.png": {"epochs": 4},
     "word_lm.png": {"epochs": 6},
     "ner.png": {},
-    "dna.png": {"epochs": 5},
+    "dna.png": {"epochs": 4},
     "sentiment.png": {},
     "names_language.png": {},
     "speech.png": {},
     "music.png": {"epochs": 30},
-    "translation.png": {},
+    "translation.png": {"epochs": 40},
 }
 
 

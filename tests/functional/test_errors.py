@@ -115,7 +115,10 @@ def test_unknown_gate_orders_of_an_lstm(rng):
     cell, arguments, _ = problem(rng, "lstm-plain-current-tanh")
     for wrong in ("ifg", "iifg", "ifgoo", "IFGO", "", None, 0):
         with pytest.raises(
-            ValueError, match=literally(f"gate_order must be the letters i f g o in some order, g for the candidate (c~); got {wrong!r}")
+            ValueError,
+            match=literally(
+                f"gate_order must be the letters i f g o in some order, g for the candidate (c~); got {wrong!r}"
+            ),
         ):
             forward(cell, arguments, gate_order=wrong)
 
