@@ -43,7 +43,7 @@ def main(source, target):
             ax.grid(axis="y", alpha=0.3)
             ax.set_xticks(range(len(chosen)), [r["workload"] for r in chosen], rotation=60, ha="right", fontsize=8)
             ax.set_title(f"{cell.upper()}, {TITLES[mode]}", fontsize=10)
-    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside upper right", ncols=4, fontsize=9)
+    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=9)
     figure.supylabel("time of the other / time of rnncore (above 1: rnncore is faster)", fontsize=9)
     figure.supxlabel("time steps, batch, input size, hidden size", fontsize=9)
     plural = "" if run["threads"] == 1 else "s"

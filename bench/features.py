@@ -41,7 +41,7 @@ NOTES = """
 * packed: a `PackedSequence`. not length 0: the final state is 0, not the initial state. static shapes: OpenVINO ignores
   the lengths where T or N is dynamic. N=0: with T=0 PyTorch and Keras raise, OpenVINO returns uninitialised memory.
 * same bits: as found with 1 to 4 threads and six shapes; gradients, where there are any, for the threads.
-* installed: without pip and setuptools; PyTorch is the CPU build; NumPy, most of rnncore's figure, is in all others.
+* installed: without pip and setuptools; PyTorch is the CPU build; NumPy, 71 MB, is in every figure but PyTorch's.
 * GPU is not probed. Sources: """
 
 
