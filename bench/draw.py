@@ -45,12 +45,12 @@ def main(source, target):
             ax.set_title(f"{cell.upper()}, {TITLES[mode]}", fontsize=10)
     figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=9)
     figure.supylabel("time of the other / time of rnncore (above 1: rnncore is faster)", fontsize=9)
-    figure.supxlabel("time steps, batch, input size, hidden size", fontsize=9)
     plural = "" if run["threads"] == 1 else "s"
     figure.suptitle(
         x=0.02,
         ha="left",
-        t=f"float32, {run['threads']} thread{plural}, {run['processor']}, {run['instruction set']}, {run['date']}",
+        t=f"float32, {run['threads']} thread{plural}, {run['processor']}, {run['instruction set']}, {run['date']}; "
+        "shapes: time steps, batch, input size, hidden size",
         fontsize=10,
     )
     figure.savefig(target, dpi=100)
