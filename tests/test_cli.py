@@ -214,6 +214,14 @@ def test_an_interrupt_keeps_the_best_epoch_and_the_last_update(tmp_path, text_fi
     updates = len(held_out)
     assert f"interrupted after {updates} updates: {path} has the parameters of update {updates - 3}, of the best" in out
     assert f"{tmp_path / 'model.last.npz'} has those of update {updates}, the last" in out
+    # It replaces no file that is something else.
+    held_out.clear()
+    (tmp_path / "model.last.npz").write_text("mine")
+    assert main(["train", str(text_file), "-o", str(path), "--epochs", "9", *SMALL]) == 130
+    assert (tmp_path / "model.last.npz").read_text() == "mine"
+    captured = capsys.readouterr()
+    assert "model.last.npz is something else, and stays as it is" in captured.err
+    assert "the last   (" not in captured.out
 
 
 def test_an_interrupt_ends_the_wait_for_a_reader(tmp_path, text_file, capsys, monkeypatch):

@@ -168,6 +168,7 @@ def train(arguments: Any) -> int:
     name, training, held_out = read_texts(arguments)
     print(f"{name}: {len(training):,} characters to train on, {len(held_out):,} held out", flush=True)
     report = Report(model, arguments, training, held_out)
+    last = None
     try:
         model.fit(training, held_out, callback=report)
     finally:
@@ -179,7 +180,7 @@ def train(arguments: Any) -> int:
                 begin = "\n" if model.interrupted else ""  # after the ^C of the terminal
                 print(f"{begin}model: {output}   (rnncore sample {output})", flush=True)
                 if model.last_params is not None and picture is not None:
-                    save_last(model, output.with_suffix(".last.npz"))
+                    last = save_last(model, output.with_suffix(".last.npz"))
     if not report.losses:
         raise KeyboardInterrupt
     saved = report.saved_update()
@@ -187,8 +188,7 @@ def train(arguments: Any) -> int:
         updates = len(report.losses)
         print(f"interrupted after {updates:,} updates: {output} has the parameters of update {saved:,}", end="")
         print(", of the best epoch" if model.last_params is not None else "")
-        if model.last_params is not None and picture is not None:
-            last = output.with_suffix(".last.npz")
+        if last is not None:
             print(f"{last} has those of update {updates:,}, the last   (rnncore sample {last})")
     elif report.late:
         print(f"stopped after {arguments.minutes:g} minutes; ", end="", flush=True)
@@ -208,8 +208,16 @@ def save(model: Any, path: Path) -> None:
         raise UserError(f"cannot write {path}: {error.strerror}") from None
 
 
-def save_last(model: Any, path: Path) -> None:
-    """Save the parameters of the last update; the model keeps those of the best epoch."""
+def save_last(model: Any, path: Path) -> Path | None:
+    """Save the parameters of the last update; return the path, or None if something else is there."""
+    if path.exists():
+        try:
+            rnncore.load(path)
+        except ValueError:
+            print(
+                f"rnncore: the last update is not saved: {path} is something else, and stays as it is", file=sys.stderr
+            )
+            return None
     best = {name: p.copy() for name, p in model.params.items()}
     for name, p in model.params.items():
         p[...] = model.last_params[name]
@@ -218,6 +226,7 @@ def save_last(model: Any, path: Path) -> None:
     finally:
         for name, p in model.params.items():
             p[...] = best[name]
+    return path
 
 
 def draw_loss_curve(report: Report, picture: Path) -> None:
