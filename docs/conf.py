@@ -31,7 +31,7 @@ nb_execution_mode = "off"  # tests/test_notebooks.py executes them; the site sho
 
 autosummary_generate = True
 # The bridges to these libraries are documented without them, and without what their modules inherit from them.
-autodoc_mock_imports = ["torch", "onnx", "safetensors"]
+autodoc_mock_imports = ["torch", "onnx", "google", "safetensors"]
 autodoc_typehints = "none"  # numpydoc describes the types
 numpydoc_show_class_members = False
 numpydoc_xref_param_type = False
