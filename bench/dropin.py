@@ -30,7 +30,7 @@ from rnncore.bench.measure import bandwidth, flops, limit, peak  # noqa: E402
 from rnncore.bench.workloads import VARIANTS, make_problem  # noqa: E402
 from rnncore.compat import coursera, cs231n, dinosaurus, dlfs2, min_char_rnn  # noqa: E402
 from rnncore.config import processor  # noqa: E402
-from rnncore.testing import interleaved_medians  # noqa: E402
+from rnncore.testing import assert_same_results, interleaved_medians  # noqa: E402
 
 #: Of results, relative to their scale.
 TOLERANCE = {"float32": 1e-4, "float64": 1e-10}
@@ -278,19 +278,6 @@ ROWS = {
 }
 
 
-def arrays(result):
-    """All arrays and numbers in nested dicts, lists and tuples."""
-    if isinstance(result, dict):
-        result = [result[key] for key in sorted(result)]
-    return [a for part in result for a in arrays(part)] if isinstance(result, (list, tuple)) else [np.asarray(result)]
-
-
-def compare(name, row):
-    for found, wanted in zip(arrays(row.dropin()), arrays(row.original()), strict=True):
-        scale = max(1, np.abs(wanted).max(initial=0))
-        np.testing.assert_allclose(found / scale, wanted / scale, rtol=0, atol=TOLERANCE[row.dtype], err_msg=name)
-
-
 def figures(name, target, row, seconds):
     """-> what stands in the columns of a row"""
     slow, fast = (median / row.steps for median in interleaved_medians([row.original, row.dropin], seconds))
@@ -322,7 +309,7 @@ def main():
     print(f"| {' | '.join(head)} |\n{'|---' * len(head)}|", flush=True)
     for name, (target, make) in chosen.items():
         row = make()
-        compare(name, row)
+        assert_same_results(row.dropin(), row.original(), TOLERANCE[row.dtype])
         print(f"| {' | '.join(figures(name, target, row, arguments.seconds))} |", flush=True)
 
 

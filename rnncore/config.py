@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import platform
 from pathlib import Path
@@ -49,9 +48,11 @@ def processor() -> str:
 
 
 def _installed(package: str) -> str:
+    from importlib import metadata  # 20 ms that ``import rnncore`` need not take
+
     try:
-        return f"{package} {importlib.metadata.version(package)}"
-    except importlib.metadata.PackageNotFoundError:
+        return f"{package} {metadata.version(package)}"
+    except metadata.PackageNotFoundError:
         return ""
 
 

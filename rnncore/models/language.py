@@ -334,14 +334,15 @@ class LanguageModel(Model):
                 result[rows] -= self._head.losses(h, wanted, left).sum(axis=0)
         return result
 
-    def _read(self, prompt: str) -> tuple[Any, ...]:
+    def _read(self, prompt: str, stacklevel: int = 3) -> tuple[Any, ...]:
         """Return the last id of <eos> and the prompt, and the state before it (None: zeros)."""
         ids = self.vocabulary.encode(prompt)
         if (ids == self.vocabulary.unk_id).any():
             tokens = prompt if self.vocabulary.level == "char" else prompt.split()
             unknown = ", ".join(repr(token) for token in dict.fromkeys(tokens) if token not in self.vocabulary)
             warnings.warn(
-                f"the model does not know these {self.vocabulary.level}s of the prompt: {unknown}", stacklevel=3
+                f"the model does not know these {self.vocabulary.level}s of the prompt: {unknown}",
+                stacklevel=stacklevel,
             )
         context = np.concatenate([[self.vocabulary.eos_id], ids])
         state = self._trunk(context[:-1, None])[1] if len(context) > 1 else None
@@ -401,11 +402,8 @@ class LanguageModel(Model):
         -----
         The loop runs in native code. Top-p after Holtzman et al. 2020, "The curious case of neural text degeneration".
         """
-        self._check_built()
-        n, temperature, top_k, top_p = check_sampling(n, temperature, top_k, top_p)
-        stop_at_eos = self._sentences if stop_at_eos is None else stop_at_eos
-        pieces = self._draw(self._read(prompt), n, temperature, top_k, top_p, seed, stop_at_eos)
-        return self._decode(np.concatenate([np.empty(0, np.int64), *pieces]), stop_at_eos)
+        pieces = self._draw(n, prompt, temperature, top_k, top_p, seed, stop_at_eos, PIECE)
+        return self._decode(np.concatenate([np.empty(0, np.int64), *pieces]), self._stops(stop_at_eos))
 
     def iter_sample(
         self,
@@ -434,31 +432,35 @@ class LanguageModel(Model):
         >>> "".join(model.iter_sample(9, seed=1)) == model.sample(9, seed=1)
         True
         """
-        self._check_built()
-        n, temperature, top_k, top_p = check_sampling(n, temperature, top_k, top_p)
-        stop_at_eos = self._sentences if stop_at_eos is None else stop_at_eos
-        pieces = self._draw(self._read(prompt), n, temperature, top_k, top_p, seed, stop_at_eos, piece=1)
-        return self._decode_each(pieces, stop_at_eos)
+        pieces = self._draw(n, prompt, temperature, top_k, top_p, seed, stop_at_eos, 1)
+        return self._decode_each(pieces, self._stops(stop_at_eos))
+
+    def _stops(self, stop_at_eos: bool | None) -> bool:
+        return self._sentences if stop_at_eos is None else stop_at_eos
 
     def _draw(
         self,
-        start: tuple[Any, ...],
         n: int,
+        prompt: str,
         temperature: float,
         top_k: int | None,
         top_p: float | None,
         seed: Random,
-        stop_at_eos: bool,
-        piece: int = PIECE,
+        stop_at_eos: bool | None,
+        piece: int,
     ) -> Iterator[Array]:
-        first, state = start
+        """Check the arguments of a public method, read the prompt, and return the drawn ids by pieces."""
+        self._check_built()
+        n, temperature, top_k, top_p = check_sampling(n, temperature, top_k, top_p)
+        stops = self._stops(stop_at_eos)
+        first, state = self._read(prompt, stacklevel=4)
         return sample_tokens(
             *(self._trunk, self._head.dense, state, first, n, as_generator(seed)),
             temperature=temperature,
             top_k=top_k,
             top_p=top_p,
-            banned=self._banned(stop_at_eos),
-            stop=self.vocabulary.eos_id if stop_at_eos else -1,
+            banned=self._banned(stops),
+            stop=self.vocabulary.eos_id if stops else -1,
             piece=piece,
         )
 
@@ -514,7 +516,7 @@ class LanguageModel(Model):
         """
         self._check_built()
         n, width = checks.integer("n", n, least=1), checks.integer("beam_width", beam_width, least=1)
-        stop_at_eos = self._sentences if stop_at_eos is None else stop_at_eos
+        stop_at_eos = self._stops(stop_at_eos)
         first, state = self._read(prompt)
         search = beam_search(
             *(self._trunk, self._head.dense, state, [first], np.array([n])),
