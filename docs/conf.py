@@ -1,6 +1,7 @@
 """Settings of Sphinx. ``pip install ".[docs]" && sphinx-build -W docs docs/_build`` builds the site."""
 
 import runpy
+import sys
 from pathlib import Path
 
 import latex2mathml.converter
@@ -51,6 +52,7 @@ def draw_figures(app):
     """Draw every picture of the site; docs/figures/*.py each write theirs."""
     target = Path(app.srcdir) / "_figures"
     target.mkdir(exist_ok=True)
+    sys.path.insert(0, str(app.srcdir))  # for docs/drawing.py
     for script in sorted((Path(app.srcdir) / "figures").glob("*.py")):
         runpy.run_path(str(script))["draw"](target)
 

@@ -2,32 +2,9 @@
 
 import math
 
+from drawing import BLUE, GREEN, GREY, PALE, RED, arrow, box, canvas
 from matplotlib.figure import Figure
-from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle
-
-BLUE, RED, GREEN, PINK, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#999999"
-PALE = {BLUE: "#d6e8f4", RED: "#f9ddcc", GREEN: "#cdebe1", PINK: "#f3dfe9", GREY: "#ebebeb"}
-
-
-def canvas(width, height, columns, rows):
-    """A figure without axes, whose coordinates run from (0, 0) at the lower left to (columns, rows)."""
-    figure = Figure(figsize=(width, height), dpi=120, facecolor="white")
-    axes = figure.add_axes((0.01, 0.01, 0.98, 0.98))
-    axes.set(xlim=(0, columns), ylim=(0, rows))
-    axes.axis("off")
-    return figure, axes
-
-
-def box(axes, x, y, width, height, text, color):
-    shape = FancyBboxPatch(
-        (x, y), width, height, boxstyle="round,pad=0,rounding_size=0.8", facecolor=PALE[color], edgecolor=color
-    )
-    axes.add_patch(shape)
-    axes.text(x + width / 2, y + height / 2, text, ha="center", va="center", fontsize=9)
-
-
-def arrow(axes, start, end):
-    axes.add_patch(FancyArrowPatch(start, end, arrowstyle="-|>", mutation_scale=10, color="black", lw=1))
+from matplotlib.patches import Rectangle
 
 
 def draw(target):
@@ -60,11 +37,11 @@ def draw_calls(path):
         y = 25 - 11.5 * place
         axes.text(0.5, y + 3.5, name, va="center", fontsize=9)
         for k, text in enumerate(once[::-1]):
-            box(axes, 53 - 13.5 * (k + 1), y, 12.5, 7, text, color.get(text, GREY))
+            box(axes, 53 - 13.5 * (k + 1), y, 12.5, 7, text, color=color.get(text, GREY), weight="normal")
         x = 57
         for text in always:
             width = {"check": 7, "results": 8, "steps": 9.5, "one step": 9}.get(text, 15.5)
-            box(axes, x, y, width, 7, text, color.get(text, GREY))
+            box(axes, x, y, width, 7, text, color=color.get(text, GREY), weight="normal")
             x += width + 0.8
     figure.savefig(path)
 
@@ -119,17 +96,17 @@ def draw_pytorch(path):
     ]
     for k, text in enumerate(questions):
         y = 38 - 10 * k
-        box(axes, 27, y, 36, 7.5, text, GREY)
+        box(axes, 27, y, 36, 7.5, text, weight="normal")
         if k:
             arrow(axes, (45, y + 10), (45, y + 7.5))
             axes.text(46, y + 8.8, "yes", va="center", fontsize=8.5)
         arrow(axes, (63, y + 3.75), (77, y + 3.75))
         axes.text(70, y + 5.2, "no", ha="center", va="center", fontsize=8.5)
-    box(axes, 0.5, 38, 18, 7.5, "module(x, hx)", BLUE)
+    box(axes, 0.5, 38, 18, 7.5, "module(x, hx)", color=BLUE, weight="normal")
     arrow(axes, (18.5, 41.75), (27, 41.75))
     axes.add_patch(Rectangle((77, 8), 22, 37.5, facecolor=PALE[RED], edgecolor=RED))
     axes.text(88, 26.7, "forward of\ntorch.nn", ha="center", va="center", fontsize=9)
     axes.text(46, 6.7, "yes", va="center", fontsize=8.5)
     arrow(axes, (45, 8), (45, 5.5))
-    box(axes, 27, 0.3, 36, 5.2, "engine, a layer at a time", GREEN)
+    box(axes, 27, 0.3, 36, 5.2, "engine, a layer at a time", color=GREEN, weight="normal")
     figure.savefig(path)

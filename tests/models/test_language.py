@@ -410,6 +410,6 @@ def test_load_checks_the_contents(tmp_path):
 def test_unknown_tokens_of_a_prompt_give_a_warning_at_the_call():
     model = rc.LanguageModel(hidden_size=3, epochs=1, batch_size=2, random_state=0).fit("abc" * 9)
     for call in (model.sample, model.iter_sample, model.beam_search):
-        with pytest.warns(UserWarning, match=r"^the model does not know these chars of the prompt: 'x', 'y'$") as caught:
+        with pytest.warns(UserWarning, match="does not know these chars of the prompt: 'x', 'y'$") as caught:
             call(2, "axybx")
         assert caught[0].filename == __file__
