@@ -4,6 +4,7 @@ import re
 
 import numpy as np
 import pytest
+from support.layouts import set_shape
 
 from rnncore.compat import coursera, cs231n, dinosaurus, dlfs2, min_char_rnn
 
@@ -167,7 +168,7 @@ def test_steps_of_the_course_keep_their_inputs(rng):
     as_list[0][0][0] += 100
     assert caches_of_list[1] is as_list
     assert caches[1] is x
-    x.shape = (4, 3, 7)
+    set_shape(x, (4, 3, 7))
     for found in (coursera.rnn_backward(da, caches), coursera.rnn_backward(da, caches_of_list)):
         for key, gradient in wanted.items():
             np.testing.assert_array_equal(found[key], gradient)
