@@ -32,6 +32,7 @@ engine = Extension(
     ["src/_engine.pyx", "src/memory.c", "src/threads.c", *sorted(glob("src/kernels/*.c"))],
     include_dirs=["src", "src/kernels", numpy.get_include()],
     define_macros=[
+        ("_GNU_SOURCE", "1"),  # the affinity of threads
         ("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION"),
         ("BUILD_FLAGS", f'"{" ".join(FLAGS)}"'),  # for show_config
     ],

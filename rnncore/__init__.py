@@ -5,7 +5,7 @@ from __future__ import annotations
 from . import metrics, plots, reference, testing
 
 try:
-    from ._engine import available_isas, get_num_threads, set_num_threads, use_isa
+    from .engine.settings import available_isas, get_num_threads, set_num_threads, use_isa
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
         "rnncore's compiled module is not here: this looks like its source checkout, not the installed package. "

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from . import _engine
+from .engine.settings import available_isas, get_num_threads, usable_cores
 
 __all__ = ["config", "show_config"]
 
@@ -20,8 +21,7 @@ def config() -> dict[str, str]:
     """Return the settings that results and times depend on, by name, as :func:`show_config` prints them."""
     from . import __version__  # the package is complete only when this is called
 
-    isas = [f"{isa} (in use)" if isa == _engine.current_isa() else isa for isa in _engine.available_isas()]
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    isas = [f"{isa} (in use)" if isa == _engine.get_isa() else isa for isa in available_isas()]
     blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
     variables = [f"{name}={os.environ[name]}" for name in VARIABLES if name in os.environ]
     return {
@@ -30,9 +30,9 @@ def config() -> dict[str, str]:
         "Python": f"{platform.python_implementation()} {platform.python_version()}",
         "NumPy": f"{np.__version__}, BLAS {blas['name']} {blas['version']}",
         "system": platform.platform(),
-        "processor": f"{processor() or platform.machine()}, {os.cpu_count()} cores, {usable} of them usable",
+        "processor": f"{processor() or platform.machine()}, {os.cpu_count()} cores, {usable_cores()} of them usable",
         "instruction sets": ", ".join(isas),
-        "threads": f"{_engine.get_num_threads()} at most",
+        "threads": f"{get_num_threads()} at most",
         "environment": ", ".join(variables) or "none of " + ", ".join(VARIABLES),
         "extras": ", ".join(filter(None, map(_installed, EXTRAS))) or "none",
     }

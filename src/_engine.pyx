@@ -4,8 +4,6 @@ Each subject has a room of its own in a .pxd: start with call.pxd, which describ
 callers in rnncore.engine check and allocate; nothing is checked here.
 """
 
-from operator import index as _index
-
 cimport cython
 cimport numpy as cnp
 from cython cimport floating
@@ -37,122 +35,67 @@ cnp.import_array()
 cdef const instruction_set *active = NULL
 
 
-def available_isas():
-    """List the instruction sets that the kernels are compiled for and this machine runs, narrowest first.
-
-    Returns
-    -------
-    list of str
-
-    Examples
-    --------
-    >>> available_isas()[0]
-    'plain'
-    """
-    return [instruction_sets[k].name.decode() for k in range(instruction_set_count)
-            if instruction_sets[k].is_supported()]
+def compiled_isas():
+    """The instruction sets that the kernels are compiled for, narrowest first."""
+    return [instruction_sets[k].name.decode() for k in range(instruction_set_count)]
 
 
-def use_isa(name):
-    """Use the kernels of one instruction set in all later calls, in all threads.
-
-    The default is the widest one, or the one named by the environment variable ``RNNCORE_ISA``.
-
-    Parameters
-    ----------
-    name : str
-        One of :func:`available_isas`.
-
-    Raises
-    ------
-    ValueError
-        This machine does not run it, or there is no such name.
-
-    Examples
-    --------
-    >>> use_isa(available_isas()[-1])
-    """
-    global active
+cdef const instruction_set *find_isa(str name) except NULL:
     for k in range(instruction_set_count):
-        if instruction_sets[k].name.decode() == name and instruction_sets[k].is_supported():
-            active = &instruction_sets[k]
-            return
-    raise ValueError(f"name must be one of {available_isas()}; got {name!r}")
+        if instruction_sets[k].name.decode() == name:
+            return &instruction_sets[k]
+    raise KeyError(name)
 
 
-def current_isa():
+def is_supported(str name):
+    """Whether this machine runs a compiled instruction set."""
+    return bool(find_isa(name).is_supported())
+
+
+def set_isa(str name):
+    """Use the kernels of a compiled instruction set, which this machine runs, in all later calls."""
+    global active
+    active = find_isa(name)
+
+
+def get_isa():
     return active.name.decode()
 
 
-def kernels_of(name, bint is_double):
+def kernels_of(str name, bint is_double):
     """The kernels of one instruction set, for tests that call them: a capsule of a kernel_table (kernels.h)."""
-    for k in range(instruction_set_count):
-        if instruction_sets[k].name.decode() == name:
-            return PyCapsule_New(<void *>(instruction_sets[k].f64 if is_double else instruction_sets[k].f32),
-                                 "rnncore.kernel_table", NULL)
-    raise ValueError(f"name must be one of {available_isas()}; got {name!r}")
+    cdef const instruction_set *found = find_isa(name)
+    return PyCapsule_New(<void *>(found.f64 if is_double else found.f32), "rnncore.kernel_table", NULL)
 
 
 # ---- threads --------------------------------------------------------------------------------------------------------
 
-cdef int max_threads = 1
+cdef int max_threads = 1, usable_cores = 1
 cdef CostRule cost_rule
 
 
-def set_cost_rule(double flops=12e6, Py_ssize_t rows=4, Py_ssize_t products=50_000, Py_ssize_t units=32):
-    """Set the minimum flops, rows, products and units per thread. Tests set small ones; no result depends on them."""
+def set_usable_cores(int count):
+    """Let all calls together have so many threads."""
+    global usable_cores
+    usable_cores = count
+    set_core_count(count)
+
+
+def set_cost_rule(double flops=12e6, Py_ssize_t rows=4, Py_ssize_t products=50_000, Py_ssize_t units=32, int cores=0):
+    """Set the minimum flops, rows, products and units per thread, and the number of cores unless it is 0. Tests set
+    others; no result depends on them."""
+    set_core_count(cores or usable_cores)
     cost_rule.flops_per_thread, cost_rule.rows_per_group = max(flops, 1.), max(rows, 1)
     cost_rule.products_per_member, cost_rule.units_per_member = max(products, 1), max(units, 1)
 
 
-def set_num_threads(n):
-    """Use at most n threads in each later call; never more than 64.
-
-    The default is the number of cores that the process (and its container) may use, or the environment variable
-    ``RNNCORE_NUM_THREADS``. A call takes one thread for each 12 million floating-point operations. Each thread gets
-    rows of the batch, at least four; further threads share the hidden units, where each has at least 50,000
-    multiplications a step; the two directions of a layer run side by side. Threads fall asleep a tenth of a
-    millisecond after a call. The number of threads does not change a single bit of any result.
-
-    Parameters
-    ----------
-    n : int
-
-    Raises
-    ------
-    TypeError, ValueError
-        n is not an integer, or below 1.
-
-    Examples
-    --------
-    >>> before = get_num_threads()
-    >>> set_num_threads(1)
-    >>> get_num_threads()
-    1
-    >>> set_num_threads(before)
-    """
+def set_max_threads(n):
+    """Use at most n threads, and never more than MAX_THREADS, in a call."""
     global max_threads
-    try:
-        number = _index(n)
-    except TypeError:
-        raise TypeError(f"n must be an integer; got {n!r}") from None
-    if number < 1:
-        raise ValueError(f"n must be at least 1; got {number}")
-    max_threads = min(number, MAX_THREADS)
+    max_threads = min(n, MAX_THREADS)
 
 
-def get_num_threads():
-    """Return the number of threads that a call may use: see :func:`set_num_threads`.
-
-    Returns
-    -------
-    int
-
-    Examples
-    --------
-    >>> get_num_threads() >= 1
-    True
-    """
+def get_max_threads():
     return max_threads
 
 
@@ -601,7 +544,8 @@ cdef class Stack:
 cdef class Stream:
     """A stack in one direction that runs one step a call: see rnncore.layers.Stream and native.sample_ids."""
     cdef Call *calls
-    cdef Part *parts
+    cdef Group *groups                    # of each call; members as well
+    cdef Member *members
     cdef Py_ssize_t count
     cdef bint is_double
     cdef tuple arrays                     # keep what the pointers in calls point to
@@ -614,22 +558,24 @@ cdef class Stream:
         self.count, self.is_double = stack.count, stack.is_double
         self.arrays = (stack, h, c)
         self.calls = <Call *>malloc(self.count * sizeof(Call))
-        self.parts = <Part *>malloc(self.count * sizeof(Part))
-        if self.calls == NULL or self.parts == NULL:
+        self.groups = <Group *>malloc(self.count * sizeof(Group))
+        self.members = <Member *>malloc(self.count * sizeof(Member))
+        if self.calls == NULL or self.groups == NULL or self.members == NULL:
             raise MemoryError
         for l in range(self.count):
             self.calls[l] = stack.calls[l]
         take_memory(set_states(self.calls, self.count, N, item, address(h), address(c)) * item, &self.memory)
-        begin_layers(self.calls, self.parts, self.count, self.is_double, self.memory.start)
+        begin_layers(self.calls, self.groups, self.members, self.count, self.is_double, self.memory.start)
 
     def __dealloc__(self):
         free(self.calls)
-        free(self.parts)
+        free(self.groups)
+        free(self.members)
         give_block(self.memory)
 
     cdef void advance(self, void *x, const int64_t *ids, void *out) noexcept nogil:
         """Step with x (N,D), or ids (N,); out (N,H) is the new state of the top layer."""
-        step_layers(self.calls, self.parts, self.count, self.is_double, x, ids, out)
+        step_layers(self.calls, self.count, self.is_double, x, ids, out)
 
     cdef void run(self, void *x, const int64_t *ids, void *out):
         with nogil:
@@ -695,6 +641,5 @@ def sample(Stream stack, const floating[:, ::1] embedding, const floating[:, ::1
 # ---- start ----------------------------------------------------------------------------------------------------------
 
 build = build_description.decode()
-*_, _widest = available_isas()
-use_isa(_widest)
+active = &instruction_sets[0]
 set_cost_rule()

@@ -1,8 +1,8 @@
-"""The backward pass of a part: prepare the factors, then run the time loop in reverse, chunk by chunk.
+"""The backward pass: prepare the factors, then run the time loop in reverse, chunk by chunk.
 
-After the steps of a chunk the gradients of the weights are summed over its tokens. On one thread a chunk has about 256
-tokens, so that their gate gradients are still in the cache. On several threads all steps are one chunk: the time loop
-is split by rows and hidden units, the sums by columns of the weights, and threads would have to meet twice per chunk.
+After the steps of a chunk the gradients of the weights, and of x, are summed over its tokens. A chunk has about 256
+tokens a group, so that their gate gradients are still in the cache. The time loop is cut by rows and hidden units, the
+sums by columns of the weights.
 """
 
 from cython cimport floating
@@ -13,7 +13,6 @@ from cells cimport *
 from plan cimport *
 from products cimport *
 from steps cimport *
-from threads cimport wait_for_all
 
 
 # ---- chunks of steps ------------------------------------------------------------------------------------------------
@@ -22,22 +21,13 @@ cdef enum:
     CHUNK_TOKENS = 256
 
 
-# Steps first .. end - 1 of a computation, and their tokens begin .. begin + count - 1.
-cdef struct Chunk:
-    Py_ssize_t first, end, begin, count
-
-
-cdef inline Chunk chunk_before(const Call *f, const Part *p, Py_ssize_t end) noexcept nogil:
+cdef inline Chunk chunk_before(const Call *f, Py_ssize_t end) noexcept nogil:
     """The chunk of steps that ends before step `end`."""
-    cdef const BatchRows *s = &p.batch
+    cdef const BatchRows *s = &f.batch
     cdef Py_ssize_t rows
     cdef Chunk chunk
-    chunk.end = end
-    if plan_size(&f.plan) > 1:
-        chunk.first = chunk.begin = 0
-        chunk.count = token_count(&f.batch)
-        return chunk
-    chunk.first, chunk.count = end, 0
+    chunk.first = chunk.end = end
+    chunk.count = 0
     while chunk.first > 0:
         rows = rows_at(s, time_of(s, chunk.first - 1))
         if chunk.count + rows > f.chunk_tokens:
@@ -80,75 +70,157 @@ cdef inline Py_ssize_t set_backward_scratch(Call *f) noexcept nogil:
     """Set the sizes of the scratch and return its number of values.
 
     First the arrays of a chunk, placed by place_chunk; then the packed transposes of Wx and, for each member, of Wh;
-    then for each thread three states, or what weight_gradients needs.
+    then three states for each group, and what weight_gradients needs for each piece.
     """
     cdef const Layer *w = &f.layer
-    cdef Py_ssize_t L = token_count(&f.batch), state = padded(largest_group(&f.plan) * w.H)
-    cdef Py_ssize_t columns = largest_share(gate_columns(w), plan_size(&f.plan), LARGEST_PANEL)
-    f.chunk_tokens = L if plan_size(&f.plan) > 1 else min(L, max(<Py_ssize_t>CHUNK_TOKENS, f.batch.N))
+    cdef int size = plan_size(&f.plan)
+    cdef Py_ssize_t columns = largest_share(gate_columns(w), size, LARGEST_PANEL)
+    f.chunk_tokens = min(token_count(&f.batch), max(<Py_ssize_t>CHUNK_TOKENS * f.plan.groups, f.batch.N))
     f.packed_size = padded(packed_size(recurrent_columns(w), f.plan.units))
-    f.member_size = max(3 * state, outer_sums_work(max(w.D, w.H), f.chunk_tokens, columns,
-                                                   f.dWx.column_step != 1 or f.dWh.column_step != 1))
+    f.group_size = 3 * padded(largest_group(&f.plan) * w.H)
+    f.work_size = outer_sums_work(max(w.D, w.H), f.chunk_tokens, columns,
+                                  f.dWx.column_step != 1 or f.dWh.column_step != 1)
     return (place_chunk(f, 0, 1) + packed_transpose_size(f) + f.plan.members * f.packed_size
-            + plan_size(&f.plan) * f.member_size)
+            + f.plan.groups * f.group_size + size * f.work_size)
 
 
 # ---- factors --------------------------------------------------------------------------------------------------------
 
-cdef inline void prepare_backward(Part *p, const Call *f, floating *packed, int part, int parts) noexcept nogil:
-    """Set the recurrent factors, transposed."""
+cdef inline void begin_backward(Call *f, floating *scratch) noexcept nogil:
+    """Set the chunk, the groups and the members with their factors, in scratch of set_backward_scratch values."""
     cdef const Layer *w = &f.layer
     cdef Py_ssize_t columns = gated_columns(w), candidates = recurrent_columns(w) - columns
-    cdef Matrix Wh = transpose(submatrix(w.Wh, p.first, 0, packed))
-    cdef floating *room = packed
-    p.gates = factor(w.kernels, columns, p.units, 1, 0, Wh, &room, part, parts)
-    p.candidate = factor(w.kernels, candidates, p.units, 1, 0, submatrix(Wh, columns, 0, packed), &room, part, parts)
+    cdef floating *room = <floating *>place_chunk(f, <size_t>scratch, sizeof(floating))
+    cdef floating *packed
+    cdef Member *p
+    cdef Matrix Wh
+    cdef int i
+    f.chunk.first = f.batch.T
+    if f.dx != NULL:
+        packed = room
+        f.Wx_transposed = factor(gate_columns(w), w.D, 1, 0, transpose(w.Wx), &packed)
+        room += packed_transpose_size(f)
+    for i in range(f.plan.members):
+        p = f.members + i
+        begin_member(p, f, i)
+        packed = room
+        Wh = transpose(submatrix(w.Wh, p.first, 0, room))
+        p.gates = factor(columns, p.units, 1, 0, Wh, &packed)
+        p.candidate = factor(candidates, p.units, 1, 0, submatrix(Wh, columns, 0, room), &packed)
+        room += f.packed_size
+    begin_groups(f)
+    for i in range(f.plan.groups):
+        f.groups[i].scratch = room
+        room += f.group_size
+    f.work = room
+
+
+cdef inline void pack_backward(const Call *f, int piece, floating *type_) noexcept nogil:
+    """Pack a share of the factors of a member, and of the transpose of Wx."""
+    cdef const Member *p = f.members + piece % f.plan.members
+    cdef int share = piece // f.plan.members, shares = f.plan.groups
+    pack_factor(f.layer.kernels, &p.gates, share, shares, type_)
+    pack_factor(f.layer.kernels, &p.candidate, share, shares, type_)
+    if f.dx != NULL:
+        pack_factor(f.layer.kernels, &f.Wx_transposed, piece, plan_size(&f.plan), type_)
 
 
 # ---- the time loop --------------------------------------------------------------------------------------------------
 
-cdef inline void backward_steps(const Call *f, const Part *p, Chunk chunk, floating *own,
-                                floating *shared) noexcept nogil:
-    """Take dh0, dc0 back through a chunk of steps, and compute what weight_gradients needs, after prepare_backward."""
-    cdef const Layer *w = &f.layer
-    cdef const BatchRows *s = &p.batch
-    cdef Py_ssize_t H = w.H, GH = gate_columns(w), state = padded(s.count * H), u = p.first
-    cdef Py_ssize_t step, t, n, begin, before, kept
-    cdef bint has_c = f.dc0 != NULL
-    cdef const kernel_table *k = w.kernels
-    cdef const floating *h0 = <const floating *>f.h0 + s.first * H
-    cdef const floating *c0 = at(f.c0, s.first * H, own)
-    cdef floating *dh = <floating *>f.dh0 + s.first * H
-    cdef floating *dc = at(f.dc0, s.first * H, own)
-    cdef const floating *h_prev
-    cdef const floating *c_prev = NULL
-    cdef const char *resets
-    for step in range(chunk.end - 1, chunk.first - 1, -1):
-        t = time_of(s, step)
-        n = rows_at(s, t)
-        begin = offset_at(s, t)
-        kept = begin - chunk.begin
-        before = offset_at(s, time_of(s, step - 1)) if step > 0 else 0
-        h_prev = state_before(s, step, H, <const floating *>f.h + before * H, h0, own)
-        if has_c:
-            c_prev = state_before(s, step, H, <const floating *>f.c + before * H, c0, own + state)
-        if f.h_before != NULL:
-            copy_rows(n, p.units, h_prev + u, <floating *>f.h_before + kept * H + u, H)
-        if f.c_before != NULL:
-            copy_rows(n, p.units, c_prev + u, <floating *>f.c_before + kept * H + u, H)
-        if f.dh != NULL:
-            k.add(n, p.units, <const floating *>f.dh + begin * H + u, H, dh + u, H)
-        look_for_interrupt(f, p, s.T - 1 - step)  # step_backward meets
-        step_backward(w, p, n, h_prev, c_prev, at(f.gates, begin * GH, own), at(f.c, begin * H, own),
-                      at(f.m, begin * H, own), at(f.h, begin * H, own), dh, dc, at(f.dgates, kept * GH, own),
-                      at(f.dm, kept * H, own), shared + 2 * state, at(f.rh, kept * H, own))
-        if is_last_step(f, p, s.T - 1 - step):
-            return
-        resets = resets_at(s, t)
-        if resets != NULL:
-            zero_rows(resets, n, p.units, dh + u, H)
-            if has_c:
-                zero_rows(resets, n, p.units, dc + u, H)
+cdef inline void begin_backward_chunk(const Call *f, Group *g) noexcept nogil:
+    g.running = True
+    g.step.index = f.chunk.end
+    g.ends = g.begins = False
+
+
+cdef inline void begin_backward_step(const Call *f, Group *g, floating *type_) noexcept nogil:
+    """Go to the step before, in order of computation, of a group, before any member."""
+    cdef const BatchRows *s = &g.batch
+    cdef Py_ssize_t H = f.layer.H, step = g.step.index - 1, t = time_of(s, step)
+    cdef Py_ssize_t before = offset_at(s, time_of(s, step - 1)) if step > 0 else 0
+    cdef floating *scratch = <floating *>g.scratch
+    g.step.index = step
+    g.step.n = rows_at(s, t)
+    g.step.begin = offset_at(s, t)
+    g.step.resets = resets_at(s, t)
+    g.step.h_prev = state_before(s, step, H, <const floating *>f.h + before * H,
+                                 <const floating *>f.h0 + s.first * H, scratch)
+    if f.dc0 != NULL:
+        g.step.c_prev = state_before(s, step, H, <const floating *>f.c + before * H,
+                                     <const floating *>f.c0 + s.first * H, scratch + padded(s.count * H))
+
+
+cdef inline bint advance_backward(const Call *f, Group *g, floating *type_) noexcept nogil:
+    """Go to the next stages of a group in the chunk, before any member; return whether there are any.
+
+    The last stage of a step and the first one of the next go together: a member needs only its own units of dh.
+    """
+    cdef bint begun = g.step.index < f.chunk.end
+    if not g.running or (g.ends and not g.begins):
+        g.running = False
+        return False
+    if begun and g.stage + 2 < backward_stages(&f.layer):
+        g.ends = g.begins = False
+        g.stage += 1
+        return True
+    g.ends, g.begins = begun, g.step.index > f.chunk.first
+    g.ended = g.step
+    g.stage = 0
+    if g.begins:
+        begin_backward_step(f, g, type_)
+    return True
+
+
+cdef inline void backward_stage(const Call *f, const Group *g, const Member *p, const Step *step, int stage,
+                                floating *type_) noexcept nogil:
+    """What a member does in one stage of a step."""
+    cdef Py_ssize_t H = f.layer.H, GH = gate_columns(&f.layer), begin = step.begin, kept = begin - f.chunk.begin
+    step_backward(&f.layer, p, stage, step.n, <const floating *>step.h_prev, <const floating *>step.c_prev,
+                  at(f.gates, begin * GH, type_), at(f.c, begin * H, type_), at(f.m, begin * H, type_),
+                  at(f.h, begin * H, type_), <floating *>f.dh0 + g.batch.first * H,
+                  at(f.dc0, g.batch.first * H, type_), at(f.dgates, kept * GH, type_), at(f.dm, kept * H, type_),
+                  <floating *>g.scratch + 2 * padded(g.batch.count * H), at(f.rh, kept * H, type_))
+
+
+cdef inline void begin_member_step(const Call *f, const Group *g, const Member *p, floating *type_) noexcept nogil:
+    """The first stage of a step, with what weight_gradients needs of the states before it."""
+    cdef const Step *step = &g.step
+    cdef Py_ssize_t H = f.layer.H, u = p.first, kept = step.begin - f.chunk.begin
+    if f.h_before != NULL:
+        copy_rows(step.n, p.units, <const floating *>step.h_prev + u, <floating *>f.h_before + kept * H + u, H)
+    if f.c_before != NULL:
+        copy_rows(step.n, p.units, <const floating *>step.c_prev + u, <floating *>f.c_before + kept * H + u, H)
+    if f.dh != NULL:
+        f.layer.kernels.add(step.n, p.units, <const floating *>f.dh + step.begin * H + u, H,
+                            <floating *>f.dh0 + g.batch.first * H + u, H)
+    backward_stage(f, g, p, step, 0, type_)
+
+
+cdef inline void end_member_step(const Call *f, const Group *g, const Member *p, floating *type_) noexcept nogil:
+    """The last stage of a step."""
+    cdef const Step *step = &g.ended
+    cdef Py_ssize_t H = f.layer.H, state = g.batch.first * H + p.first
+    backward_stage(f, g, p, step, backward_stages(&f.layer) - 1, type_)
+    if step.resets != NULL:
+        zero_rows(step.resets, step.n, p.units, <floating *>f.dh0 + state, H)
+        if f.dc0 != NULL:
+            zero_rows(step.resets, step.n, p.units, <floating *>f.dc0 + state, H)
+
+
+cdef inline void backward_stages_of(const Call *f, const Group *g, const Member *p, floating *type_) noexcept nogil:
+    """What a member does after advance_backward."""
+    if g.ends:
+        end_member_step(f, g, p, type_)
+    if g.begins:
+        begin_member_step(f, g, p, type_)
+    if not g.ends and not g.begins:
+        backward_stage(f, g, p, &g.step, g.stage, type_)
+
+
+cdef inline void backward_steps(const Call *f, Group *g, bint calls, floating *type_) noexcept nogil:
+    """The time loop of a group with a single member, through a chunk."""
+    while advance_backward(f, g, type_) and not is_interrupted(f, g.step.index, calls):
+        backward_stages_of(f, g, f.members, type_)
 
 
 # ---- sums over the tokens of a chunk --------------------------------------------------------------------------------
@@ -258,39 +330,57 @@ cdef inline void peephole_sums(const Call *f, Tokens tokens, int row, const floa
                                  <floating *>f.dpeephole + row * H + unit)
 
 
-cdef inline void backward_part(const Call *f, int member, floating *scratch) noexcept nogil:
-    """What one thread does of a backward call."""
-    cdef Part p
-    cdef const Layer *w = &f.layer
-    cdef const Plan *plan = &f.plan
-    cdef int parts = plan_size(plan)
-    cdef Py_ssize_t D = w.D, GH = gate_columns(w), begin, end
-    cdef Chunk chunk
-    cdef bint adds = f.adds
-    cdef floating *packed_x = scratch
-    cdef floating *packed = scratch + packed_transpose_size(f)
-    cdef floating *own = packed + plan.members * f.packed_size
-    begin_part(&p, f, member)
+cdef inline void chunk_gradients(const Call *f, int piece, floating *type_) noexcept nogil:
+    """A share of the gradients of the weights and of x."""
+    cdef Py_ssize_t D = f.layer.D, GH = gate_columns(&f.layer), count = f.chunk.count, begin, end
+    cdef int pieces = plan_size(&f.plan)
+    weight_gradients(f, f.chunk, f.adds or f.chunk.end < f.batch.T, piece, pieces,
+                     <floating *>f.work + piece * f.work_size)
     if f.dx != NULL:
-        p.x = factor(w.kernels, GH, D, 1, 0, transpose(w.Wx), &packed_x, member, parts)
-    prepare_backward(&p, f, packed + member % plan.members * f.packed_size, member // plan.members, plan.groups)
-    if plan.groups > 1:
-        wait_for_all(f.barriers, parts)
-    chunk.first = p.batch.T
-    while True:
-        chunk = chunk_before(f, &p, chunk.first)
-        backward_steps(f, &p, chunk, own + member * f.member_size,
-                       own + (member - member % plan.members) * f.member_size)
-        wait_for_all(f.barriers, parts)
-        if f.interrupt != NULL and f.interrupt.found:
-            return
-        weight_gradients(f, chunk, adds, member, parts, own + member * f.member_size)
         # dx (count,D) = dgates (count,GH) Wx' (GH,D)
-        if f.dx != NULL:
-            begin = share_begin(chunk.count, member, parts, 8)
-            end = share_begin(chunk.count, member + 1, parts, 8)
-            product_from(w.kernels, end - begin, at(f.dgates, begin * GH, own), GH, &p.x, NULL, 0,
-                         at(f.dx, (chunk.begin + begin) * D, own), D)
-        if chunk.first == 0:
-            break
-        adds = True
+        begin = share_begin(count, piece, pieces, 8)
+        end = share_begin(count, piece + 1, pieces, 8)
+        product_from(f.layer.kernels, end - begin, at(f.dgates, begin * GH, type_), GH, &f.Wx_transposed, NULL, 0,
+                     at(f.dx, (f.chunk.begin + begin) * D, type_), D)
+
+
+# ---- phases ---------------------------------------------------------------------------------------------------------
+
+cdef inline int next_backward_phase(Call *f, floating *type_) noexcept nogil:
+    """Go to the next phase of a call, after begin_backward, and return its number of pieces: 0 after the last."""
+    cdef int i
+    cdef bint running = False
+    if f.phase == STARTING:
+        f.phase = PACKING
+        return plan_size(&f.plan)
+    if f.phase == STEPPING and f.plan.members == 1:
+        f.phase = SUMMING
+        return plan_size(&f.plan)
+    if f.phase != STEPPING:
+        if f.chunk.first == 0:
+            return 0
+        f.phase = STEPPING
+        f.chunk = chunk_before(f, f.chunk.first)
+        for i in range(f.plan.groups):
+            begin_backward_chunk(f, f.groups + i)
+        if f.plan.members == 1:
+            return f.plan.groups
+    for i in range(f.plan.groups):
+        running |= advance_backward(f, f.groups + i, type_)
+    if not running:
+        f.phase = SUMMING
+    return plan_size(&f.plan)
+
+
+cdef inline void run_backward_piece(const Call *f, int piece, bint calls, floating *type_) noexcept nogil:
+    cdef Group *g
+    if f.phase == PACKING:
+        pack_backward(f, piece, type_)
+    elif f.phase == SUMMING:
+        chunk_gradients(f, piece, type_)
+    elif f.plan.members == 1:
+        backward_steps(f, f.groups + piece, calls, type_)
+    else:
+        g = f.groups + piece // f.plan.members
+        if g.running and not is_interrupted(f, g.step.index, calls):
+            backward_stages_of(f, g, f.members + piece % f.plan.members, type_)

@@ -6,8 +6,9 @@ Design
 (b) The tokens of a batch are *packed*: rows (sequences) in order of falling length, time-major without gaps. Step t is
     `rows_at(t)` rows from `offset_at(t)` on, and no step needs a mask. L is the number of tokens. Where all rows have
     the same length, L = T N and the packed array is the plain one.
-(c) A call is cut into *parts*, one for each thread: *groups* of rows of the batch, which never meet, times *members* of
-    a group, which share its hidden units and meet after every step. See plan.pxd.
+(c) A call is a job of *phases*: packing, the time loop, sums. A phase has *pieces*, which threads run at the same time:
+    *groups* of rows of the batch, which run the time loop apart, times *members* of a group, which share its hidden
+    units, so that each step is a phase. See plan.pxd and threads.h.
 (d) Who computes an element does not change it: every element of a product is one chain of multiply-adds in order of k,
     and sums over tokens run in the order of the backward pass. Results have the same bits for any number of threads.
 (e) `void *` points to the element type of the call, float or double; functions are fused over `floating` and cast. An
@@ -20,13 +21,22 @@ from libc.string cimport memcpy, memset
 
 from cells cimport cell_variant
 from kernels cimport kernel_table
-from threads cimport MAX_THREADS, barrier
+from threads cimport MAX_THREADS
 
 
 # A matrix (K, M) in C order (column_step 1) or Fortran order (row_step 1).
 cdef struct Matrix:
     void *values
     Py_ssize_t row_step, column_step
+
+
+# A right-hand factor (K, blocks M) of many products, packed or in place.
+cdef struct Factor:
+    Py_ssize_t K, M
+    int blocks
+    Py_ssize_t step        # distance between the columns of two blocks, in the matrix and in the product
+    Matrix matrix          # the first block, in place
+    void *packed           # the blocks one after the other, or NULL
 
 
 cdef struct Layer:
@@ -57,6 +67,53 @@ cdef struct Plan:
     Py_ssize_t[MAX_THREADS + 1] first_row    # of each group
 
 
+# Hidden units first .. first + units - 1. Wh is in two factors: `gates` has the columns that multiply h' itself;
+# `candidate` the candidate's columns of a GRU, which multiply r h' or whose product goes to m.
+cdef struct Member:
+    Py_ssize_t first, units
+    Factor x, gates, candidate
+
+
+# A step of a group.
+cdef struct Step:
+    Py_ssize_t index       # in order of computation
+    Py_ssize_t n           # its rows, tokens begin .. begin + n - 1
+    Py_ssize_t begin
+    const void *h_prev     # (n, H); c_prev as well
+    const void *c_prev
+    void *gates            # (n, G H), forward; c, m and h (n, H) as well
+    void *c
+    void *m
+    void *h
+    const char *resets     # (n,), or NULL: see resets_at; backward
+
+
+# The rows of a group, and what its members do next: a stage of a step (see steps.pxd).
+cdef struct Group:
+    BatchRows batch
+    void *scratch
+    bint running           # whether there is something left to do
+    Step step
+    int stage
+    # forward
+    Py_ssize_t projection_end              # steps before this one have x Wx + b
+    Py_ssize_t projection, projected_rows  # first of the tokens projected last, and how many in this step
+    # backward
+    bint ends              # the last stage of step `ended`, then
+    bint begins            # the first one of `step`
+    Step ended
+
+
+# Steps first .. end - 1 of a computation, and their tokens begin .. begin + count - 1.
+cdef struct Chunk:
+    Py_ssize_t first, end, begin, count
+
+
+# What the threads of a call do in a phase.
+cdef enum Phase:
+    STARTING, PACKING, STEPPING, SUMMING
+
+
 # Shared by the threads of a call: see interrupt.pxd.
 cdef struct Interrupt:
     int64_t next_look      # nanoseconds: when Python is asked next
@@ -68,10 +125,12 @@ cdef struct Call:
     Layer layer
     BatchRows batch
     Plan plan
+    Phase phase
+    Group *groups                # of the plan; members as well
+    Member *members
     bint packs_x, packs_h        # whether Wx, Wh are packed, or read in place
     void *packed                 # Wx and Wh packed once for all calls (see forward.pxd), or NULL
     bint has_packed              # whether this call reads them
-    barrier *barriers            # of all threads, then of each group
     void *x                      # (L, D), or
     const int64_t *ids           # (L,)
     void *h0                     # (N, H), c0 as well; NULL for zeros where nothing is saved
@@ -84,6 +143,8 @@ cdef struct Call:
     void *c_n
     void *dh                     # (L, H)
     Py_ssize_t chunk_tokens      # tokens of a chunk of steps at most: see backward.pxd
+    Chunk chunk
+    Factor Wx_transposed         # for dx
     void *dgates                 # (chunk_tokens, G H), for the sums over a chunk; the next four are (chunk_tokens, H)
     void *dm
     void *rh
@@ -99,10 +160,8 @@ cdef struct Call:
     void *dh0                    # (N, H): dL/dh_n on entry, dL/dh0 on return; dc0 as well
     void *dc0
     Interrupt *interrupt         # NULL: none is looked for
-    bint asks                    # whether its first thread is the one that called
-    Py_ssize_t *last_steps       # of each group; after the first interrupt
-    void *scratch
-    Py_ssize_t packed_size, member_size   # values in its parts: see set_forward_scratch, set_backward_scratch
+    void *work                   # of the sums, for each piece
+    Py_ssize_t packed_size, group_size, work_size   # values of its scratch: see forward.pxd, backward.pxd
 
 
 cdef inline Py_ssize_t gate_columns(const Layer *w) noexcept nogil:

@@ -1,4 +1,4 @@
-"""The forward pass of a part: prepare the factors, then run the time loop. backward.pxd is its mirror image."""
+"""The forward pass: prepare the factors, then run the time loop. backward.pxd is its mirror image."""
 
 from cython cimport floating
 from libc.string cimport memcpy, memset
@@ -8,18 +8,12 @@ from interrupt cimport *
 from plan cimport *
 from products cimport *
 from steps cimport *
-from threads cimport wait_for_all
-
-
-cdef inline Py_ssize_t steps_per_projection(const BatchRows *s) noexcept nogil:
-    """Steps whose x Wx + b is one product: several only if they are contiguous, in a group of all rows."""
-    return max(<Py_ssize_t>1, PROJECTION_ROWS // s.N) if s.count == s.N else 1
 
 
 # ---- scratch --------------------------------------------------------------------------------------------------------
 
 cdef inline Py_ssize_t packed_weights_size(const Call *f) noexcept nogil:
-    """Values that prepare_forward packs for each member of a group."""
+    """Values that the factors of each member pack."""
     cdef Py_ssize_t H = f.layer.H, D = f.layer.D, units = f.plan.units
     cdef Py_ssize_t columns = gated_columns(&f.layer), candidates = recurrent_columns(&f.layer) - columns
     cdef Py_ssize_t blocks = f.layer.cell.num_gates
@@ -30,21 +24,25 @@ cdef inline Py_ssize_t packed_weights_size(const Call *f) noexcept nogil:
             + (blocks * packed_size(D, units) if f.packs_x else 0))
 
 
+cdef inline bint saves(const Call *f) noexcept nogil:
+    """Whether the backward pass will have the gates, c and m of all tokens, or the cell has none."""
+    return f.gates != NULL or state_is_gate(&f.layer)
+
+
 cdef inline Py_ssize_t set_forward_scratch(Call *f) noexcept nogil:
     """Set the sizes of the scratch and return its number of values.
 
-    First the packed weights of each member; then for each thread two states, r h', and where nothing is saved two
-    more states and the gates of a projection.
+    First the packed weights of each member; then for each group two states, r h', and where nothing is saved two more
+    states and the gates of a projection.
     """
-    cdef Py_ssize_t H = f.layer.H, rows = largest_group(&f.plan)
+    cdef Py_ssize_t state = padded(largest_group(&f.plan) * f.layer.H)
     f.packed_size = 0 if f.has_packed else padded(packed_weights_size(f))
-    f.member_size = 3 * padded(rows * H)
-    if f.gates == NULL:
-        f.member_size += 2 * padded(rows * H)
-        if not state_is_gate(&f.layer):
-            f.member_size += padded(max(rows, min(f.batch.T * f.batch.N, <Py_ssize_t>PROJECTION_ROWS))
-                                    * gate_columns(&f.layer))
-    return f.plan.members * f.packed_size + plan_size(&f.plan) * f.member_size
+    f.group_size = 3 * state
+    if not saves(f):
+        f.group_size += 2 * state + padded(max(largest_group(&f.plan),
+                                               min(f.batch.T * f.batch.N, <Py_ssize_t>PROJECTION_ROWS))
+                                           * gate_columns(&f.layer))
+    return f.plan.members * f.packed_size + f.plan.groups * f.group_size
 
 
 cdef inline void *state_or_zeros(const Call *f, void *state, char **room, size_t item) noexcept nogil:
@@ -59,117 +57,191 @@ cdef inline void *state_or_zeros(const Call *f, void *state, char **room, size_t
 
 # ---- factors and projections ----------------------------------------------------------------------------------------
 
-cdef inline void prepare_forward(Part *p, const Call *f, floating *packed, int part, int parts) noexcept nogil:
-    """Set the factors, packed into `packed` or by pack_weights. Ids read rows of Wx in place."""
+cdef inline void describe_factors(Member *p, const Call *f, floating *packed) noexcept nogil:
+    """Set the factors of a member, whose packed weights go to `packed`. Ids read rows of Wx in place."""
     cdef const Layer *w = &f.layer
     cdef Py_ssize_t H = w.H, columns = gated_columns(w), candidates = recurrent_columns(w) - columns
-    if f.has_packed:
-        packed = <floating *>f.packed
-        parts = 0
     cdef Matrix Wx = submatrix(w.Wx, 0, p.first, packed)
     cdef Matrix Wh = submatrix(w.Wh, 0, p.first, packed)
     cdef Matrix candidate = submatrix(Wh, 0, columns, packed)
     cdef floating **room_h = &packed if f.packs_h else NULL
     cdef floating **room_x = &packed if f.packs_x else NULL
     if p.units == H:
-        p.gates = factor(w.kernels, H, columns, 1, 0, Wh, room_h, part, parts)
-        p.candidate = factor(w.kernels, H, candidates, 1, 0, candidate, room_h, part, parts)
-        p.x = factor(w.kernels, w.D, gate_columns(w), 1, 0, Wx, room_x, part, parts)
+        p.gates = factor(H, columns, 1, 0, Wh, room_h)
+        p.candidate = factor(H, candidates, 1, 0, candidate, room_h)
+        p.x = factor(w.D, gate_columns(w), 1, 0, Wx, room_x)
     else:
-        p.gates = factor(w.kernels, H, p.units, columns // H, H, Wh, room_h, part, parts)
-        p.candidate = factor(w.kernels, H, p.units, candidates // H, H, candidate, room_h, part, parts)
-        p.x = factor(w.kernels, w.D, p.units, w.cell.num_gates, H, Wx, room_x, part, parts)
+        p.gates = factor(H, p.units, columns // H, H, Wh, room_h)
+        p.candidate = factor(H, p.units, candidates // H, H, candidate, room_h)
+        p.x = factor(w.D, p.units, w.cell.num_gates, H, Wx, room_x)
+
+
+cdef inline void begin_forward(Call *f, floating *scratch) noexcept nogil:
+    """Set the groups and members, in scratch of set_forward_scratch values."""
+    cdef int i
+    begin_groups(f)
+    for i in range(f.plan.members):
+        begin_member(f.members + i, f, i)
+        describe_factors(f.members + i, f, <floating *>f.packed if f.has_packed else scratch + i * f.packed_size)
+    scratch += f.plan.members * f.packed_size
+    for i in range(f.plan.groups):
+        f.groups[i].scratch = scratch + i * f.group_size
+
+
+cdef inline void pack_forward(const Call *f, int piece, floating *type_) noexcept nogil:
+    """Pack a share of the factors of a member."""
+    cdef const Member *p = f.members + piece % f.plan.members
+    cdef int share = piece // f.plan.members, shares = f.plan.groups
+    pack_factor(f.layer.kernels, &p.gates, share, shares, type_)
+    pack_factor(f.layer.kernels, &p.candidate, share, shares, type_)
+    pack_factor(f.layer.kernels, &p.x, share, shares, type_)
 
 
 cdef inline void pack_weights(Call *f, floating *packed) noexcept nogil:
     """Pack Wx and Wh of a call with a plan for one thread, packs_x and packs_h: packed_weights_size(f) values."""
-    cdef Part p
-    begin_part(&p, f, 0)
-    prepare_forward(&p, f, packed, 0, 1)
+    cdef Member p
+    begin_member(&p, f, 0)
+    f.members = &p
+    describe_factors(&p, f, packed)
+    pack_forward(f, 0, packed)
 
 
-cdef inline void project(const Call *f, const Part *p, Py_ssize_t begin, Py_ssize_t n, floating *gates) noexcept nogil:
+cdef inline void project(const Call *f, const Member *p, Py_ssize_t begin, Py_ssize_t n,
+                         floating *gates) noexcept nogil:
     """gates (n, GH) = x Wx + b for the n tokens from `begin` on"""
     cdef const Layer *w = &f.layer
-    cdef Py_ssize_t GH = gate_columns(w)
+    cdef Py_ssize_t GH = gate_columns(w), column
     cdef int block
     if f.ids == NULL:
         product_from(w.kernels, n, <const floating *>f.x + begin * w.D, w.D, &p.x, <const floating *>w.b + p.first, 0,
                      gates + p.first, GH)
         return
     for block in range(p.x.blocks):
-        w.kernels.gather_rows(n, p.x.M, at(w.b, p.first + block * p.x.step, gates),
-                              at(w.Wx.values, p.first + block * p.x.step, gates), GH, f.ids + begin,
-                              gates + p.first + block * p.x.step, GH)
+        column = p.first + block * p.x.step
+        w.kernels.gather_rows(n, p.x.M, at(w.b, column, gates), at(w.Wx.values, column, gates), GH, f.ids + begin,
+                              gates + column, GH)
 
 
 # ---- the time loop --------------------------------------------------------------------------------------------------
 
-cdef inline void forward_steps(const Call *f, const Part *p, floating *own, floating *shared) noexcept nogil:
-    """Compute h and the final states of the part's rows and units, after prepare_forward.
-
-    own, shared: scratch of the thread and of its group, f.member_size values each; they may be the same.
-    """
-    cdef const Layer *w = &f.layer
-    cdef const BatchRows *s = &p.batch
-    cdef Py_ssize_t H = w.H, GH = gate_columns(w), state = padded(s.count * H)
-    cdef Py_ssize_t step, t, n, low, high, begin, chunk_end = 0, first_token = 0, running
-    cdef bint saves = f.gates != NULL or state_is_gate(w), has_c = f.c_n != NULL
-    cdef bint has_m = w.cell.form == FORM_RESET_AFTER
-    cdef floating *h_scratch = own
-    cdef floating *c_scratch = own + state
-    cdef floating *rh = shared + 2 * state
-    cdef floating *spare = shared + 3 * state
-    cdef floating *projected = at(f.h if state_is_gate(w) else f.gates, 0, own) if saves else spare + 2 * state
-    cdef floating *h = <floating *>f.h
-    cdef floating *h_n = <floating *>f.h_n + s.first * H
-    cdef floating *c_n = at(f.c_n, s.first * H, own)
-    cdef const floating *h0 = <const floating *>f.h0 + s.first * H
-    cdef const floating *c0 = at(f.c0, s.first * H, own)
-    cdef const floating *h_prev = h0
-    cdef const floating *c_prev = c0
-    cdef floating *c_t = NULL
-    cdef floating *m_t = NULL
-    for step in range(s.T):
-        if step == chunk_end:
-            # gates (rows of several steps, GH) = x Wx + b
-            chunk_end = min(s.T, step + steps_per_projection(s))
-            low = time_of(s, chunk_end - 1 if s.reverse else step)
-            high = time_of(s, step if s.reverse else chunk_end - 1)
-            begin = offset_at(s, low)
-            first_token = 0 if saves else begin
-            project(f, p, begin, offset_at(s, high) + rows_at(s, high) - begin, projected + (begin - first_token) * GH)
-        t = time_of(s, step)
-        n = rows_at(s, t)
-        begin = offset_at(s, t)
-        h_prev = state_before(s, step, H, h_prev, h0, h_scratch)
-        if has_c:
-            c_prev = state_before(s, step, H, c_prev, c0, c_scratch)
-            c_t = <floating *>f.c + begin * H if saves else spare + (step & 1) * state
-        if has_m:
-            m_t = <floating *>f.m + begin * H if saves else spare
-        step_forward(w, p, n, h_prev, c_prev, projected + (begin - first_token) * GH, c_t, m_t, rh, h + begin * H)
-        look_for_interrupt(f, p, step)
-        meet(p)
-        if is_last_step(f, p, step):
-            return
-        h_prev = h + begin * H
-        c_prev = c_t
-        # Rows that end with this step leave their final state.
-        running = 0 if step == s.T - 1 else rows_at(s, time_of(s, step + 1))
-        if running < n and p.leads:
-            memcpy(h_n + running * H, h_prev + running * H, (n - running) * H * sizeof(floating))
-            if has_c:
-                memcpy(c_n + running * H, c_prev + running * H, (n - running) * H * sizeof(floating))
+cdef inline Py_ssize_t steps_per_projection(const BatchRows *s) noexcept nogil:
+    """Steps whose x Wx + b is one product: several only if they are contiguous, in a group of all rows."""
+    return max(<Py_ssize_t>1, PROJECTION_ROWS // s.N) if s.count == s.N else 1
 
 
-cdef inline void forward_part(const Call *f, int member, floating *scratch) noexcept nogil:
-    """What one thread does of a forward call."""
-    cdef Part p
-    cdef const Plan *plan = &f.plan
-    cdef floating *own = scratch + plan.members * f.packed_size
-    begin_part(&p, f, member)
-    prepare_forward(&p, f, scratch + member % plan.members * f.packed_size, member // plan.members, plan.groups)
-    if plan.groups > 1:
-        wait_for_all(f.barriers, plan_size(plan))
-    forward_steps(f, &p, own + member * f.member_size, own + (member - member % plan.members) * f.member_size)
+cdef inline void end_forward_step(const Call *f, Group *g, floating *type_) noexcept nogil:
+    """After all members: rows that end with this step leave their final state."""
+    cdef const BatchRows *s = &g.batch
+    cdef Py_ssize_t H = f.layer.H, n = g.step.n, running = 0
+    if g.step.index < s.T - 1:
+        running = rows_at(s, time_of(s, g.step.index + 1))
+    if running < n:
+        memcpy(<floating *>f.h_n + (s.first + running) * H, <floating *>g.step.h + running * H,
+               (n - running) * H * sizeof(floating))
+        if f.c_n != NULL:
+            memcpy(<floating *>f.c_n + (s.first + running) * H, <floating *>g.step.c + running * H,
+                   (n - running) * H * sizeof(floating))
+
+
+cdef inline void begin_projection(const Call *f, Group *g) noexcept nogil:
+    """Choose the tokens whose x Wx + b is computed in this step: the rows of several steps."""
+    cdef const BatchRows *s = &g.batch
+    cdef Py_ssize_t step = g.step.index, low, high
+    g.projection_end = min(s.T, step + steps_per_projection(s))
+    low = time_of(s, g.projection_end - 1 if s.reverse else step)
+    high = time_of(s, step if s.reverse else g.projection_end - 1)
+    g.projection = offset_at(s, low)
+    g.projected_rows = offset_at(s, high) + rows_at(s, high) - g.projection
+
+
+cdef inline void begin_forward_step(const Call *f, Group *g, floating *type_) noexcept nogil:
+    """Go to the next step of a group, before any member."""
+    cdef const BatchRows *s = &g.batch
+    cdef Py_ssize_t H = f.layer.H, GH = gate_columns(&f.layer), step = g.step.index + 1, t = time_of(s, step)
+    cdef Py_ssize_t begin = offset_at(s, t), state = padded(s.count * H)
+    cdef floating *scratch = <floating *>g.scratch
+    g.step.index = step
+    g.step.n = rows_at(s, t)
+    g.step.begin = begin
+    g.projected_rows = 0
+    if step == g.projection_end:
+        begin_projection(f, g)
+    # The state before is in what the step before has written.
+    g.step.h_prev = state_before(s, step, H, <const floating *>g.step.h, <const floating *>f.h0 + s.first * H, scratch)
+    if f.c_n != NULL:
+        g.step.c_prev = state_before(s, step, H, <const floating *>g.step.c, <const floating *>f.c0 + s.first * H,
+                                     scratch + state)
+    g.step.h = <floating *>f.h + begin * H
+    if saves(f):
+        g.step.gates = g.step.h if state_is_gate(&f.layer) else <floating *>f.gates + begin * GH
+        g.step.c = at(f.c, begin * H, type_)
+        g.step.m = at(f.m, begin * H, type_)
+    else:
+        g.step.gates = scratch + 5 * state + (begin - g.projection) * GH
+        g.step.c = scratch + (3 + (step & 1)) * state
+        g.step.m = scratch + 3 * state
+
+
+cdef inline bint advance_forward(const Call *f, Group *g, floating *type_) noexcept nogil:
+    """Go to the next stage of a group, before any member; return whether there is one."""
+    if not g.running:
+        return False
+    if g.step.index >= 0 and g.stage + 1 < forward_stages(&f.layer):
+        g.stage += 1
+        return True
+    if g.step.index >= 0:
+        end_forward_step(f, g, type_)
+    g.running = g.step.index + 1 < g.batch.T
+    if g.running:
+        begin_forward_step(f, g, type_)
+        g.stage = 0
+    return g.running
+
+
+cdef inline void forward_stage(const Call *f, const Group *g, const Member *p, floating *type_) noexcept nogil:
+    """What a member does in the stage of its group."""
+    if g.stage == 0 and g.projected_rows > 0:
+        project(f, p, g.projection, g.projected_rows,
+                <floating *>g.step.gates - (g.step.begin - g.projection) * gate_columns(&f.layer))
+    step_forward(&f.layer, p, g.stage, g.step.n, <const floating *>g.step.h_prev, <const floating *>g.step.c_prev,
+                 <floating *>g.step.gates, <floating *>g.step.c, <floating *>g.step.m,
+                 <floating *>g.scratch + 2 * padded(g.batch.count * f.layer.H), <floating *>g.step.h)
+
+
+cdef inline void forward_steps(const Call *f, Group *g, bint calls, floating *type_) noexcept nogil:
+    """The time loop of a group with a single member."""
+    while advance_forward(f, g, type_) and not is_interrupted(f, g.step.index, calls):
+        forward_stage(f, g, f.members, type_)
+
+
+# ---- phases ---------------------------------------------------------------------------------------------------------
+
+cdef inline int next_forward_phase(Call *f, floating *type_) noexcept nogil:
+    """Go to the next phase of a call, after begin_forward, and return its number of pieces: 0 after the last."""
+    cdef bint running = False
+    cdef int i
+    if f.phase == STARTING:
+        f.phase = PACKING
+        if not f.has_packed and (f.packs_x or f.packs_h):
+            return plan_size(&f.plan)
+    if f.plan.members == 1:
+        if f.phase == STEPPING:
+            return 0
+        f.phase = STEPPING
+        return f.plan.groups
+    f.phase = STEPPING
+    for i in range(f.plan.groups):
+        running |= advance_forward(f, f.groups + i, type_)
+    return plan_size(&f.plan) if running else 0
+
+
+cdef inline void run_forward_piece(const Call *f, int piece, bint calls, floating *type_) noexcept nogil:
+    cdef Group *g
+    if f.phase == PACKING:
+        pack_forward(f, piece, type_)
+    elif f.plan.members == 1:
+        forward_steps(f, f.groups + piece, calls, type_)
+    else:
+        g = f.groups + piece // f.plan.members
+        if g.running and not is_interrupted(f, g.step.index, calls):
+            forward_stage(f, g, f.members + piece % f.plan.members, type_)

@@ -17,6 +17,10 @@ cdef enum:
     CHUNK_ROWS = 64
 
 
+cdef enum AffinePhase:
+    AFFINE_STARTING, AFFINE_PACKING, AFFINE_ROWS, AFFINE_COLUMNS
+
+
 cdef struct Affine:
     const kernel_table *kernels
     Py_ssize_t L, D, K, chunk    # rows in all, and rows at a time
@@ -32,88 +36,127 @@ cdef struct Affine:
     void *dx                     # (L, D); NULL: no gradients
     Matrix dW                    # (D, K), added to
     void *db                     # (K,), added to
-    void *scratch                # packed W, packed W', a chunk of y, then work of each thread
+    void *scratch                # packed W, packed W', a chunk of y, then work of each piece
     Py_ssize_t packed_size, transposed_size, chunk_size, work_size
-    int size
-    barrier everyone
+    int pieces                   # of each phase
+    AffinePhase phase
+    Py_ssize_t begin             # of the chunk
+    Factor factor, transposed    # of W and W'
 
 
-cdef inline void affine_part(const Affine *f, int member, floating *scratch) noexcept nogil:
-    """What one thread does: shares of the columns of W, then of the rows of each chunk."""
+cdef inline int next_affine_phase(void *context) noexcept nogil:
+    cdef Affine *f = <Affine *>context
+    if f.phase == AFFINE_STARTING:
+        f.phase = AFFINE_PACKING
+        f.begin = -f.chunk
+        if f.dx != NULL or (f.computes_y and f.factor.packed != NULL):
+            return f.pieces
+    if f.phase == AFFINE_ROWS and f.dx != NULL:
+        f.phase = AFFINE_COLUMNS
+        return f.pieces
+    f.phase = AFFINE_ROWS
+    f.begin += f.chunk
+    return f.pieces if f.begin < f.L else 0
+
+
+cdef inline void affine_rows(const Affine *f, int piece, floating *y) noexcept nogil:
+    """What needs some rows of the chunk y (n,K) and all columns."""
     cdef const kernel_table *k = f.kernels
-    cdef Py_ssize_t D = f.D, K = f.K, i, chunk, n, begin, rows
-    cdef Py_ssize_t column = share_begin(K, member, f.size, LARGEST_PANEL)
-    cdef Py_ssize_t columns = share_begin(K, member + 1, f.size, LARGEST_PANEL) - column
-    cdef floating *packed = scratch
-    cdef floating *transposed = scratch + f.packed_size
-    cdef floating *work = transposed + f.transposed_size + f.chunk_size + member * f.work_size
-    cdef floating *y
-    cdef barrier *everyone = <barrier *>&f.everyone
-    cdef Factor W, W_transposed
+    cdef Py_ssize_t D = f.D, K = f.K, n = min(f.chunk, f.L - f.begin)
+    cdef Py_ssize_t first = share_begin(n, piece, f.pieces, 8), row = f.begin + first
+    cdef Py_ssize_t rows = share_begin(n, piece + 1, f.pieces, 8) - first
+    y += first * K
+    if f.computes_y:
+        product_from(k, rows, <const floating *>f.x + row * D, D, &f.factor, <const floating *>f.b, 0, y, K)
+    if f.targets != NULL:
+        k.softmax_cross_entropy(rows, K, y, f.targets + row, f.weights + row, f.losses + row)
+    if f.dx != NULL:
+        # dx (L,D) = dy W'
+        product_from(k, rows, <const floating *>y, K, &f.transposed, NULL, 0, <floating *>f.dx + row * D, D)
+
+
+cdef inline void affine_columns(const Affine *f, int piece, const floating *y, floating *work) noexcept nogil:
+    """What needs some columns of the chunk y (n,K) and all rows."""
+    cdef Py_ssize_t column = share_begin(f.K, piece, f.pieces, LARGEST_PANEL)
+    cdef Py_ssize_t columns = share_begin(f.K, piece + 1, f.pieces, LARGEST_PANEL) - column
     cdef OuterSum dW
     cdef Tokens tokens
-    if f.computes_y:
-        W = factor(k, D, K, 1, 0, f.W, &packed if f.packed_size else NULL, member, f.size)
-    if f.dx != NULL:
-        W_transposed = factor(k, K, D, 1, 0, transpose(f.W), &transposed, member, f.size)
-    wait_for_all(everyone, f.size)
-    for i in range((f.L + f.chunk - 1) // f.chunk):
-        chunk = i * f.chunk
-        n = min(f.chunk, f.L - chunk)
-        begin = share_begin(n, member, f.size, 8)
-        rows = share_begin(n, member + 1, f.size, 8) - begin
-        y = scratch + f.packed_size + f.transposed_size if f.y == NULL else <floating *>f.y + chunk * K
-        if f.computes_y:
-            product_from(k, rows, <const floating *>f.x + (chunk + begin) * D, D, &W, <const floating *>f.b, 0,
-                         y + begin * K, K)
-        if f.targets != NULL:
-            k.softmax_cross_entropy(rows, K, y + begin * K, f.targets + chunk + begin, f.weights + chunk + begin,
-                                    f.losses + chunk + begin)
-        if f.dx != NULL:
-            # dx (L,D) = dy W';   dW (D,K) += x' dy;   db (K,) += sum of dy (L,K)
-            product_from(k, rows, <const floating *>y + begin * K, K, &W_transposed, NULL, 0,
-                         <floating *>f.dx + (chunk + begin) * D, D)
-            wait_for_all(everyone, f.size)
-            tokens.first, tokens.step, tokens.count = 0, 1, n
-            dW = outer_sum(<const floating *>f.x + chunk * D, D, columns, submatrix(f.dW, 0, column, work), True)
-            add_outer_sums(k, tokens, columns, y + column, K, &dW, 1, <floating *>f.db + column, work)
-        if f.y == NULL:
-            wait_for_all(everyone, f.size)  # before the next chunk overwrites this one
+    # dW (D,K) += x' dy;   db (K,) += sum of dy (L,K)
+    tokens.first, tokens.step, tokens.count = 0, 1, min(f.chunk, f.L - f.begin)
+    dW = outer_sum(<const floating *>f.x + f.begin * f.D, f.D, columns, submatrix(f.dW, 0, column, work), True)
+    add_outer_sums(f.kernels, tokens, columns, y + column, f.K, &dW, 1, <floating *>f.db + column, work)
 
 
-cdef inline void part_of_affine(void *context, int member) noexcept nogil:
-    cdef const Affine *f = <const Affine *>context
-    cdef unsigned long long saved = begin_flush_subnormals()
-    if f.is_double:
-        affine_part(f, member, <double *>f.scratch)
+cdef inline void affine_piece(const Affine *f, int piece, floating *scratch) noexcept nogil:
+    cdef floating *y = scratch + f.packed_size + f.transposed_size
+    cdef floating *work = y + f.chunk_size + piece * f.work_size
+    if f.y != NULL:
+        y = <floating *>f.y + f.begin * f.K
+    if f.phase == AFFINE_ROWS:
+        affine_rows(f, piece, y)
+    elif f.phase == AFFINE_COLUMNS:
+        affine_columns(f, piece, y, work)
     else:
-        affine_part(f, member, <float *>f.scratch)
-    end_flush_subnormals(saved)
+        if f.computes_y:
+            pack_factor(f.kernels, &f.factor, piece, f.pieces, scratch)
+        if f.dx != NULL:
+            pack_factor(f.kernels, &f.transposed, piece, f.pieces, scratch)
 
 
-cdef inline int run_affine(Affine *f, const CostRule *rule, int max_threads) except -1:
-    """Set the sizes of the scratch and of the team, then run."""
+cdef inline void run_affine_piece(void *context, int piece, bint calls) noexcept nogil:
+    cdef const Affine *f = <const Affine *>context
+    if f.is_double:
+        affine_piece(f, piece, <double *>f.scratch)
+    else:
+        affine_piece(f, piece, <float *>f.scratch)
+
+
+cdef inline void begin_affine(Affine *f, floating *scratch) noexcept nogil:
+    cdef floating *packed = scratch
+    cdef floating *transposed = scratch + f.packed_size
+    f.factor = factor(f.D, f.K, 1, 0, f.W, &packed if f.packed_size else NULL)
+    f.transposed = factor(f.K, f.D, 1, 0, transpose(f.W), &transposed)
+    f.phase = AFFINE_STARTING
+
+
+cdef inline int run_affine_with(Affine *f, team *threads, int size) except -1:
+    """Make the scratch for a team of that size, then run."""
     cdef block memory
-    cdef Py_ssize_t values
+    cdef job work
+    cdef unsigned long long saved
+    f.pieces = size
     f.chunk = f.L if f.y != NULL else min(f.L, max(<Py_ssize_t>CHUNK_ROWS, CHUNK_LOGITS // f.K))
     f.packed_size = 0
     if f.computes_y and packing_pays(1, f.L):
         f.packed_size = padded(packed_size(f.D, f.K))
     f.transposed_size = 0 if f.dx == NULL else padded(packed_size(f.K, f.D))
     f.chunk_size = padded(f.chunk * f.K) if f.y == NULL else 0
-    f.size = take_team(threads_for(2. * f.L * f.D * f.K * (f.computes_y + (0 if f.dx == NULL else 2)), rule,
-                                   max_threads))
-    try:
-        f.work_size = 0
-        if f.dx != NULL:
-            f.work_size = outer_sums_work(f.D, f.chunk, largest_share(f.K, f.size, LARGEST_PANEL),
-                                          f.dW.column_step != 1)
-        values = f.packed_size + f.transposed_size + f.chunk_size + f.size * f.work_size
-        take_memory(values * (sizeof(double) if f.is_double else sizeof(float)), &memory)
-        f.scratch = memory.start
-        with nogil:
-            run_team(f.size, part_of_affine, f)
-        give_block(memory)
-    finally:
-        leave_team(f.size)
+    f.work_size = 0
+    if f.dx != NULL:
+        f.work_size = outer_sums_work(f.D, f.chunk, largest_share(f.K, size, LARGEST_PANEL), f.dW.column_step != 1)
+    take_memory((f.packed_size + f.transposed_size + f.chunk_size + size * f.work_size)
+                * (sizeof(double) if f.is_double else sizeof(float)), &memory)
+    f.scratch = memory.start
+    if f.is_double:
+        begin_affine(f, <double *>f.scratch)
+    else:
+        begin_affine(f, <float *>f.scratch)
+    work.next_phase, work.run_piece, work.wait, work.context = next_affine_phase, run_affine_piece, NULL, f
+    with nogil:
+        saved = begin_flush_subnormals()
+        run_job(threads, &work)
+        end_flush_subnormals(saved)
+    give_block(memory)
     return 0
+
+
+cdef inline int run_affine(Affine *f, const CostRule *rule, int max_threads) except -1:
+    cdef team *threads = NULL
+    cdef int size = threads_for(2. * f.L * f.D * f.K * (f.computes_y + (0 if f.dx == NULL else 2)), rule, max_threads)
+    if size == 1:
+        return run_affine_with(f, NULL, 1)
+    size = take_team(size, &threads)
+    try:
+        return run_affine_with(f, threads, size)
+    finally:
+        leave_team(threads, size)

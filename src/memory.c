@@ -1,7 +1,7 @@
-#include <stdlib.h>
 #include <string.h>
 
 #include "memory.h"
+#include "system.h"
 
 enum { LARGEST_COUNT = 16 };
 static const size_t LARGEST_TOTAL = (size_t)1 << 28;
@@ -30,16 +30,16 @@ block take_block(size_t size) {
             if (size <= found && found <= 2 * size && (best < 0 || found < pool.blocks[best].size)) best = i;
         }
     if (best >= 0) return remove_block(best);
-    return (block){aligned_alloc(64, size < 64 ? 64 : size), size};
+    return (block){allocate_aligned(64, size < 64 ? 64 : size), size};
 }
 
 void give_block(block b) {
     if (!b.start) return;
     if (b.size < SMALLEST_POOLED || b.size > LARGEST_TOTAL) {
-        free(b.start);
+        free_aligned(b.start);
         return;
     }
-    while (pool.count == LARGEST_COUNT || pool.size + b.size > LARGEST_TOTAL) free(remove_block(0).start);
+    while (pool.count == LARGEST_COUNT || pool.size + b.size > LARGEST_TOTAL) free_aligned(remove_block(0).start);
     pool.blocks[pool.count++] = b;
     pool.size += b.size;
 }

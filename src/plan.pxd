@@ -1,11 +1,7 @@
 """How a call is cut into parts for threads, and which weights are packed."""
 
-from libc.string cimport memset
-
 from call cimport *
 from kernels cimport TRANSPOSED_ROWS
-from products cimport *
-from threads cimport MAX_THREADS, barrier, wait_for_all
 
 
 # Minimum flops of a call for each further thread, rows of a group, products of a member between two barriers, and hidden
@@ -13,19 +9,6 @@ from threads cimport MAX_THREADS, barrier, wait_for_all
 cdef struct CostRule:
     double flops_per_thread
     Py_ssize_t rows_per_group, products_per_member, units_per_member
-
-
-# What one thread does of a call. Wh is in two factors: `gates` has the columns that multiply h' itself; `candidate` the
-# candidate's columns of a GRU, which multiply r h' or whose product goes to m.
-cdef struct Part:
-    BatchRows batch
-    Py_ssize_t first, units      # hidden units first .. first + units - 1
-    bint leads                   # the first member of its group
-    int group_size
-    barrier *group
-    bint asks                    # for interrupts, and
-    Py_ssize_t *last_step        # of the group
-    Factor x, gates, candidate
 
 
 # ---- packing --------------------------------------------------------------------------------------------------------
@@ -60,7 +43,8 @@ cdef inline bint packing_pays(Py_ssize_t T, Py_ssize_t N) noexcept nogil:
 cdef inline bint packs_recurrent(const Call *f) noexcept nogil:
     cdef Py_ssize_t T = f.batch.T, N = f.batch.N
     cdef Py_ssize_t values = f.layer.H * recurrent_columns(&f.layer)
-    cdef bint far = N == 1 and values >= FAR_VALUES
+    # Members read pieces of the rows, which do not stream.
+    cdef bint far = N == 1 and values >= FAR_VALUES and f.plan.members == 1
     if f.layer.Wh.column_step == 1 and N == 1 and values >= WIDE_VALUES:
         return T >= PACK_WIDE_STEPS and not far
     if f.layer.Wh.column_step == 1:
@@ -137,7 +121,7 @@ cdef inline void make_plan(Plan *plan, const Layer *w, const BatchRows *s, const
 
 
 cdef inline int plan_size(const Plan *plan) noexcept nogil:
-    """Threads of a plan."""
+    """Pieces of most phases."""
     return plan.groups * plan.members
 
 
@@ -150,24 +134,23 @@ cdef inline Py_ssize_t largest_group(const Plan *plan) noexcept nogil:
     return largest
 
 
-cdef inline void begin_part(Part *p, const Call *f, int member) noexcept nogil:
-    """Set all of a part except its factors."""
-    cdef int group = member // f.plan.members
-    memset(p, 0, sizeof(Part))
-    p.leads = member % f.plan.members == 0
-    p.group_size = f.plan.members
-    p.group = NULL if f.barriers == NULL else f.barriers + 1 + group
-    p.asks = f.asks and member == 0
-    p.last_step = NULL if f.last_steps == NULL else f.last_steps + group
-    p.first = member % f.plan.members * f.plan.units
+cdef inline void begin_groups(const Call *f) noexcept nogil:
+    """Set the rows of the groups, before their first step."""
+    cdef Group *g
+    cdef int i
+    for i in range(f.plan.groups):
+        g = f.groups + i
+        g.batch = f.batch
+        g.batch.first = f.plan.first_row[i]
+        g.batch.count = f.plan.first_row[i + 1] - g.batch.first
+        g.running = True
+        g.step.index = -1
+        g.projection_end = 0
+        g.step.h = g.step.c = g.step.m = NULL
+        g.step.c_prev = NULL
+
+
+cdef inline void begin_member(Member *p, const Call *f, int member) noexcept nogil:
+    """Set the units of a member, not its factors."""
+    p.first = member * f.plan.units
     p.units = min(f.plan.units, f.layer.H - p.first)
-    p.batch = f.batch
-    p.batch.first = f.plan.first_row[group]
-    p.batch.count = f.plan.first_row[group + 1] - p.batch.first
-    while p.batch.T > 0 and rows_at(&p.batch, p.batch.T - 1) == 0:
-        p.batch.T -= 1
-
-
-cdef inline void meet(const Part *p) noexcept nogil:
-    """Wait for the other members of the group."""
-    wait_for_all(p.group, p.group_size)

@@ -30,61 +30,48 @@ cdef inline Matrix submatrix(Matrix B, Py_ssize_t row, Py_ssize_t column, floati
     return B
 
 
-# A right-hand factor (K, blocks M) of many products, packed or in place.
-cdef struct Factor:
-    Py_ssize_t K, M
-    int blocks
-    Py_ssize_t step        # distance between the columns of two blocks in the product
-    Matrix matrix          # the first block; column_step is 0 if it is packed
-    Py_ssize_t values_step # distance between blocks
-
-
 cdef inline Py_ssize_t packed_size(Py_ssize_t K, Py_ssize_t M) noexcept nogil:
     """Values of a packed matrix (K, M)."""
     return K * ((M + LARGEST_PANEL - 1) // LARGEST_PANEL * LARGEST_PANEL)
 
 
-cdef inline Factor factor(const kernel_table *k, Py_ssize_t K, Py_ssize_t M, int blocks, Py_ssize_t step, Matrix matrix,
-                          floating **room, int part, int parts) noexcept nogil:
+cdef inline Factor factor(Py_ssize_t K, Py_ssize_t M, int blocks, Py_ssize_t step, Matrix matrix,
+                          floating **room) noexcept nogil:
     """The factor of `blocks` blocks of M columns, `step` apart, of a matrix of K rows.
 
-    Read in place if room is NULL. Otherwise packed into *room, which is advanced; `parts` threads pack a share of the
-    columns each, or with 0 parts it is there already.
+    Read in place if room is NULL. Otherwise pack_factor writes it to *room, which is advanced.
     """
     cdef Factor f
-    cdef Py_ssize_t begin = share_begin(M, part, parts, LARGEST_PANEL) if parts > 0 else 0
-    cdef Py_ssize_t end = share_begin(M, part + 1, parts, LARGEST_PANEL) if parts > 0 else 0
-    cdef const floating *B = <const floating *>matrix.values
-    cdef int block
-    f.K = K
-    f.M = M
-    f.blocks = blocks
-    f.step = step
-    f.matrix = matrix
-    f.values_step = step * matrix.column_step
+    f.K, f.M, f.blocks, f.step, f.matrix, f.packed = K, M, blocks, step, matrix, NULL
     if room != NULL:
-        f.matrix.values = room[0]
-        f.matrix.column_step = 0
-        f.values_step = packed_size(K, M)
-        for block in range(blocks):
-            if begin < end:
-                k.pack(K, end - begin, B + (block * step + begin) * matrix.column_step, matrix.row_step,
-                       matrix.column_step, room[0] + begin * K)
-            room[0] += f.values_step
+        f.packed = room[0]
+        room[0] += blocks * packed_size(K, M)
     return f
+
+
+cdef inline void pack_factor(const kernel_table *k, const Factor *f, int part, int parts, floating *type_) noexcept nogil:
+    """Pack a share of the columns, unless the factor is read in place."""
+    cdef Py_ssize_t begin = share_begin(f.M, part, parts, LARGEST_PANEL)
+    cdef Py_ssize_t end = share_begin(f.M, part + 1, parts, LARGEST_PANEL)
+    cdef int block
+    if f.packed == NULL or begin >= end:
+        return
+    for block in range(f.blocks):
+        k.pack(f.K, end - begin, submatrix(f.matrix, 0, block * f.step + begin, type_).values, f.matrix.row_step,
+               f.matrix.column_step, <floating *>f.packed + block * packed_size(f.K, f.M) + begin * f.K)
 
 
 cdef inline void product_from(const kernel_table *k, Py_ssize_t m, const floating *A, Py_ssize_t lda, const Factor *f,
                               const floating *start, Py_ssize_t ldstart, floating *C, Py_ssize_t ldc) noexcept nogil:
     """C (m, M) = start + A (m, K) B (K, M), in each block of columns; start as `from` in kernels.h."""
     cdef int block
-    cdef const floating *values = <const floating *>f.matrix.values
     for block in range(f.blocks):
-        if f.matrix.column_step == 0:
-            k.multiply_packed(m, f.K, f.M, A, lda, values, start, ldstart, C, ldc)
+        if f.packed != NULL:
+            k.multiply_packed(m, f.K, f.M, A, lda, <const floating *>f.packed + block * packed_size(f.K, f.M), start,
+                              ldstart, C, ldc)
         else:
-            k.multiply(m, f.K, f.M, A, lda, values, f.matrix.row_step, f.matrix.column_step, start, ldstart, C, ldc)
-        values += f.values_step
+            k.multiply(m, f.K, f.M, A, lda, submatrix(f.matrix, 0, block * f.step, C).values, f.matrix.row_step,
+                       f.matrix.column_step, start, ldstart, C, ldc)
         C += f.step
         if start != NULL:
             start += f.step

@@ -1,6 +1,5 @@
-"""Running calls: one, or two side by side, on a team of threads."""
+"""Running calls: one, or two side by side, as a job of a team of threads."""
 
-from cpython.pyport cimport PY_SSIZE_T_MAX
 from libc.string cimport memset
 
 from backward cimport *
@@ -16,106 +15,146 @@ from threads cimport *
 # One call, or two side by side.
 cdef struct Pair:
     Call[2] calls
-    int count, size
+    int[2] pieces          # of their phases
+    int count
     bint backward, is_double
+    Interrupt interrupt
 
 
-cdef inline void run_part_of_call(const Pair *pair, int which, int member) noexcept nogil:
-    cdef const Call *f = &pair.calls[which]
-    if member >= plan_size(&f.plan):
-        return
-    if pair.is_double:
-        if pair.backward:
-            backward_part(f, member, <double *>f.scratch)
-        else:
-            forward_part(f, member, <double *>f.scratch)
-    elif pair.backward:
-        backward_part(f, member, <float *>f.scratch)
-    else:
-        forward_part(f, member, <float *>f.scratch)
+cdef inline int next_phase_of_call(const Pair *pair, Call *f) noexcept nogil:
+    if pair.backward:
+        return next_backward_phase(f, <double *>NULL) if pair.is_double else next_backward_phase(f, <float *>NULL)
+    return next_forward_phase(f, <double *>NULL) if pair.is_double else next_forward_phase(f, <float *>NULL)
 
 
-cdef inline void run_part(void *context, int member) noexcept nogil:
+cdef inline int next_phase(void *context) noexcept nogil:
+    """Of both calls together."""
+    cdef Pair *pair = <Pair *>context
+    cdef int i, pieces = 0
+    if is_set(&pair.interrupt.found):
+        return 0
+    for i in range(pair.count):
+        pair.pieces[i] = next_phase_of_call(pair, &pair.calls[i])
+        pieces += pair.pieces[i]
+    return pieces
+
+
+cdef inline void run_piece(void *context, int piece, bint calls) noexcept nogil:
     cdef const Pair *pair = <const Pair *>context
-    cdef unsigned long long saved = begin_flush_subnormals()
-    cdef int first = plan_size(&pair.calls[0].plan)
-    if pair.size == 1:
-        run_part_of_call(pair, 0, 0)
-        if pair.count == 2:
-            run_part_of_call(pair, 1, 0)
-    elif member < first:
-        run_part_of_call(pair, 0, member)
+    cdef const Call *f = &pair.calls[0]
+    if piece >= pair.pieces[0]:
+        f = &pair.calls[1]
+        piece -= pair.pieces[0]
+    if pair.backward:
+        if pair.is_double:
+            run_backward_piece(f, piece, calls, <double *>NULL)
+        else:
+            run_backward_piece(f, piece, calls, <float *>NULL)
+    elif pair.is_double:
+        run_forward_piece(f, piece, calls, <double *>NULL)
     else:
-        run_part_of_call(pair, 1, member - first)
-    end_flush_subnormals(saved)
+        run_forward_piece(f, piece, calls, <float *>NULL)
+
+
+cdef inline void wait_for_pieces(void *context) noexcept nogil:
+    look_for_interrupt(&(<Pair *>context).interrupt)
 
 
 cdef inline int make_plans(Pair *pair, const CostRule *rule, int size) noexcept nogil:
-    """Make the plans for a team of at most that size, and return the size that they need."""
+    """Make the plans for a team of that size, and return the number of their pieces."""
     cdef int i, needed = 0
     for i in range(pair.count):
         # Two calls share the team.
         make_plan(&pair.calls[i].plan, &pair.calls[i].layer, &pair.calls[i].batch, rule,
-                  max(1, (size + 1 - i) // pair.count if pair.count == 2 else size))
+                  max(1, (size + pair.count - 1 - i) // pair.count))
         needed += plan_size(&pair.calls[i].plan)
-    return 1 if size == 1 else needed
+    return needed
+
+
+cdef inline Py_ssize_t set_scratch(const Pair *pair, Call *f) noexcept nogil:
+    """Set the sizes of the scratch of a call and return its number of values."""
+    if pair.backward:
+        return set_backward_scratch(f)
+    choose_packing(f)
+    return set_forward_scratch(f) + 2 * padded(f.batch.N * f.layer.H)  # for state_or_zeros
+
+
+cdef inline void begin_call(const Pair *pair, Call *f, char *scratch, size_t item) noexcept nogil:
+    if not pair.backward:
+        f.h0 = state_or_zeros(f, f.h0, &scratch, item)
+        if f.c_n != NULL:
+            f.c0 = state_or_zeros(f, f.c0, &scratch, item)
+    f.phase = STARTING
+    f.interrupt = <Interrupt *>&pair.interrupt
+    if pair.backward:
+        if pair.is_double:
+            begin_backward(f, <double *>scratch)
+        else:
+            begin_backward(f, <float *>scratch)
+    elif pair.is_double:
+        begin_forward(f, <double *>scratch)
+    else:
+        begin_forward(f, <float *>scratch)
+
+
+cdef inline size_t aligned(size_t size) noexcept nogil:
+    """Round a number of bytes up to whole cache lines."""
+    return (size + 63) // 64 * 64
+
+
+cdef inline int run_with(Pair *pair, team *threads) except -1:
+    """Make the scratch of the plans, then run."""
+    cdef size_t item = sizeof(double) if pair.is_double else sizeof(float)
+    cdef size_t[2] groups, members, values
+    cdef size_t size = 0
+    cdef block memory
+    cdef char *room
+    cdef Call *f
+    cdef job work
+    cdef unsigned long long saved
+    cdef int i
+    for i in range(pair.count):
+        f = &pair.calls[i]
+        groups[i] = aligned(f.plan.groups * sizeof(Group))
+        members[i] = aligned(f.plan.members * sizeof(Member))
+        values[i] = padded(set_scratch(pair, f)) * item
+        size += groups[i] + members[i] + values[i]
+    take_memory(size, &memory)
+    room = <char *>memory.start
+    for i in range(pair.count):
+        f = &pair.calls[i]
+        f.groups = <Group *>room
+        f.members = <Member *>(room + groups[i])
+        begin_call(pair, f, room + groups[i] + members[i], item)
+        room += groups[i] + members[i] + values[i]
+    pair.interrupt.found = False
+    pair.interrupt.next_look = nanoseconds() + NANOSECONDS_BETWEEN_LOOKS
+    work.next_phase, work.run_piece, work.wait, work.context = next_phase, run_piece, wait_for_pieces, pair
+    with nogil:
+        saved = begin_flush_subnormals()
+        run_job(threads, &work)
+        end_flush_subnormals(saved)
+    give_block(memory)
+    return -1 if pair.interrupt.found else 0  # the exception of the signal handler is set
 
 
 cdef inline int run_pair(Pair *pair, const CostRule *rule, int max_threads) except -1:
-    """Make the plans, the scratch and the barriers, then run."""
+    """Make the plans, and run with as many threads as they have work for."""
     cdef double flops = 0
-    cdef int i, wanted, granted, barriers = 0
-    cdef Py_ssize_t values = 0
-    cdef Py_ssize_t[2] needed
-    cdef size_t item = sizeof(double) if pair.is_double else sizeof(float)
-    cdef Interrupt interrupt
-    cdef Py_ssize_t *last_steps
-    cdef block memory
-    cdef char *room
-    cdef char *states
-    cdef Call *f
+    cdef int i, wanted, size
+    cdef team *threads = NULL
     for i in range(pair.count):
         flops += flops_of(&pair.calls[i].layer, &pair.calls[i].batch, pair.calls[i].ids != NULL)
-    wanted = make_plans(pair, rule, threads_for(2 * flops if pair.backward else flops, rule, max_threads))
-    granted = take_team(wanted)
+    wanted = threads_for(2 * flops if pair.backward else flops, rule, max_threads)
+    if wanted > 1:
+        wanted = min(wanted, make_plans(pair, rule, wanted))
+    if wanted == 1:
+        make_plans(pair, rule, 1)
+        return run_with(pair, NULL)
+    size = take_team(wanted, &threads)
     try:
-        # A smaller team than was wanted has other plans, which may need fewer threads still.
-        pair.size = make_plans(pair, rule, granted) if granted < wanted else wanted
-        for i in range(pair.count):
-            f = &pair.calls[i]
-            if pair.backward:
-                needed[i] = set_backward_scratch(f)
-            else:
-                choose_packing(f)
-                needed[i] = set_forward_scratch(f) + 2 * padded(f.batch.N * f.layer.H)  # for state_or_zeros
-            values += padded(needed[i])
-            barriers += 1 + f.plan.groups
-        take_memory(values * item + 2 * barriers * sizeof(barrier), &memory)
-        memset(memory.start, 0, barriers * sizeof(barrier))
-        last_steps = <Py_ssize_t *>(<char *>memory.start + barriers * sizeof(barrier))
-        room = <char *>memory.start + 2 * barriers * sizeof(barrier)
-        interrupt.found = False
-        interrupt.next_look = nanoseconds() + NANOSECONDS_BETWEEN_LOOKS
-        pair.calls[0].barriers = <barrier *>memory.start
-        pair.calls[1].barriers = pair.calls[0].barriers + 1 + pair.calls[0].plan.groups
-        for i in range(barriers):
-            last_steps[i] = PY_SSIZE_T_MAX
-        for i in range(pair.count):
-            f = &pair.calls[i]
-            f.interrupt, f.asks = &interrupt, i == 0 or pair.size == 1
-            f.last_steps = last_steps + (f.barriers - pair.calls[0].barriers)
-            states = room
-            room += padded(needed[i]) * item
-            if not pair.backward:
-                f.h0 = state_or_zeros(f, f.h0, &states, item)
-                if f.c_n != NULL:
-                    f.c0 = state_or_zeros(f, f.c0, &states, item)
-            f.scratch = <void *>place_chunk(f, <size_t>states, item) if pair.backward else states
-        with nogil:
-            run_team(pair.size, run_part, pair)
-        give_block(memory)
-        if interrupt.found:
-            return -1  # the exception of the signal handler is set
+        if size < wanted:
+            make_plans(pair, rule, size)
+        return run_with(pair, threads)
     finally:
-        leave_team(granted)
-    return 0
+        leave_team(threads, size)

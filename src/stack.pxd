@@ -80,31 +80,31 @@ cdef inline Py_ssize_t set_states(Call *calls, Py_ssize_t count, Py_ssize_t N, s
     return scratch
 
 
-cdef inline void begin_layers(Call *calls, Part *parts, Py_ssize_t count, bint double_precision,
+cdef inline void begin_layers(Call *calls, Group *groups, Member *members, Py_ssize_t count, bint double_precision,
                               void *scratch) noexcept nogil:
-    """Get calls ready for step_layers, after set_states."""
+    """Get calls, with a group and a member each, ready for step_layers, after set_states."""
     cdef Py_ssize_t l
     for l in range(count):
-        calls[l].scratch = scratch
-        begin_part(&parts[l], &calls[l], 0)
+        calls[l].groups, calls[l].members = groups + l, members + l
         if double_precision:
-            prepare_forward[double](&parts[l], &calls[l], NULL, 0, 1)
+            begin_forward(&calls[l], <double *>scratch)
         else:
-            prepare_forward[float](&parts[l], &calls[l], NULL, 0, 1)
+            begin_forward(&calls[l], <float *>scratch)
 
 
-cdef inline void step_layers(Call *calls, const Part *parts, Py_ssize_t count, bint double_precision, void *x,
-                             const int64_t *ids, void *out) noexcept nogil:
+cdef inline void step_layers(Call *calls, Py_ssize_t count, bint double_precision, void *x, const int64_t *ids,
+                             void *out) noexcept nogil:
     """Step with x (N,D), or ids (N,); out (N,H) is the new state of the top layer."""
     cdef Py_ssize_t l
     cdef unsigned long long saved = begin_flush_subnormals()
     for l in range(count):
         # The new state goes to out, then replaces the old one, which is the input of the next layer.
         calls[l].x, calls[l].ids, calls[l].h = x, ids, out
+        begin_groups(&calls[l])
         if double_precision:
-            forward_steps[double](&calls[l], &parts[l], <double *>calls[l].scratch, <double *>calls[l].scratch)
+            forward_steps(&calls[l], calls[l].groups, False, <double *>NULL)
         else:
-            forward_steps[float](&calls[l], &parts[l], <float *>calls[l].scratch, <float *>calls[l].scratch)
+            forward_steps(&calls[l], calls[l].groups, False, <float *>NULL)
         x = calls[l].h0
         ids = NULL
     end_flush_subnormals(saved)

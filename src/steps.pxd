@@ -1,10 +1,13 @@
-"""One time step of each cell, forward above backward: products of a part, the cell's kernels, products."""
+"""One time step of each cell, forward above backward: products of a member, the cell's kernels, products.
+
+A step has one stage, or more where a product needs what all members of the group have computed: they meet between two
+stages, and after the last one.
+"""
 
 from cython cimport floating
 
 from call cimport *
 from cells cimport *
-from plan cimport *
 from products cimport *
 
 
@@ -20,86 +23,87 @@ cdef inline bint state_is_gate(const Layer *w) noexcept nogil:
     return w.cell.type == CELL_RNN
 
 
-cdef inline void step_forward(const Layer *w, const Part *p, Py_ssize_t n, const floating *h_prev,
+cdef inline bint resets_before_product(const Layer *w) noexcept nogil:
+    return w.cell.type == CELL_GRU and w.cell.form == FORM_RESET_BEFORE
+
+
+cdef inline int forward_stages(const Layer *w) noexcept nogil:
+    return 2 if resets_before_product(w) else 1
+
+
+cdef inline int backward_stages(const Layer *w) noexcept nogil:
+    return 3 if resets_before_product(w) else 2
+
+
+cdef inline void step_forward(const Layer *w, const Member *p, int stage, Py_ssize_t n, const floating *h_prev,
                               const floating *c_prev, floating *gates, floating *c, floating *m, floating *rh,
                               floating *h) noexcept nogil:
-    """One step: gates (n, G H) hold x Wx + b and become the activated gates (RNN: gates is h)."""
-    cdef Py_ssize_t H = w.H, GH = gate_columns(w), units = p.units
+    """One stage of a step: gates (n, G H) hold x Wx + b and become the activated gates (RNN: gates is h)."""
+    cdef Py_ssize_t H = w.H, GH = gate_columns(w), u = p.first, units = p.units
     cdef int G = w.cell.num_gates
     cdef const int *places = <const int *>w.cell.places
     cdef const kernel_table *k = w.kernels
-    gates += p.first
-    h += p.first
-    # gates (n,GH) += h' (n,H) Wh (H,GH); for a GRU with a reset gate only r, z (n,2H)
-    if has_Wh(&w.cell):
+    gates += u
+    h += u
+    if stage == 0 and has_Wh(&w.cell):
+        # gates (n,GH) += h' (n,H) Wh (H,GH); for a GRU with a reset gate only r, z (n,2H)
         product(k, n, h_prev, H, &p.gates, gates, GH)
     if w.cell.type == CELL_RNN:
         k.cells.rnn_forward(n, units, H, w.cell.activation, h)
     elif w.cell.type == CELL_LSTM:
-        k.cells.lstm_forward(n, units, H, w.cell.peephole_output, w.cell.output_activation, places, gates,
-                             c_prev + p.first, at(w.peephole, p.first, h), c + p.first, h)
+        k.cells.lstm_forward(n, units, H, w.cell.peephole_output, w.cell.output_activation, places, gates, c_prev + u,
+                             at(w.peephole, u, h), c + u, h)
+    elif w.cell.type == CELL_GRU and w.cell.form == FORM_RESET_BEFORE and stage == 0:
+        k.cells.gru_gates(n, units, H, G, places, gates, h_prev + u, rh + u)
     elif w.cell.type == CELL_GRU and w.cell.form == FORM_RESET_BEFORE:
         # n (n,H) += (r h') (n,H) Wh[:, 2H:]
-        k.cells.gru_gates(n, units, H, G, places, gates, h_prev + p.first, rh + p.first)
-        meet(p)
         product(k, n, <const floating *>rh, H, &p.candidate, gates + 2 * H, GH)
-        k.cells.gru_update(n, units, H, G, w.cell.update, places, gates, NULL, h_prev + p.first, h)
+        k.cells.gru_update(n, units, H, G, w.cell.update, places, gates, NULL, h_prev + u, h)
     elif w.cell.type == CELL_GRU and w.cell.form == FORM_RESET_AFTER:
         # m (n,H) = bhn + h' (n,H) Wh[:, 2H:]
-        m += p.first
-        product_from(k, n, h_prev, H, &p.candidate, <const floating *>w.bhn + p.first, 0, m, H)
-        k.cells.gru_gates(n, units, H, G, places, gates, h_prev + p.first, NULL)
-        k.cells.gru_update(n, units, H, G, w.cell.update, places, gates, m, h_prev + p.first, h)
+        product_from(k, n, h_prev, H, &p.candidate, <const floating *>w.bhn + u, 0, m + u, H)
+        k.cells.gru_gates(n, units, H, G, places, gates, h_prev + u, NULL)
+        k.cells.gru_update(n, units, H, G, w.cell.update, places, gates, m + u, h_prev + u, h)
     elif w.cell.type == CELL_GRU and w.cell.form == FORM_SIMPLIFIED:
-        k.cells.gru_gates(n, units, H, G, places, gates, h_prev + p.first, NULL)
-        k.cells.gru_update(n, units, H, G, w.cell.update, places, gates, NULL, h_prev + p.first, h)
+        k.cells.gru_gates(n, units, H, G, places, gates, h_prev + u, NULL)
+        k.cells.gru_update(n, units, H, G, w.cell.update, places, gates, NULL, h_prev + u, h)
     elif w.cell.type == CELL_MINGRU:
-        k.cells.mingru_forward(n, units, H, w.cell.candidate, places, gates, h_prev + p.first, h)
+        k.cells.mingru_forward(n, units, H, w.cell.candidate, places, gates, h_prev + u, h)
 
 
-cdef inline void step_backward(const Layer *w, const Part *p, Py_ssize_t n, const floating *h_prev,
+cdef inline void step_backward(const Layer *w, const Member *p, int stage, Py_ssize_t n, const floating *h_prev,
                                const floating *c_prev, const floating *gates, const floating *c, const floating *m,
                                const floating *h, floating *dh, floating *dc, floating *dgates, floating *dm,
                                floating *drh, floating *rh) noexcept nogil:
-    """step_forward in reverse: dh (n,H) and dc hold dL/dh, dL/dc and become dL/dh', dL/dc'."""
+    """step_forward in reverse: dh (n,H) and dc hold dL/dh, dL/dc and become dL/dh', dL/dc'.
+
+    The last stage reads dgates and dm only, and writes dh.
+    """
     cdef Py_ssize_t H = w.H, GH = gate_columns(w), u = p.first, units = p.units
     cdef int G = w.cell.num_gates
     cdef const int *places = <const int *>w.cell.places
     cdef const kernel_table *k = w.kernels
     dh += u
-    if w.cell.type == CELL_RNN:
-        k.cells.rnn_backward(n, units, H, w.cell.activation, h + u, dh, dgates + u)
-        meet(p)
-        # dh' (n,H) = dgates (n,H) Wh'
-        product_from(k, n, <const floating *>dgates, GH, &p.gates, NULL, 0, dh, H)
-    elif w.cell.type == CELL_LSTM:
-        k.cells.lstm_backward(n, units, H, w.cell.peephole_output, w.cell.output_activation, places, gates + u,
-                              c_prev + u, c + u, at(w.peephole, u, dh), dh, dc + u, dgates + u)
-        meet(p)
-        # dh' (n,H) = dgates (n,4H) Wh'
-        product_from(k, n, <const floating *>dgates, GH, &p.gates, NULL, 0, dh, H)
-    elif w.cell.type == CELL_GRU and w.cell.form == FORM_RESET_BEFORE:
-        k.cells.gru_update_backward(n, units, H, G, w.cell.update, places, gates + u, NULL, h_prev + u, dh, dgates + u,
-                                    NULL)
-        meet(p)
+    if stage == 0:
+        if w.cell.type == CELL_RNN:
+            k.cells.rnn_backward(n, units, H, w.cell.activation, h + u, dh, dgates + u)
+        elif w.cell.type == CELL_LSTM:
+            k.cells.lstm_backward(n, units, H, w.cell.peephole_output, w.cell.output_activation, places, gates + u,
+                                  c_prev + u, c + u, at(w.peephole, u, dh), dh, dc + u, dgates + u)
+        elif w.cell.type == CELL_GRU:
+            k.cells.gru_update_backward(n, units, H, G, w.cell.update, places, gates + u, at(m, u, dh), h_prev + u, dh,
+                                        dgates + u, at(dm, u, dh))
+        elif w.cell.type == CELL_MINGRU:
+            k.cells.mingru_backward(n, units, H, w.cell.candidate, places, gates + u, h_prev + u, dh, dgates + u)
+    elif stage == 1 and resets_before_product(w):
         # d(r h') (n,H) = dn (n,H) Wh[:, 2H:]'
         product_from(k, n, <const floating *>dgates + 2 * H, GH, &p.candidate, NULL, 0, drh + u, H)
         k.cells.gru_reset_backward(n, units, H, places, gates + u, h_prev + u, drh + u, dh, dgates + u, rh + u)
-        meet(p)
-        # dh' (n,H) += dr, dz (n,2H) Wh[:, :2H]'
+    elif w.cell.type == CELL_GRU:
+        # dh' (n,H) += dm (n,H) Wh[:, 2H:]' + dr, dz (n,2H) Wh[:, :2H]';  dgates (n,2H) Wh' if simplified
+        if w.cell.form == FORM_RESET_AFTER:
+            product(k, n, <const floating *>dm, H, &p.candidate, dh, H)
         product(k, n, <const floating *>dgates, GH, &p.gates, dh, H)
-    elif w.cell.type == CELL_GRU and w.cell.form == FORM_RESET_AFTER:
-        k.cells.gru_update_backward(n, units, H, G, w.cell.update, places, gates + u, m + u, h_prev + u, dh, dgates + u,
-                                    dm + u)
-        meet(p)
-        # dh' (n,H) += dm (n,H) Wh[:, 2H:]' + dr, dz (n,2H) Wh[:, :2H]'
-        product(k, n, <const floating *>dm, H, &p.candidate, dh, H)
-        product(k, n, <const floating *>dgates, GH, &p.gates, dh, H)
-    elif w.cell.type == CELL_GRU and w.cell.form == FORM_SIMPLIFIED:
-        k.cells.gru_update_backward(n, units, H, G, w.cell.update, places, gates + u, NULL, h_prev + u, dh, dgates + u,
-                                    NULL)
-        meet(p)
-        # dh' (n,H) += dgates (n,2H) Wh'
-        product(k, n, <const floating *>dgates, GH, &p.gates, dh, H)
-    elif w.cell.type == CELL_MINGRU:
-        k.cells.mingru_backward(n, units, H, w.cell.candidate, places, gates + u, h_prev + u, dh, dgates + u)
+    elif has_Wh(&w.cell):
+        # dh' (n,H) = dgates (n,GH) Wh'
+        product_from(k, n, <const floating *>dgates, GH, &p.gates, NULL, 0, dh, H)

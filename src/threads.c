@@ -1,137 +1,351 @@
-#include <pthread.h>
-#include <sched.h>
-#include <signal.h>
-
 #include "threads.h"
 
-#if defined(__x86_64__)
-#define PAUSE() __builtin_ia32_pause()
-#elif defined(__aarch64__)
-#define PAUSE() __asm__ volatile("yield")
-#else
-#define PAUSE() ((void)0)
+#include "kernels.h"
+#include "system.h"
+
+enum { MAX_TEAMS = 16 };
+
+enum { SPINS_PER_LOOK = 16 }; /* at the clock */
+
+/* A wait in a healthy team is shorter, and so are most pauses between two calls of a loop; waking a sleeping thread
+ * takes as long. */
+static const int64_t SPIN_TIME = 100000;
+
+/* A caller keeps an account with its helpers: the time that it works beside them is earned, the time that it waits for
+ * them, beyond SPIN_TIME, is lost, and counts PRICE times. Of a job in whose phases mostly nobody helped, all time is
+ * lost: it was cut into pieces in vain. When the balance falls below zero, the helpers in question rest, and a new
+ * account begins. A core that is taken away for good costs at most MOST_CREDIT. */
+static const int64_t FIRST_CREDIT = 1000000, MOST_CREDIT = 10000000;
+enum { PRICE = 4 };
+
+/* A rest is twice as long as the one before, unless the helper has worked for HEALTHY times that: what its absences cost
+ * stays small, and a core that is free again is found. */
+static const int64_t SHORTEST_REST = 10000000, LONGEST_REST = 1000000000;
+enum { HEALTHY = 8 };
+
+/* Of the caller, in milliseconds, before it asks for interrupts. */
+enum { LONGEST_SLEEP = 50 };
+
+typedef struct piece {
+    _Alignas(64) uint64_t claimed; /* number of the phase in which it was claimed last << 8 | seat of the thread */
+    uint64_t finished;             /* number of the phase in which it was finished last */
+} piece;
+
+/* A thread of a team; seat 0 is the caller's. Times are in nanoseconds. */
+typedef struct seat {
+    team *team;
+    int number;
+    condition woken;
+    thread thread;
+    uint64_t begun; /* the phase of the team when the thread started */
+    int64_t rest, rests_until;
+} seat;
+
+struct team {
+    _Alignas(64) uint64_t phase;       /* number << 8 | pieces; the number grows for ever, from job to job */
+    _Alignas(64) int unfinished;       /* pieces of the phase */
+    _Alignas(64) uint64_t seats_in;    /* bits of the seats that take pieces */
+    uint64_t seats_asleep;             /* bits of the seats that must be woken */
+    mutex lock;                        /* of sleeping and waking */
+    job job;
+    int size;
+    uint64_t seats_of_job;         /* those that were in at its start */
+    int64_t begun, waited, credit; /* the account: when it began, late waits since, the balance brought forward */
+    int phases, phases_alone;      /* in that time; those in which nobody helped */
+    int64_t returns;               /* when the first rest of this job ends; 0 if nobody rests */
+    int taken, helpers;                /* guarded by `lock_of_teams`; helpers have been started */
+    int core;                          /* that the helpers are kept off */
+    seat seats[MAX_THREADS];
+    piece pieces[MAX_PIECES];
+};
+
+static team teams[MAX_TEAMS];
+static mutex lock_of_teams;
+static int cores = 1, engaged; /* guarded by it; threads of all calls that took a team, or wanted one */
+
+static void begin_teams(void) {
+    begin_mutex(&lock_of_teams);
+    engaged = 0;
+    for (int i = 0; i < MAX_TEAMS; i++) {
+        team *t = &teams[i];
+        begin_mutex(&t->lock);
+        t->taken = t->helpers = 0;
+        t->seats_in = t->seats_asleep = 0;
+        t->credit = FIRST_CREDIT;
+        t->core = -1;
+        for (int k = 0; k < MAX_THREADS; k++) {
+            begin_condition(&t->seats[k].woken);
+            t->seats[k].team = t;
+            t->seats[k].number = k;
+        }
+    }
+}
+
+#if !defined(_WIN32)
+static void before_fork(void) { lock_mutex(&lock_of_teams); }
+
+static void after_fork_in_parent(void) { unlock_mutex(&lock_of_teams); }
 #endif
 
-/* Spin for 50 to 100 us before sleeping: a wait in a healthy team is shorter, and so are most pauses between two calls
- * of a loop. Waking a sleeping thread takes as long. */
-enum { SPINS = 4000 };
+__attribute__((constructor)) static void begin(void) {
+    begin_teams();
+#if !defined(_WIN32)
+    /* In the child there are no helpers, nor the calls that had them. */
+    pthread_atfork(before_fork, after_fork_in_parent, begin_teams);
+#endif
+}
 
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static pthread_cond_t job_posted = PTHREAD_COND_INITIALIZER, job_done = PTHREAD_COND_INITIALIZER;
+void set_core_count(int count) {
+    lock_mutex(&lock_of_teams);
+    cores = count;
+    unlock_mutex(&lock_of_teams);
+}
 
-/* Guarded by `lock`, except that `running` is counted down atomically. */
-static struct {
-    int taken, workers;
-    unsigned long jobs; /* posted so far; what follows describes the last one */
-    int size, running;
-    void (*body)(void *, int);
-    void *context;
-    unsigned long jobs_before[MAX_THREADS]; /* for each worker, the jobs posted before it started */
-} team;
+/* ---- phases and pieces --------------------------------------------------------------------------------------------- */
 
-static void *work(void *argument) {
-    int member = (int)(size_t)argument;
-    pthread_mutex_lock(&lock);
-    for (unsigned long seen = team.jobs_before[member];;) {
-        while (team.jobs == seen) pthread_cond_wait(&job_posted, &lock);
-        seen = team.jobs;
-        if (member >= team.size) continue;
-        void (*body)(void *, int) = team.body;
-        void *context = team.context;
-        pthread_mutex_unlock(&lock);
-        body(context, member);
-        pthread_mutex_lock(&lock);
-        if (__atomic_sub_fetch(&team.running, 1, __ATOMIC_RELEASE) == 0) pthread_cond_signal(&job_done);
-        pthread_mutex_unlock(&lock);
-        for (int spin = 0; spin < SPINS && __atomic_load_n(&team.jobs, __ATOMIC_RELAXED) == seen; spin++) PAUSE();
-        pthread_mutex_lock(&lock);
+static uint64_t number_of(uint64_t phase) { return phase >> 8; }
+
+static int pieces_of(uint64_t phase) { return (int)(phase & 255); }
+
+static uint64_t bit_of(const seat *s) { return (uint64_t)1 << s->number; }
+
+/* Whether a thread may run the piece. All pieces of a phase that is over have been claimed: a thread that comes late
+ * finds none, and touches nothing of the job. */
+static int claim(piece *p, uint64_t phase, int seat) {
+    uint64_t before = __atomic_load_n(&p->claimed, __ATOMIC_RELAXED);
+    return number_of(before) < number_of(phase) &&
+           __atomic_compare_exchange_n(&p->claimed, &before, number_of(phase) << 8 | (uint64_t)seat, 0, __ATOMIC_ACQUIRE,
+                                       __ATOMIC_RELAXED);
+}
+
+static void begin_phase(team *t, int count) {
+    uint64_t phase = __atomic_load_n(&t->phase, __ATOMIC_RELAXED);
+    __atomic_store_n(&t->unfinished, count, __ATOMIC_RELAXED);
+    __atomic_store_n(&t->phase, (number_of(phase) + 1) << 8 | (uint64_t)count, __ATOMIC_SEQ_CST);
+    uint64_t wanted = __atomic_load_n(&t->seats_in, __ATOMIC_RELAXED) | 1;
+    uint64_t asleep = __atomic_load_n(&t->seats_asleep, __ATOMIC_SEQ_CST) & wanted;
+    if (!asleep) return;
+    lock_mutex(&t->lock);
+    for (int k = 0; asleep >> k; k++)
+        if (asleep >> k & 1) wake_all(&t->seats[k].woken);
+    unlock_mutex(&t->lock);
+}
+
+/* Run what nobody has begun, and return how many pieces that were. */
+static int run_pieces(seat *s, uint64_t phase) {
+    team *t = s->team;
+    int count = pieces_of(phase), size = __atomic_load_n(&t->size, __ATOMIC_RELAXED), own = 0;
+    /* Its own pieces first: the weights that they read are in the cache of its core. */
+    int first = size ? s->number * count / size : 0;
+    for (int i = 0; i < count; i++) {
+        int k = (first + i) % count;
+        if (!claim(&t->pieces[k], phase, s->number)) continue;
+        own++;
+        t->job.run_piece(t->job.context, k, s->number == 0);
+        __atomic_store_n(&t->pieces[k].finished, number_of(phase), __ATOMIC_RELAXED);
+        if (__atomic_sub_fetch(&t->unfinished, 1, __ATOMIC_ACQ_REL) == 0)
+            begin_phase(t, t->job.next_phase(t->job.context));
     }
-    return NULL;
+    return own;
 }
 
-static int start_worker(void) {
-    sigset_t all, before;
-    pthread_t thread;
-    team.jobs_before[team.workers + 1] = team.jobs;
-    sigfillset(&all); /* leave signals to the caller's threads */
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    int failed = pthread_create(&thread, NULL, work, (void *)(size_t)(team.workers + 1));
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    if (failed) return 0;
-    pthread_detach(thread);
-    team.workers++;
-    return 1;
+/* ---- waiting ------------------------------------------------------------------------------------------------------- */
+
+static int is_over(const seat *s, uint64_t phase) {
+    return __atomic_load_n(&s->team->phase, __ATOMIC_SEQ_CST) != phase;
 }
 
-static void before_fork(void) { pthread_mutex_lock(&lock); }
-
-static void after_fork_in_parent(void) { pthread_mutex_unlock(&lock); }
-
-static void after_fork_in_child(void) {
-    /* The workers do not exist here, nor does the call that had them. */
-    team.taken = team.workers = 0;
-    pthread_mutex_init(&lock, NULL);
-    pthread_cond_init(&job_posted, NULL);
-    pthread_cond_init(&job_done, NULL);
+static int is_in(const seat *s) {
+    return s->number == 0 || (__atomic_load_n(&s->team->seats_in, __ATOMIC_SEQ_CST) & bit_of(s));
 }
 
-__attribute__((constructor)) static void watch_forks(void) {
-    pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
+/* Wait by spinning until the phase is over, for a limited time. */
+static void spin(const seat *s, uint64_t phase, int64_t limit) {
+    int64_t end = 0;
+    for (int spins = 1; is_in(s) && !is_over(s, phase); spins++) {
+        PAUSE();
+        if (spins % SPINS_PER_LOOK) continue;
+        int64_t now = nanoseconds();
+        if (!end) end = now + limit;
+        if (now >= end) return;
+    }
 }
 
-int take_team(int wanted) {
-    if (wanted > MAX_THREADS) wanted = MAX_THREADS;
-    if (wanted <= 1) return 1;
-    pthread_mutex_lock(&lock);
+/* Wait asleep until the phase is over and the seat is in, or for some time. */
+static void sleep_until_over(seat *s, uint64_t phase, int milliseconds) {
+    team *t = s->team;
+    lock_mutex(&t->lock);
+    __atomic_or_fetch(&t->seats_asleep, bit_of(s), __ATOMIC_SEQ_CST);
+    while (!is_over(s, phase) || !is_in(s)) {
+        wait_for(&s->woken, &t->lock, milliseconds);
+        if (milliseconds >= 0) break;
+    }
+    __atomic_and_fetch(&t->seats_asleep, ~bit_of(s), __ATOMIC_SEQ_CST);
+    unlock_mutex(&t->lock);
+}
+
+static thread_result THREAD_CALL help(void *argument) {
+    seat *s = argument;
+    begin_flush_subnormals();
+    for (uint64_t phase = s->begun;;) {
+        spin(s, phase, SPIN_TIME);
+        if (!is_over(s, phase) || !is_in(s)) sleep_until_over(s, phase, -1);
+        phase = __atomic_load_n(&s->team->phase, __ATOMIC_ACQUIRE);
+        run_pieces(s, phase);
+    }
+    return 0;
+}
+
+/* ---- late helpers -------------------------------------------------------------------------------------------------- */
+
+static void begin_rest(seat *s, int64_t now) {
+    team *t = s->team;
+    __atomic_and_fetch(&t->seats_in, ~bit_of(s), __ATOMIC_SEQ_CST);
+    if (now - s->rests_until > HEALTHY * s->rest)
+        s->rest = SHORTEST_REST;
+    else if (s->rest < LONGEST_REST)
+        s->rest *= 2;
+    s->rests_until = now + s->rest;
+    if (!t->returns || s->rests_until < t->returns) t->returns = s->rests_until;
+}
+
+/* Let the helpers rest that are in the middle of a piece. */
+static void rest_late_helpers(team *t, uint64_t phase, int64_t now) {
+    for (int k = 0; k < pieces_of(phase); k++) {
+        uint64_t claimed = __atomic_load_n(&t->pieces[k].claimed, __ATOMIC_RELAXED);
+        seat *s = &t->seats[claimed & 255];
+        if (s->number > 0 && number_of(claimed) == number_of(phase) &&
+            __atomic_load_n(&t->pieces[k].finished, __ATOMIC_RELAXED) != number_of(phase))
+            begin_rest(s, now);
+    }
+}
+
+static void begin_account(team *t, int64_t credit) {
+    t->begun = nanoseconds();
+    t->waited = t->returns = 0;
+    t->phases = t->phases_alone = 0;
+    t->credit = credit;
+}
+
+/* Seat the helpers of the job again whose rest is over. */
+static void end_rests(team *t) {
+    int64_t now = nanoseconds();
+    if (now < t->returns) return;
+    for (int k = 1; k < MAX_THREADS; k++)
+        if (t->seats_of_job >> k & 1 && t->seats[k].rests_until <= now)
+            __atomic_or_fetch(&t->seats_in, bit_of(&t->seats[k]), __ATOMIC_SEQ_CST);
+    begin_account(t, FIRST_CREDIT);
+}
+
+/* The balance after `waits` nanoseconds of a wait that has just begun, or of none. */
+static int64_t balance(const team *t, int64_t now, int64_t waits) {
+    int64_t worked = now - waits - t->begun - t->waited, credit = t->credit + worked;
+    return (credit < MOST_CREDIT ? credit : MOST_CREDIT) - PRICE * (t->waited + waits);
+}
+
+/* The caller has run its pieces. */
+static void wait_for_helpers(team *t, uint64_t phase) {
+    seat *caller = &t->seats[0];
+    spin(caller, phase, SPIN_TIME);
+    if (is_over(caller, phase)) return;
+    int64_t begun = nanoseconds(), now = begun;
+    for (int resting = 0; !is_over(caller, phase); now = nanoseconds()) {
+        int64_t left = balance(t, now, now - begun);
+        if (left < 0 && !resting) {
+            rest_late_helpers(t, phase, now);
+            resting = 1;
+        }
+        int milliseconds = (int)(left / PRICE / 1000000) + 1;
+        sleep_until_over(caller, phase, resting || milliseconds > LONGEST_SLEEP ? LONGEST_SLEEP : milliseconds);
+        if (t->job.wait) t->job.wait(t->job.context);
+    }
+    t->waited += now - begun;
+}
+
+/* The job is done. */
+static void end_account(team *t) {
+    int64_t now = nanoseconds();
+    if (2 * t->phases_alone <= t->phases) {
+        t->credit = balance(t, now, 0);
+    } else if ((t->credit -= now - t->begun) < 0) {
+        for (int k = 1; k < MAX_THREADS; k++)
+            if (t->seats_of_job >> k & 1) begin_rest(&t->seats[k], now);
+    }
+    if (t->returns) t->credit = FIRST_CREDIT;
+}
+
+/* ---- teams --------------------------------------------------------------------------------------------------------- */
+
+/* Start the helpers that are missing, and seat up to `wanted` threads that do not rest; return how many. */
+static int seat_threads(team *t, int wanted) {
+    int64_t now = nanoseconds();
     int size = 1;
-    if (!team.taken) {
-        while (team.workers < wanted - 1 && start_worker()) continue;
-        size = wanted <= team.workers + 1 ? wanted : team.workers + 1;
-        team.taken = size > 1;
+    uint64_t seats_in = 0;
+    for (int k = 1; k < MAX_THREADS && size < wanted; k++) {
+        seat *s = &t->seats[k];
+        if (k > t->helpers) {
+            s->begun = __atomic_load_n(&t->phase, __ATOMIC_RELAXED);
+            s->rest = s->rests_until = 0;
+            if (!start_thread(help, s, &s->thread)) break;
+            t->helpers++;
+            t->core = -1;
+        }
+        if (now < s->rests_until) continue;
+        seats_in |= bit_of(s);
+        size++;
     }
-    pthread_mutex_unlock(&lock);
+    __atomic_store_n(&t->size, size, __ATOMIC_RELAXED);
+    t->seats_of_job = seats_in;
+    __atomic_store_n(&t->seats_in, seats_in, __ATOMIC_SEQ_CST);
     return size;
 }
 
-void run_team(int size, void (*body)(void *, int), void *context) {
-    if (size == 1) {
-        body(context, 0);
-        return;
+int take_team(int wanted, team **t) {
+    *t = NULL;
+    lock_mutex(&lock_of_teams);
+    int size = cores - engaged, i = 0;
+    if (size > wanted) size = wanted;
+    if (size > MAX_THREADS) size = MAX_THREADS;
+    while (i < MAX_TEAMS && teams[i].taken) i++;
+    if (size > 1 && i < MAX_TEAMS) {
+        size = seat_threads(&teams[i], size);
+        if (size > 1) {
+            teams[i].taken = 1;
+            *t = &teams[i];
+        }
     }
-    pthread_mutex_lock(&lock);
-    team.body = body;
-    team.context = context;
-    team.size = size;
-    team.running = size - 1;
-    __atomic_add_fetch(&team.jobs, 1, __ATOMIC_RELAXED);
-    pthread_cond_broadcast(&job_posted);
-    pthread_mutex_unlock(&lock);
-    body(context, 0);
-    for (int spin = 0; spin < SPINS && __atomic_load_n(&team.running, __ATOMIC_ACQUIRE); spin++) PAUSE();
-    pthread_mutex_lock(&lock);
-    while (__atomic_load_n(&team.running, __ATOMIC_ACQUIRE)) pthread_cond_wait(&job_done, &lock);
-    pthread_mutex_unlock(&lock);
+    if (!*t) size = 1;
+    engaged += size;
+    unlock_mutex(&lock_of_teams);
+    return size;
 }
 
-void leave_team(int size) {
-    if (size == 1) return;
-    pthread_mutex_lock(&lock);
-    team.taken = 0;
-    pthread_mutex_unlock(&lock);
-}
-
-void wait_for_all(barrier *b, int size) {
-    if (size == 1) return;
-    int generation = __atomic_load_n(&b->generation, __ATOMIC_ACQUIRE);
-    if (__atomic_add_fetch(&b->arrived, 1, __ATOMIC_ACQ_REL) == size) {
-        __atomic_store_n(&b->arrived, 0, __ATOMIC_RELAXED);
-        __atomic_store_n(&b->generation, generation + 1, __ATOMIC_RELEASE);
+void run_job(team *t, const job *j) {
+    if (!t) {
+        for (int count; (count = j->next_phase(j->context));)
+            for (int piece = 0; piece < count; piece++) j->run_piece(j->context, piece, 1);
         return;
     }
-    for (int spin = 0; __atomic_load_n(&b->generation, __ATOMIC_ACQUIRE) == generation; spin++) {
-        if (spin < SPINS)
-            PAUSE();
-        else
-            sched_yield();
+    int core = current_core();
+    for (int k = 1; k <= t->helpers && core != t->core; k++) keep_off(t->seats[k].thread, core);
+    t->core = core;
+    t->job = *j;
+    begin_account(t, t->credit);
+    int count = j->next_phase(j->context);
+    if (!count) return;
+    begin_phase(t, count);
+    for (uint64_t phase; pieces_of(phase = __atomic_load_n(&t->phase, __ATOMIC_ACQUIRE));) {
+        if (t->returns) end_rests(t);
+        t->phases++;
+        t->phases_alone += run_pieces(&t->seats[0], phase) == pieces_of(phase);
+        wait_for_helpers(t, phase);
     }
+    end_account(t);
+}
+
+void leave_team(team *t, int size) {
+    lock_mutex(&lock_of_teams);
+    engaged -= size;
+    if (t) t->taken = 0;
+    unlock_mutex(&lock_of_teams);
 }

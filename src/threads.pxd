@@ -5,13 +5,19 @@ cdef extern from "threads.h" nogil:
     enum:
         MAX_THREADS
 
-    int take_team(int wanted)
+    ctypedef struct job:
+        int (*next_phase)(void *context) noexcept nogil
+        void (*run_piece)(void *context, int piece, bint calls) noexcept nogil
+        void (*wait)(void *context) noexcept nogil
+        void *context
 
-    void run_team(int size, void (*body)(void *context, int member) noexcept nogil, void *context)
-
-    void leave_team(int size)
-
-    ctypedef struct barrier:
+    ctypedef struct team:
         pass
 
-    void wait_for_all(barrier *b, int size)
+    int take_team(int wanted, team **t)
+
+    void run_job(team *t, const job *j)
+
+    void leave_team(team *t, int size)
+
+    void set_core_count(int count)

@@ -10,7 +10,7 @@ from rnncore import _engine
 
 if count := os.environ.get("RNNCORE_TEST_THREADS"):
     rc.set_num_threads(int(count))
-    _engine.set_cost_rule(flops=1, rows=2, products=1, units=4)
+    _engine.set_cost_rule(flops=1, rows=2, products=1, units=4, cores=64)
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "checks": set(),
     "files": set(),
     "testing": set(),
-    "config": {"_engine", "__version__"},
+    "config": {"_engine", "engine", "__version__"},
     "text": {"checks"},
     "metrics": set(),
     "optim": {"engine"},

@@ -67,7 +67,7 @@ def _describe_run(threads: int) -> dict[str, str | int]:
     return {
         "date": str(datetime.date.today()),
         "processor": processor(),
-        "instruction set": _engine.current_isa(),
+        "instruction set": _engine.get_isa(),
         "threads": threads,
         "numpy": np.__version__,
         **{package: importlib.import_module(package).__version__ for package in installed},

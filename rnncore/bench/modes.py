@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from .. import _engine, functional
+from .. import functional
 from ..engine.cells import CELLS
+from ..engine.settings import set_num_threads
 from ..layers import RECURRENT
 from ..models import LanguageModel
 from ..optim import Adam
@@ -150,7 +151,7 @@ def scaling(arguments: argparse.Namespace, mode: str, dtype: str) -> Iterator[Re
 
     def with_threads(count: int, call: Call) -> Call:
         def function() -> None:
-            _engine.set_num_threads(count)
+            set_num_threads(count)
             for _ in range(3):
                 call()
 
@@ -177,7 +178,7 @@ def scaling(arguments: argparse.Namespace, mode: str, dtype: str) -> Iterator[Re
             pair = {"engine": with_threads(arguments.threads, call), "one thread": with_threads(1, call)}
             seconds = {rival: value / 3 for rival, value in measure(pair, arguments.seconds).items()}
             yield Record(mode, cell, dtype, arguments.threads, name, seconds)
-        _engine.set_num_threads(arguments.threads)
+        set_num_threads(arguments.threads)
 
 
 def _pass(backward: bool) -> str:

@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-from . import environment as environment
+from . import settings as settings

@@ -70,9 +70,9 @@ def test_a_forked_child_computes_the_same(rng):
         assert_identical(run(rc, *p), wanted)
 
 
-@pytest.mark.parametrize("name", _engine.available_isas())
+@pytest.mark.parametrize("name", rc.available_isas())
 def test_environment_chooses_the_instruction_set(name, tmp_path):
-    code = "import rnncore; print(rnncore._engine.current_isa())"
+    code = "import rnncore; print(rnncore._engine.get_isa())"
     result = in_new_python(tmp_path, code, RNNCORE_ISA=name)
     assert result.returncode == 0, result.stderr
     assert result.stdout.strip() == name
@@ -89,15 +89,15 @@ def test_environment_with_an_unknown_instruction_set_fails_loudly(name, tmp_path
 def test_use_isa():
     names = rc.available_isas()
     assert names[0] == "plain"
-    before = _engine.current_isa()
+    before = _engine.get_isa()
     try:
         for name in names:
             rc.use_isa(name)
-            assert _engine.current_isa() == name
+            assert _engine.get_isa() == name
         for wrong in ("avx1024", "", None, 1):
             with pytest.raises(ValueError, match=literally(f"name must be one of {names}; got {wrong!r}")):
                 rc.use_isa(wrong)
-            assert _engine.current_isa() == names[-1]
+            assert _engine.get_isa() == names[-1]
     finally:
         rc.use_isa(before)
 
@@ -106,7 +106,7 @@ def test_use_isa():
 @every_dtype
 @pytest.mark.parametrize("shape", [(1, 1, 1), (3, 2, 5), (16, 3, 32), (33, 2, 17), (7, 1, 70), (0, 2, 3), (4, 0, 2)])
 def test_time_first(rng, shape, dtype, isa):
-    before = _engine.current_isa()
+    before = _engine.get_isa()
     rc.use_isa(isa)
     try:
         array = rng.normal(size=shape).astype(dtype)
@@ -127,7 +127,7 @@ import signal
 import numpy as np, rnncore as rc
 from rnncore import _engine
 
-_engine.set_cost_rule(**{rule})
+_engine.set_cost_rule(cores=64, **{rule})
 rc.set_num_threads({threads})
 T, N, H = 60_000, {N}, 256
 layer = rc.GRU(8, H, bidirectional={bidirectional}, seed=0)

@@ -32,9 +32,9 @@ def assert_same_bits(actual, expected, context):
 
 # How the work is cut: rows only, hidden units only, both.
 RULES = [
-    {"flops": 1, "rows": 1, "products": 10**9},
-    {"flops": 1, "rows": 10**9, "products": 1, "units": 5},
-    {"flops": 1, "rows": 3, "products": 1, "units": 32},
+    {"flops": 1, "rows": 1, "products": 10**9, "cores": 64},
+    {"flops": 1, "rows": 10**9, "products": 1, "units": 5, "cores": 64},
+    {"flops": 1, "rows": 3, "products": 1, "units": 32, "cores": 64},
 ]
 
 
@@ -93,7 +93,7 @@ def test_dense_layers_and_the_softmax_head_have_the_same_bits(dtype):
 
     rc.set_num_threads(1)
     expected = everything()
-    _engine.set_cost_rule(flops=1)
+    _engine.set_cost_rule(flops=1, cores=64)
     for count in (2, 3, 7):
         rc.set_num_threads(count)
         for actual, wanted in zip(everything(), expected, strict=True):
@@ -101,7 +101,7 @@ def test_dense_layers_and_the_softmax_head_have_the_same_bits(dtype):
 
 
 def test_many_callers_at_once():
-    _engine.set_cost_rule(flops=1, rows=1)
+    _engine.set_cost_rule(flops=1, rows=1, cores=64)
     rc.set_num_threads(3)
     options = {"lengths": True}
     expected = outcome("lstm-plain-current-tanh", (20, 6, 5, 33), "float32", options)
@@ -130,7 +130,7 @@ import os, sys, threading
 import numpy as np
 import rnncore as rc
 from rnncore import _engine
-_engine.set_cost_rule(flops=1, rows=1)
+_engine.set_cost_rule(flops=1, rows=1, cores=64)
 rc.set_num_threads(3)
 lstm = rc.LSTM(5, 40, seed=0)
 x = np.random.default_rng(0).normal(size=(30, 6, 5)).astype("float32")
@@ -166,7 +166,7 @@ import numpy as np
 import rnncore as rc
 from rnncore import _engine
 before = set(os.listdir("/proc/self/task"))  # with those of BLAS
-_engine.set_cost_rule(flops=1, rows=1)
+_engine.set_cost_rule(flops=1, rows=1, cores=64)
 rc.set_num_threads(3)
 rc.LSTM(5, 40, seed=0)(np.ones((30, 6, 5), "f4"))
 made = set(os.listdir("/proc/self/task")) - before
@@ -181,7 +181,7 @@ for thread in made:
 
 
 def test_threads_sleep_between_calls():
-    _engine.set_cost_rule(flops=1, rows=1)
+    _engine.set_cost_rule(flops=1, rows=1, cores=64)
     rc.set_num_threads(3)
     outcome("lstm-plain-current-tanh", (20, 6, 5, 33), "float32", {})
     busy = sum(os.times()[:2])
@@ -241,7 +241,7 @@ arguments = {name: (0.3 * rng.normal(size=s)).astype("f4") for name, s in zip(na
 both = [arguments | {"training": False, "reverse": reverse} for reverse in (False, True)]
 rc.set_num_threads(1)
 expected = [h for h, _, _ in calls.forward_side_by_side(cells.LSTM.variant(), both)]
-_engine.set_cost_rule(flops=1, rows=4, products=1, units=32)
+_engine.set_cost_rule(flops=1, rows=4, products=1, units=32, cores=64)
 before = len(os.listdir("/proc/self/task"))
 with open("/proc/self/statm") as file:
     size = int(file.read().split()[0]) * resource.getpagesize()

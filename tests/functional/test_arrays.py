@@ -107,7 +107,7 @@ def test_weights_by_columns_give_the_same_bits(rng, variant, dtype, threads, T, 
     matrices = [name for name in ("Wx", "Wh") if name in arguments]
     by_columns = arguments | {name: np.asfortranarray(arguments[name]) for name in matrices}
     if threads > 1:
-        _engine.set_cost_rule(flops=1, rows=2, products=1, units=16)
+        _engine.set_cost_rule(flops=1, rows=2, products=1, units=16, cores=64)
         rc.set_num_threads(threads)
     actual = run(rc, cell, by_columns, cotangents)
     assert_identical(actual, expected)

@@ -54,7 +54,7 @@ def test_threads_and_instruction_sets(rng, kind, isa):
         rc.use_isa(widest)
         assert_same_bits(layer, frozen(x), wanted)  # it stays on the instruction set that it was packed for
         for rule in ({"rows": 1}, {"rows": 100, "products": 1, "units": 1}):
-            _engine.set_cost_rule(flops=1, **rule)
+            _engine.set_cost_rule(flops=1, cores=64, **rule)
             rc.set_num_threads(3)
             assert_same_bits(layer, frozen(x), wanted)
     finally:

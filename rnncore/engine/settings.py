@@ -1,0 +1,138 @@
+"""What a process sets once, or reads from the environment: the instruction set and the number of threads."""
+
+from __future__ import annotations
+
+import os
+from operator import index
+
+from .. import _engine
+
+__all__ = ["available_isas", "get_num_threads", "set_num_threads", "use_isa"]
+
+
+# ---- instruction sets -----------------------------------------------------------------------------------------------
+
+
+def available_isas() -> list[str]:
+    """List the instruction sets that the kernels are compiled for and this machine runs, narrowest first.
+
+    Returns
+    -------
+    list of str
+
+    Examples
+    --------
+    >>> available_isas()[0]
+    'plain'
+    """
+    return [name for name in _engine.compiled_isas() if _engine.is_supported(name)]
+
+
+def use_isa(name: str) -> None:
+    """Use the kernels of one instruction set in all later calls, in all threads.
+
+    The default is the widest one, or the one named by the environment variable ``RNNCORE_ISA``.
+
+    Parameters
+    ----------
+    name : str
+        One of :func:`available_isas`.
+
+    Raises
+    ------
+    ValueError
+        This machine does not run it, or there is no such name.
+
+    Examples
+    --------
+    >>> use_isa(available_isas()[-1])
+    """
+    if name not in available_isas():
+        raise ValueError(f"name must be one of {available_isas()}; got {name!r}")
+    _engine.set_isa(name)
+
+
+# ---- threads --------------------------------------------------------------------------------------------------------
+
+
+def usable_cores() -> int:
+    """Return the number of cores that the process may use, by its affinity and its container's quota (cgroup v2)."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        with open("/sys/fs/cgroup/cpu.max") as file:
+            quota, period = file.read().split()
+            cores = min(cores, max(1, round(int(quota) / int(period))))
+    except (OSError, ValueError):  # no such file, or no quota ("max")
+        pass
+    return cores
+
+
+def set_num_threads(n: int) -> None:
+    """Use at most n threads in each later call; never more than 64, nor more than there are cores to spare.
+
+    The default is the number of cores that the process (and its container) may use, or the environment variable
+    ``RNNCORE_NUM_THREADS``. A call takes one thread for each 12 million floating-point operations. Each thread gets
+    rows of the batch, at least four; further threads share the hidden units, where each has at least 50,000
+    multiplications a step; the two directions of a layer run side by side. Calls from several Python threads at once
+    share the cores. A thread that other processes keep from its core is left out for 10 milliseconds to a second.
+    Threads fall asleep a tenth of a millisecond after a call. The number of threads does not change a single bit of
+    any result.
+
+    Parameters
+    ----------
+    n : int
+
+    Raises
+    ------
+    TypeError, ValueError
+        n is not an integer, or below 1.
+
+    Examples
+    --------
+    >>> before = get_num_threads()
+    >>> set_num_threads(1)
+    >>> get_num_threads()
+    1
+    >>> set_num_threads(before)
+    """
+    try:
+        number = index(n)
+    except TypeError:
+        raise TypeError(f"n must be an integer; got {n!r}") from None
+    if number < 1:
+        raise ValueError(f"n must be at least 1; got {number}")
+    _engine.set_max_threads(number)
+
+
+def get_num_threads() -> int:
+    """Return the number of threads that a call may use: see :func:`set_num_threads`.
+
+    Returns
+    -------
+    int
+
+    Examples
+    --------
+    >>> get_num_threads() >= 1
+    True
+    """
+    return _engine.get_max_threads()
+
+
+# ---- the environment ------------------------------------------------------------------------------------------------
+
+
+def _read_environment() -> None:
+    try:
+        use_isa(os.environ.get("RNNCORE_ISA", available_isas()[-1]))
+    except ValueError as error:
+        raise ValueError(f"environment variable RNNCORE_ISA: {error}") from None
+    cores = usable_cores()
+    _engine.set_usable_cores(cores)
+    try:
+        set_num_threads(int(os.environ.get("RNNCORE_NUM_THREADS", cores)))
+    except ValueError as error:
+        raise ValueError(f"environment variable RNNCORE_NUM_THREADS: {error}") from None
+
+
+_read_environment()
