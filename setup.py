@@ -1,4 +1,4 @@
-"""Builds the one extension module, rnncore._engine; everything else is in pyproject.toml."""
+"""Builds the extension modules; everything else is in pyproject.toml."""
 
 import os
 import shutil
@@ -27,6 +27,9 @@ CFLAGS = [
 
 FLAGS = CFLAGS + os.environ.get("RNNCORE_CFLAGS", "").split() + (SANITIZERS if SANITIZE else [])
 
+# In the sdist, and a rebuild when one of them changes.
+HEADERS = sorted(glob("src/**/*.p[yx]*", recursive=True) + glob("src/**/*.h", recursive=True))
+
 engine = Extension(
     "rnncore._engine",
     ["src/_engine.pyx", "src/memory.c", "src/threads.c", *sorted(glob("src/kernels/*.c"))],
@@ -38,8 +41,17 @@ engine = Extension(
     ],
     extra_compile_args=FLAGS,
     extra_link_args=SANITIZERS if SANITIZE else [],
-    # In the sdist, and a rebuild when one of them changes.
-    depends=sorted(glob("src/**/*.p[yx]*", recursive=True) + glob("src/**/*.h", recursive=True)),
+    depends=HEADERS,
+)
+
+# Products by SciPy's BLAS; loaded only when they are chosen.
+blas = Extension(
+    "rnncore._blas",
+    ["src/_blas.pyx"],
+    include_dirs=["src", "src/kernels"],
+    extra_compile_args=FLAGS,
+    extra_link_args=SANITIZERS if SANITIZE else [],
+    depends=HEADERS,
 )
 
 
@@ -60,7 +72,7 @@ class BuildExtension(build_ext):
 setup(
     cmdclass={"build_ext": BuildExtension},
     ext_modules=cythonize(
-        [engine],
+        [engine, blas],
         include_path=["src"],
         build_dir="build/cython",
         compiler_directives={

@@ -12,7 +12,7 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
 from cpython.buffer cimport PyBuffer_FillInfo
-from cpython.pycapsule cimport PyCapsule_New
+from cpython.pycapsule cimport PyCapsule_GetPointer, PyCapsule_New
 
 from arrays cimport *
 from call cimport *
@@ -33,18 +33,25 @@ cnp.import_array()
 # ---- instruction sets -----------------------------------------------------------------------------------------------
 
 cdef const instruction_set *active = NULL
+cdef const char *CAPSULE = "rnncore.instruction_set"
+
+
+cdef dict isas = {instruction_sets[k].name.decode(): PyCapsule_New(<void *>&instruction_sets[k], CAPSULE, NULL)
+                  for k in range(instruction_set_count)}
 
 
 def compiled_isas():
-    """The instruction sets that the kernels are compiled for, narrowest first."""
-    return [instruction_sets[k].name.decode() for k in range(instruction_set_count)]
+    """The instruction sets that the kernels are compiled for, narrowest first, and what was added."""
+    return list(isas)
+
+
+def add_isa(str name, capsule):
+    """Add an instruction_set (kernels.h): see _blas.pyx."""
+    isas[name] = capsule
 
 
 cdef const instruction_set *find_isa(str name) except NULL:
-    for k in range(instruction_set_count):
-        if instruction_sets[k].name.decode() == name:
-            return &instruction_sets[k]
-    raise KeyError(name)
+    return <const instruction_set *>PyCapsule_GetPointer(isas[name], CAPSULE)
 
 
 def is_supported(str name):

@@ -98,15 +98,15 @@ cdef inline void begin_backward(Call *f, floating *scratch) noexcept nogil:
     f.chunk.first = f.batch.T
     if f.dx != NULL:
         packed = room
-        f.Wx_transposed = factor(gate_columns(w), w.D, 1, 0, transpose(w.Wx), &packed)
+        f.Wx_transposed = factor(w.kernels, gate_columns(w), w.D, 1, 0, transpose(w.Wx), &packed)
         room += packed_transpose_size(f)
     for i in range(f.plan.members):
         p = f.members + i
         begin_member(p, f, i)
         packed = room
         Wh = transpose(submatrix(w.Wh, p.first, 0, room))
-        p.gates = factor(columns, p.units, 1, 0, Wh, &packed)
-        p.candidate = factor(candidates, p.units, 1, 0, submatrix(Wh, columns, 0, room), &packed)
+        p.gates = factor(w.kernels, columns, p.units, 1, 0, Wh, &packed)
+        p.candidate = factor(w.kernels, candidates, p.units, 1, 0, submatrix(Wh, columns, 0, room), &packed)
         room += f.packed_size
     begin_groups(f)
     for i in range(f.plan.groups):

@@ -67,13 +67,13 @@ cdef inline void describe_factors(Member *p, const Call *f, floating *packed) no
     cdef floating **room_h = &packed if f.packs_h else NULL
     cdef floating **room_x = &packed if f.packs_x else NULL
     if p.units == H:
-        p.gates = factor(H, columns, 1, 0, Wh, room_h)
-        p.candidate = factor(H, candidates, 1, 0, candidate, room_h)
-        p.x = factor(w.D, gate_columns(w), 1, 0, Wx, room_x)
+        p.gates = factor(w.kernels, H, columns, 1, 0, Wh, room_h)
+        p.candidate = factor(w.kernels, H, candidates, 1, 0, candidate, room_h)
+        p.x = factor(w.kernels, w.D, gate_columns(w), 1, 0, Wx, room_x)
     else:
-        p.gates = factor(H, p.units, columns // H, H, Wh, room_h)
-        p.candidate = factor(H, p.units, candidates // H, H, candidate, room_h)
-        p.x = factor(w.D, p.units, w.cell.num_gates, H, Wx, room_x)
+        p.gates = factor(w.kernels, H, p.units, columns // H, H, Wh, room_h)
+        p.candidate = factor(w.kernels, H, p.units, candidates // H, H, candidate, room_h)
+        p.x = factor(w.kernels, w.D, p.units, w.cell.num_gates, H, Wx, room_x)
 
 
 cdef inline void begin_forward(Call *f, floating *scratch) noexcept nogil:

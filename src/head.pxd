@@ -114,8 +114,8 @@ cdef inline void run_affine_piece(void *context, int piece, bint calls) noexcept
 cdef inline void begin_affine(Affine *f, floating *scratch) noexcept nogil:
     cdef floating *packed = scratch
     cdef floating *transposed = scratch + f.packed_size
-    f.factor = factor(f.D, f.K, 1, 0, f.W, &packed if f.packed_size else NULL)
-    f.transposed = factor(f.K, f.D, 1, 0, transpose(f.W), &transposed)
+    f.factor = factor(f.kernels, f.D, f.K, 1, 0, f.W, &packed if f.packed_size else NULL)
+    f.transposed = factor(f.kernels, f.K, f.D, 1, 0, transpose(f.W), &transposed)
     f.phase = AFFINE_STARTING
 
 

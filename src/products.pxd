@@ -35,15 +35,15 @@ cdef inline Py_ssize_t packed_size(Py_ssize_t K, Py_ssize_t M) noexcept nogil:
     return K * ((M + LARGEST_PANEL - 1) // LARGEST_PANEL * LARGEST_PANEL)
 
 
-cdef inline Factor factor(Py_ssize_t K, Py_ssize_t M, int blocks, Py_ssize_t step, Matrix matrix,
+cdef inline Factor factor(const kernel_table *k, Py_ssize_t K, Py_ssize_t M, int blocks, Py_ssize_t step, Matrix matrix,
                           floating **room) noexcept nogil:
     """The factor of `blocks` blocks of M columns, `step` apart, of a matrix of K rows.
 
-    Read in place if room is NULL. Otherwise pack_factor writes it to *room, which is advanced.
+    Read in place if room is NULL or the kernels do not pack. Otherwise pack_factor writes it to *room, which is advanced.
     """
     cdef Factor f
     f.K, f.M, f.blocks, f.step, f.matrix, f.packed = K, M, blocks, step, matrix, NULL
-    if room != NULL:
+    if room != NULL and k.pack != NULL:
         f.packed = room[0]
         room[0] += blocks * packed_size(K, M)
     return f

@@ -4,6 +4,7 @@ import os
 
 import numpy as np
 import pytest
+from support.isas import DEFAULT
 
 import rnncore as rc
 from rnncore import _engine
@@ -29,4 +30,4 @@ def restore_threads():
 @pytest.fixture
 def restore_isa():
     yield
-    rc.use_isa(rc.available_isas()[-1])
+    rc.use_isa(DEFAULT)

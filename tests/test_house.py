@@ -30,7 +30,7 @@ MAY_IMPORT = {
     "metrics": set(),
     "optim": {"engine"},
     "plots": set(),
-    "engine": {"_engine", "checks", "reference"},
+    "engine": {"_blas", "_engine", "checks", "reference"},
     "functional": {"documentation", "engine", "reference"},
     "gates": {"engine"},
     "layers": {"checks", "engine", "functional"},
@@ -65,7 +65,7 @@ def test_imports_point_one_way():
 
 
 def test_every_module_has_its_place():
-    modules = {m.name for m in pkgutil.iter_modules([str(PACKAGE)])} - {"_engine", "__main__"}
+    modules = {m.name for m in pkgutil.iter_modules([str(PACKAGE)])} - {"_blas", "_engine", "__main__"}
     assert modules == set(MAY_IMPORT)
 
 
@@ -88,7 +88,7 @@ def test_reference_imports_numpy_only():
 
 
 def test_import_brings_in_no_extras(tmp_path):
-    extras = ("matplotlib", "tqdm", "torch", "onnx", "safetensors", "pytest")
+    extras = ("matplotlib", "tqdm", "torch", "onnx", "safetensors", "pytest", "scipy")
     needless = "rnncore, rnncore.interop.keras, rnncore.interop.onnx_operator, rnncore.interop.state_dict"
     code = f"import sys, {needless}; print([m for m in {extras} if m in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
@@ -133,18 +133,19 @@ def test_functions_have_examples(name):
             assert ">>>" in getattr(module, f"{name}_{direction}").__doc__
 
 
-def test_stub_matches_the_extension():
-    """Every public name of the compiled module is in its .pyi, and the other way round."""
-    stub = ast.parse((PACKAGE / "_engine.pyi").read_text())
+@pytest.mark.parametrize("name", ["_engine", "_blas"])
+def test_stub_matches_the_extension(name):
+    """Every public name of a compiled module is in its .pyi, and the other way round."""
+    stub = ast.parse((PACKAGE / f"{name}.pyi").read_text())
     written = {node.name for node in stub.body if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
     written |= {node.target.id for node in stub.body if isinstance(node, ast.AnnAssign)}
-    compiled = {name for name in vars(rc._engine) if not name.startswith("_")}
+    compiled = {name for name in vars(importlib.import_module(f"rnncore.{name}")) if not name.startswith("_")}
     assert written == compiled
 
 
 def test_types_are_in_the_code():
-    """Only the compiled module has a stub; mypy checks the package and tests/downstream.py in CI."""
-    assert [file.name for file in PACKAGE.rglob("*.pyi")] == ["_engine.pyi"]
+    """Only the compiled modules have stubs; mypy checks the package and tests/downstream.py in CI."""
+    assert {file.name for file in PACKAGE.rglob("*.pyi")} == {"_blas.pyi", "_engine.pyi"}
 
 
 def test_no_file_is_too_long():

@@ -58,7 +58,7 @@ def draw_call(path):
         ("engine/calls.py: prepare_forward", "checks, converts, allocates", BLUE),
         ("_engine.pyx: forward", "describe_call: arrays become pointers", GREEN),
         ("run.pxd: run_pair", "plan, team, packing, scratch", GREEN),
-        ("forward.pxd: forward_part", "one thread: packs its share, then the time loop", GREEN),
+        ("forward.pxd: forward_steps", "a piece: the time loop of some rows", GREEN),
         ("steps.pxd: step_forward", "one step: product, then kernel", GREEN),
         ("products.inc.h: tile", "a += h' Wh, in registers", RED),
         ("lstm.inc.h: lstm_forward", "i f g o, c and h of each unit", RED),
@@ -67,7 +67,7 @@ def draw_call(path):
         "x, Wx, Wh, b, h0, c0, lengths, ...",
         "record ForwardCall: Cell, Weights, Batch, arrays",
         "struct Pair: one Call, or two",
-        "for every thread a struct Part: rows, units, Factors",
+        "structs Group and Member: rows, units, Factors",
         "pointers to the rows of one step",
     ]
     left, width, height = 4, 46, 7
@@ -210,7 +210,7 @@ def draw_plans(path):
     figure, axes = canvas(7.6, 3.3, 100, 44)
     cases = [
         ("N = 16, 4 threads: rows", 4, 1, "4 groups of 4 rows,\nwhich never meet"),
-        ("N = 1, 4 threads: hidden units", 1, 4, "1 group of 4 members,\nwhich meet after every step"),
+        ("N = 1, 4 threads: hidden units", 1, 4, "1 group of 4 members,\na phase for every step"),
         ("N = 8, 4 threads: both", 2, 2, "2 groups of 4 rows,\neach of 2 members"),
     ]
     colors = (BLUE, RED, GREEN, PINK)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import platform
+import sys
+from importlib.util import find_spec
 from operator import index
 
 from .. import _engine
@@ -16,6 +19,8 @@ __all__ = ["available_isas", "get_num_threads", "set_num_threads", "use_isa"]
 def available_isas() -> list[str]:
     """List the instruction sets that the kernels are compiled for and this machine runs, narrowest first.
 
+    ``"blas"``, after ``"plain"``, is there where SciPy is: see :func:`use_isa`.
+
     Returns
     -------
     list of str
@@ -25,13 +30,32 @@ def available_isas() -> list[str]:
     >>> available_isas()[0]
     'plain'
     """
-    return [name for name in _engine.compiled_isas() if _engine.is_supported(name)]
+    names = _own_isas()
+    return names[:1] + ["blas"] * _has_blas() + names[1:]
+
+
+def _own_isas() -> list[str]:
+    return [name for name in _engine.compiled_isas() if name != "blas" and _engine.is_supported(name)]
+
+
+def _has_blas() -> bool:
+    return "scipy" in sys.modules or find_spec("scipy") is not None
+
+
+def _default_isa() -> str:
+    """The widest set; on Apple's processors, for which there is none, BLAS: SciPy brings Apple's own."""
+    if sys.platform == "darwin" and platform.machine() == "arm64" and _has_blas():
+        return "blas"
+    return _own_isas()[-1]
 
 
 def use_isa(name: str) -> None:
     """Use the kernels of one instruction set in all later calls, in all threads.
 
-    The default is the widest one, or the one named by the environment variable ``RNNCORE_ISA``.
+    The default is the widest one, or the one named by the environment variable ``RNNCORE_ISA``. ``"blas"`` takes the
+    steps of the cells from the widest set, and the products from the BLAS that SciPy brings. SciPy is loaded when it is
+    chosen, and uses threads of its own: set ``OPENBLAS_NUM_THREADS=1``. BLAS sums in an order that depends on the
+    sizes, so the promises of equal bits do not hold with it. It is the default on Apple's processors.
 
     Parameters
     ----------
@@ -49,6 +73,11 @@ def use_isa(name: str) -> None:
     """
     if name not in available_isas():
         raise ValueError(f"name must be one of {available_isas()}; got {name!r}")
+    if name == "blas" and name not in _engine.compiled_isas():
+        from .. import _blas
+
+        widest = _own_isas()[-1]
+        _engine.add_isa(name, _blas.make_entry(*(_engine.kernels_of(widest, double) for double in (False, True))))
     _engine.set_isa(name)
 
 
@@ -124,7 +153,7 @@ def get_num_threads() -> int:
 
 def _read_environment() -> None:
     try:
-        use_isa(os.environ.get("RNNCORE_ISA", available_isas()[-1]))
+        use_isa(os.environ.get("RNNCORE_ISA", _default_isa()))
     except ValueError as error:
         raise ValueError(f"environment variable RNNCORE_ISA: {error}") from None
     cores = usable_cores()

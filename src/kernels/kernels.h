@@ -34,7 +34,8 @@ typedef struct kernel_table {
     /* Products. Every element is one chain of multiply-adds in order of k that starts from `from`, in all functions and
      * for all sizes: a row has the same bits alone, among others, packed or not. Any size may be 0.
      * `from` (m, M) may be C itself, one row for all (ldfrom 0), or NULL for zeros.
-     * packed = B (K, M) in panels, from B[k * row_stride + j * column_stride]; one of the strides is 1 */
+     * packed = B (K, M) in panels, from B[k * row_stride + j * column_stride]; one of the strides is 1.
+     * NULL, as multiply_packed, if all factors are read in place */
     void (*pack)(ptrdiff_t K, ptrdiff_t M, const void *B, ptrdiff_t row_stride, ptrdiff_t column_stride, void *packed);
     /* target (columns, rows) = the transpose of source (rows, columns); *_step are the distances between rows */
     void (*transpose)(ptrdiff_t rows, ptrdiff_t columns, const void *source, ptrdiff_t source_step, void *target,

@@ -18,8 +18,8 @@ FILES = ["setup.py", "pyproject.toml", "README.md", "LICENSE", "src", "rnncore",
 MUTANTS = {
     "backward skips the first step": (
         "src/backward.pxd",
-        "for step in range(chunk.end - 1, chunk.first - 1, -1):",
-        "for step in range(chunk.end - 1, max(chunk.first - 1, 0), -1):",
+        "g.ends, g.begins = begun, g.step.index > f.chunk.first",
+        "g.ends, g.begins = begun, g.step.index > max(f.chunk.first, <Py_ssize_t>1)",
     ),
     "minGRU: the slope of the positive candidate is 1 everywhere": (
         "src/kernels/mingru.inc.h",
@@ -69,7 +69,7 @@ MUTANTS = {
     ),
     "gradient passes through a reset": (
         "src/backward.pxd",
-        "zero_rows(resets, n, p.units, dh + u, H)",
+        "zero_rows(step.resets, step.n, p.units, <floating *>f.dh0 + state, H)",
         "pass",
     ),
     "output peephole sees the wrong cell": (
@@ -90,20 +90,20 @@ MUTANTS = {
     ),
     "a frozen layer reads its packed weights in the wrong place": (
         "src/forward.pxd",
-        "packed = <floating *>f.packed",
-        "packed = <floating *>f.packed + LARGEST_PANEL",
+        "<floating *>f.packed if f.has_packed",
+        "<floating *>f.packed + LARGEST_PANEL if f.has_packed",
         "layers/test_frozen.py",
     ),
     "every thread takes the first hidden units": (
         "src/plan.pxd",
-        "p.first = member % f.plan.members * f.plan.units",
+        "p.first = member * f.plan.units",
         "p.first = 0",
         "engine/test_threads.py",
     ),
     "a group of rows forgets its last": (
         "src/plan.pxd",
-        "p.batch.count = f.plan.first_row[group + 1] - p.batch.first",
-        "p.batch.count = f.plan.first_row[group + 1] - p.batch.first - (1 if group > 0 else 0)",
+        "g.batch.count = f.plan.first_row[i + 1] - g.batch.first",
+        "g.batch.count = f.plan.first_row[i + 1] - g.batch.first - (1 if i > 0 else 0)",
         "engine/test_threads.py",
     ),
     "a segment starts from the wrong state": (
@@ -120,15 +120,26 @@ MUTANTS = {
     ),
     "a chunk of steps overwrites the sums of the one after it": (
         "src/backward.pxd",
-        "        adds = True\n",
-        "",
+        "f.adds or f.chunk.end < f.batch.T",
+        "f.adds",
         "engine/test_threads.py",
     ),
     "dx of every chunk at the begin of dx": (
         "src/backward.pxd",
-        "at(f.dx, (chunk.begin + begin) * D, own)",
-        "at(f.dx, begin * D, own)",
+        "at(f.dx, (f.chunk.begin + begin) * D, type_)",
+        "at(f.dx, begin * D, type_)",
         "engine/test_threads.py",
+    ),
+    "every group packs the first share of the weights": (
+        "src/forward.pxd",
+        "cdef int share = piece // f.plan.members, shares = f.plan.groups",
+        "cdef int share = 0, shares = f.plan.groups",
+        "engine/test_threads.py",
+    ),
+    "the last stage of a step is left out where a member begins the next one": (
+        "src/backward.pxd",
+        "    if g.ends:\n",
+        "    if g.ends and not g.begins:\n",
     ),
 }
 

@@ -8,6 +8,7 @@ import threading
 
 import numpy as np
 import pytest
+from support.compare import assert_equal_bits
 from support.problems import VARIANTS, make_cotangents, make_problem, run
 
 import rnncore as rc
@@ -27,7 +28,7 @@ def outcome(variant, size, dtype, options):
 def assert_same_bits(actual, expected, context):
     for name, wanted in expected.items():
         if wanted is not None:
-            np.testing.assert_array_equal(actual[name], wanted, err_msg=f"{name} {context}")
+            assert_equal_bits(actual[name], wanted, err_msg=f"{name} {context}")
 
 
 # How the work is cut: rows only, hidden units only, both.
@@ -74,7 +75,7 @@ def test_directions_side_by_side_have_the_same_bits(kind):
         _engine.set_cost_rule(**rule)
         rc.set_num_threads(count)
         for actual, wanted in zip(everything(), expected, strict=True):
-            np.testing.assert_array_equal(actual, wanted, err_msg=f"{rule} {count}")
+            assert_equal_bits(actual, wanted, err_msg=f"{rule} {count}")
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -97,7 +98,7 @@ def test_dense_layers_and_the_softmax_head_have_the_same_bits(dtype):
     for count in (2, 3, 7):
         rc.set_num_threads(count)
         for actual, wanted in zip(everything(), expected, strict=True):
-            np.testing.assert_array_equal(actual, wanted)
+            assert_equal_bits(actual, wanted)
 
 
 def test_many_callers_at_once():
@@ -120,6 +121,45 @@ def test_many_callers_at_once():
     for caller in callers:
         caller.join()
     assert not failures
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts threads in /proc")
+def test_no_more_threads_than_cores():
+    """Calls of several Python threads share the cores; the number of threads that a call may use adds none."""
+    code = """
+import os, threading
+import numpy as np
+import rnncore as rc
+from rnncore import _engine
+CORES = 3
+_engine.set_cost_rule(flops=1, rows=1, cores=CORES)
+rc.set_num_threads(8)
+lstm, x = rc.LSTM(5, 40, seed=0), np.ones((300, 16, 5), "f4")
+before = len(os.listdir("/proc/self/task"))
+lstm(x)
+assert len(os.listdir("/proc/self/task")) == before + CORES - 1
+callers = [threading.Thread(target=lambda: [lstm(x) for _ in range(30)]) for _ in range(6)]
+for caller in callers:
+    caller.start()
+for caller in callers:
+    caller.join()
+# Two teams at most have helpers: of CORES threads, or one of two beside a call on its own thread.
+assert len(os.listdir("/proc/self/task")) <= before + CORES - 1 + CORES - 2
+"""
+    subprocess.run([sys.executable, "-P", "-c", code], check=True, timeout=120)
+
+
+def test_many_more_threads_than_cores():
+    """Helpers come late, are put aside in the middle of a piece, and rest; the caller takes their pieces."""
+    rng = np.random.default_rng(0)
+    gru, x = rc.GRU(5, 96, seed=0, bidirectional=True), rng.normal(size=(120, 5, 5)).astype("float32")
+    rc.set_num_threads(1)
+    expected = gru(x)[0]
+    rc.set_num_threads(40)
+    for rule in RULES:
+        _engine.set_cost_rule(**rule)
+        for _ in range(10):
+            assert_equal_bits(gru(x)[0], expected)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from support.compare import assert_identical, assert_near, literally
+from support.compare import assert_equal_bits, assert_identical, assert_near, literally
 from support.functions import (
     D,
     H,
@@ -112,12 +112,12 @@ def test_weights_by_columns_give_the_same_bits(rng, variant, dtype, threads, T, 
     actual = run(rc, cell, by_columns, cotangents)
     assert_identical(actual, expected)
     assert all(actual[f"d{name}"].flags.f_contiguous for name in matrices)
-    np.testing.assert_array_equal(forward(cell, by_columns, training=False)[0], expected["h"])
+    assert_equal_bits(forward(cell, by_columns, training=False)[0], expected["h"])
     sums = {f"d{name}": np.full_like(by_columns[name], 3) for name in (*matrices, "b")}
     together = {name: array.copy(order="K") for name, array in sums.items()}
     _, _, cache = forward(cell, by_columns)
     (gradients,) = calls.backward_side_by_side(cells.CELLS[cell], [{"cache": cache, **cotangents}], [together])
-    np.testing.assert_array_equal(gradients.dx, expected["dx"])
+    assert_equal_bits(gradients.dx, expected["dx"])
     for name, array in together.items():
         assert_near([array], [sums[name] + expected[name]], dtype)
 
@@ -140,11 +140,11 @@ def test_packed_tokens_equal_a_ragged_batch(rng, variant, dtype, reverse, checkp
     options = arguments | {"x": packed, "lengths": None}
     for training in (False, True):
         h_packed, state_packed, cache = forward(cell, options, training=training)
-        np.testing.assert_array_equal(h_packed, h[running])
+        assert_equal_bits(h_packed, h[running])
         for got, wanted in zip(final_states(cell, state_packed), final_states(cell, state), strict=True):
-            np.testing.assert_array_equal(got, wanted)
+            assert_equal_bits(got, wanted)
     if checkpoint is None:
-        np.testing.assert_array_equal(cache.h, h[running])
+        assert_equal_bits(cache.h, h[running])
     actual = backward(cell, cache, cotangents, dh=cotangents["dh"][running])._asdict()
     assert_identical(actual, gradients | {"dx": gradients["dx"][running]})
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from support.compare import TOLERANCE, assert_identical, assert_same
+from support.compare import TOLERANCE, assert_equal_bits, assert_identical, assert_same
 from support.functions import (
     D,
     N,
@@ -141,9 +141,9 @@ def test_a_row_does_not_depend_on_its_company(rng, variant, dtype, reverse, N, D
         row = take_rows(arguments, [n]) | {"lengths": None}
         row["x"] = row["x"][:length]
         h_row, state_row, _ = forward(cell, row)
-        np.testing.assert_array_equal(h[:length, [n]], h_row, err_msg=f"{n=}")
+        assert_equal_bits(h[:length, [n]], h_row, err_msg=f"{n=}")
         for got, wanted in zip(final_states(cell, state), final_states(cell, state_row), strict=True):
-            np.testing.assert_array_equal(got[[n]], wanted, err_msg=f"{n=}")
+            assert_equal_bits(got[[n]], wanted, err_msg=f"{n=}")
 
 
 @both_directions
@@ -157,7 +157,7 @@ def test_chunks_give_the_same_bits(rng, variant, dtype, reverse, N, D, H):
         actual = in_chunks(cell, arguments, cotangents, cuts, reverse)
         for name in ("h", *(f"{state}_n" for state in cells.CELLS[cell].states)):
             if expected[name] is not None:
-                np.testing.assert_array_equal(actual[name], expected[name], err_msg=f"{name} {cuts=}")
+                assert_equal_bits(actual[name], expected[name], err_msg=f"{name} {cuts=}")
 
 
 @every_dtype

@@ -7,7 +7,9 @@ import weakref
 
 import numpy as np
 import pytest
+from support.compare import assert_equal_bits
 from support.functions import every_variant, final_states, forward, problem
+from support.isas import DEFAULT, OWN
 from support.layers import D, H, N, T, each_cell, every_dtype, every_layer, join, make_layer, make_state, split
 
 import rnncore as rc
@@ -17,9 +19,9 @@ SIZES = [(1, 1), (1, 3), (T, 1), (T, N), (40, 9)]
 
 
 def assert_same_bits(layer, actual, wanted):
-    np.testing.assert_array_equal(actual[0], wanted[0])
+    assert_equal_bits(actual[0], wanted[0])
     for own, other in zip(split(layer, actual[1]), split(layer, wanted[1]), strict=True):
-        np.testing.assert_array_equal(own, other)
+        assert_equal_bits(own, other)
 
 
 @every_layer
@@ -41,12 +43,12 @@ def test_has_the_bits_of_the_layer(rng, kind, dtype, bidirectional, num_layers):
 
 
 @each_cell
-@pytest.mark.parametrize("isa", rc.available_isas())
+@pytest.mark.parametrize("isa", OWN)
 def test_threads_and_instruction_sets(rng, kind, isa):
     """Members of a group do not read the packed weights; the others do. Both have the same bits."""
     layer = make_layer(rng, kind, "float32")
     x = rng.normal(size=(9, 8, D)).astype("float32")
-    before, widest = rc.get_num_threads(), rc.available_isas()[-1]
+    before, widest = rc.get_num_threads(), OWN[-1]
     try:
         rc.use_isa(isa)
         frozen, wanted = layer.freeze(), layer(x)
@@ -58,7 +60,7 @@ def test_threads_and_instruction_sets(rng, kind, isa):
             rc.set_num_threads(3)
             assert_same_bits(layer, frozen(x), wanted)
     finally:
-        rc.use_isa(widest)
+        rc.use_isa(DEFAULT)
         _engine.set_cost_rule()
         rc.set_num_threads(before)
 
@@ -113,7 +115,7 @@ def test_streams(rng):
     layer = make_layer(rng, "gru-reset_after-old", "float32", num_layers=2)
     x = rng.normal(size=(T, N, D)).astype("f4")
     stream = layer.freeze().stream(N)
-    np.testing.assert_array_equal([stream.step(x_t) for x_t in x], layer(x)[0])
+    assert_equal_bits([stream.step(x_t) for x_t in x], layer(x)[0])
     with pytest.raises(ValueError, match="bidirectional layer needs the whole sequence"):
         make_layer(rng, "gru-reset_after-old", bidirectional=True).freeze().stream()
 
@@ -181,9 +183,9 @@ def test_cell_has_the_bits_of_the_function(rng, variant, edges, dtype):
         given = {name: call[name] for name in ("lengths", "resets", "reverse") if name in call}
         initial = (call["h0"], call["c0"]) if "c0" in call else call["h0"]
         h, final = own(call["x"], initial, **given)
-        np.testing.assert_array_equal(h, wanted)
+        assert_equal_bits(h, wanted)
         for actual, right in zip(final_states(cell, final), final_states(cell, state), strict=True):
-            np.testing.assert_array_equal(actual, right)
+            assert_equal_bits(actual, right)
 
 
 def test_cell_errors():

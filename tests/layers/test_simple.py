@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from support.compare import TOLERANCE
 from support.gradcheck import check_gradients
+from support.isas import DEFAULT
 from support.layers import every_dtype
 
 import rnncore as rc
@@ -129,4 +130,4 @@ def test_dense_of_every_size(rng, dtype, isa):
                 message = f"{name} {rows=} {D=} {K=}"
                 np.testing.assert_allclose(actual[name], wanted, rtol=0, atol=atol, err_msg=message)
     finally:
-        rc.use_isa(rc.available_isas()[-1])
+        rc.use_isa(DEFAULT)

@@ -39,8 +39,8 @@ Differences from torch.nn:
   (``spectral_norm``).
 * Tensors that were an input or a parameter can no longer be resized in place (``resize_``): NumPy shares their memory.
 * The number of threads is rnncore's (:func:`rnncore.set_num_threads`), not ``torch.set_num_threads``. PyTorch's threads
-  keep spinning for a while after its parallel operations. If there are no spare cores, set the environment variable
-  ``OMP_WAIT_POLICY=passive`` to leave the cores to the engine.
+  keep spinning for a while after its parallel operations; the environment variable ``OMP_WAIT_POLICY=passive`` leaves
+  the cores to the engine.
 """
 
 from . import tools

@@ -1,0 +1,3 @@
+"""The doors of the module for BLAS; src/_blas.pyx has their documentation."""
+
+def make_entry(of_float: object, of_double: object) -> object: ...
