@@ -6,6 +6,12 @@
 #include "isa.h"
 #include "kernels.h"
 
+#if defined(__aarch64__) && !defined(__clang__)
+/* gcc moves loads ahead of the multiply-adds of a tile before it knows its registers, and spills three of them in the
+ * loop. */
+#pragma GCC optimize("no-schedule-insns")
+#endif
+
 #define ISA plain
 #define VECTOR_BYTES 16
 #include "both_types.inc.h"

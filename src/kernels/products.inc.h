@@ -19,6 +19,12 @@
 #define NV 2
 #define KC 256
 #endif
+/* Up to so many rows take two panels at once. NEON has no operands in memory: three would not find room. */
+#if defined(__aarch64__)
+#define WIDE_ROWS 2
+#else
+#define WIDE_ROWS 3
+#endif
 #define VECTOR_LENGTH (VECTOR_BYTES / (ptrdiff_t)sizeof(real))
 #define W (NV * VECTOR_LENGTH)
 #define MC_BLOCKS 16
@@ -97,7 +103,10 @@ TILES(1) TILES(2) TILES(3) TILES(4) TILES(5) TILES(6)
 #if MR == 8
 TILES(7) TILES(8)
 #endif
-TILE(tile_1x2, 1, 2 * NV) TILE(tile_2x2, 2, 2 * NV) TILE(tile_3x2, 3, 2 * NV) TILE(tile_1x4, 1, 4 * NV)
+TILE(tile_1x2, 1, 2 * NV) TILE(tile_2x2, 2, 2 * NV) TILE(tile_1x4, 1, 4 * NV)
+#if WIDE_ROWS == 3
+TILE(tile_3x2, 3, 2 * NV)
+#endif
 
 /* [log2 of panels][rows]: few rows take several panels at once, for 8 independent FMAs in flight. */
 static NAME(tile_function) *const NAME(tiles)[3][MR + 1] = {
@@ -106,7 +115,11 @@ static NAME(tile_function) *const NAME(tiles)[3][MR + 1] = {
      NAME(tile_7x1), NAME(tile_8x1)
 #endif
     },
-    {NULL, NAME(tile_1x2), NAME(tile_2x2), NAME(tile_3x2)},
+    {NULL, NAME(tile_1x2), NAME(tile_2x2),
+#if WIDE_ROWS == 3
+     NAME(tile_3x2)
+#endif
+    },
     {NULL, NAME(tile_1x4)},
 };
 
@@ -131,7 +144,7 @@ static NAME(tile_function) *const NAME(narrow_tiles)[MR + 1] = {
 static void NAME(whole_panels)(ptrdiff_t m, ptrdiff_t K, ptrdiff_t M, NAME(left) A, NAME(right) B,
                                NAME(start) from, real *C, ptrdiff_t ldc) {
     int far = IS_FAR(K, M);
-    int groups = m == 1 ? 2 : m <= 3 ? 1 : 0;
+    int groups = m == 1 ? 2 : m <= WIDE_ROWS ? 1 : 0;
     for (ptrdiff_t left = m; left > 0; left -= MC_BLOCKS * A.block_rows) {
         ptrdiff_t rows = SMALLER(MC_BLOCKS * A.block_rows, left), blocks = CEIL_DIVIDE(rows, A.block_rows);
         /* Each block of rows fetches its share of KC rows of the next panel; a single one what it needs soon. */
@@ -469,6 +482,7 @@ static void NAME(weight_gradients)(ptrdiff_t K, ptrdiff_t M, const void *B_, ptr
 #undef MR
 #undef NV
 #undef KC
+#undef WIDE_ROWS
 #undef VECTOR_LENGTH
 #undef W
 #undef MC
