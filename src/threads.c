@@ -276,12 +276,13 @@ static void end_account(team *t) {
 
 /* ---- teams --------------------------------------------------------------------------------------------------------- */
 
-/* Start the helpers that are missing, and seat up to `wanted` threads that do not rest; return how many. */
+/* Start the helpers that are missing of a team of `wanted`, and seat those that do not rest; return how many there are
+ * with the caller. */
 static int seat_threads(team *t, int wanted) {
     int64_t now = nanoseconds();
     int size = 1;
     uint64_t seats_in = 0;
-    for (int k = 1; k < MAX_THREADS && size < wanted; k++) {
+    for (int k = 1; k < wanted; k++) {
         seat *s = &t->seats[k];
         if (k > t->helpers) {
             s->begun = __atomic_load_n(&t->phase, __ATOMIC_RELAXED);
