@@ -15,12 +15,12 @@ static const int64_t SPIN_TIME = 100000;
  * them, beyond SPIN_TIME, is lost, and counts PRICE times. Of a job in whose phases mostly nobody helped, all time is
  * lost: it was cut into pieces in vain. When the balance falls below zero, the helpers in question rest, and a new
  * account begins. A core that is taken away for good costs at most MOST_CREDIT. */
-static const int64_t FIRST_CREDIT = 1000000, MOST_CREDIT = 10000000;
-enum { PRICE = 4 };
+static const int64_t FIRST_CREDIT = 10000000, MOST_CREDIT = 40000000;
+enum { PRICE = 2 };
 
 /* A rest is twice as long as the one before, unless the helper has worked for HEALTHY times that: what its absences cost
  * stays small, and a core that is free again is found. */
-static const int64_t SHORTEST_REST = 10000000, LONGEST_REST = 1000000000;
+static const int64_t SHORTEST_REST = 10000000, LONGEST_REST = 160000000;
 enum { HEALTHY = 8 };
 
 /* Of the caller, in milliseconds, before it asks for interrupts. */

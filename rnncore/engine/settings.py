@@ -103,7 +103,7 @@ def set_num_threads(n: int) -> None:
     ``RNNCORE_NUM_THREADS``. A call takes one thread for each 12 million floating-point operations. Each thread gets
     rows of the batch, at least four; further threads share the hidden units, where each has at least 50,000
     multiplications a step; the two directions of a layer run side by side. Calls from several Python threads at once
-    share the cores. A thread that other processes keep from its core is left out for 10 milliseconds to a second.
+    share the cores. A thread that other processes keep from its core is left out for 10 to 160 milliseconds.
     Threads fall asleep a tenth of a millisecond after a call. The number of threads does not change a single bit of
     any result.
 
