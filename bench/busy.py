@@ -152,8 +152,8 @@ def in_turns(arguments):
     torch.set_num_threads(arguments.threads)
     rc.set_num_threads(arguments.threads)
     print("time of torch.nn over rnncore.interop.torch, in turns: forward, forward and backward")
-    for cell in ("lstm", "gru"):
-        for shape in (SHORT if arguments.short else SHAPES)["lstm"][:9]:
+    for cell in arguments.cells:
+        for shape in (SHORT if arguments.short else SHAPES).get(cell, []):
             T, N, D, H = shape
             pair = [getattr(module, cell.upper())(D, H) for module in (torch.nn, modules)]
             x, row = torch.randn(T, N, D), []

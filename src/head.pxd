@@ -123,7 +123,6 @@ cdef inline int run_affine_with(Affine *f, team *threads, int size) except -1:
     """Make the scratch for a team of that size, then run."""
     cdef block memory
     cdef job work
-    cdef unsigned long long saved
     f.pieces = size
     f.chunk = f.L if f.y != NULL else min(f.L, max(<Py_ssize_t>CHUNK_ROWS, CHUNK_LOGITS // f.K))
     f.packed_size = 0
@@ -143,9 +142,7 @@ cdef inline int run_affine_with(Affine *f, team *threads, int size) except -1:
         begin_affine(f, <float *>f.scratch)
     work.next_phase, work.run_piece, work.wait, work.context = next_affine_phase, run_affine_piece, NULL, f
     with nogil:
-        saved = begin_flush_subnormals()
         run_job(threads, &work)
-        end_flush_subnormals(saved)
     give_block(memory)
     return 0
 

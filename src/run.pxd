@@ -6,7 +6,6 @@ from backward cimport *
 from call cimport *
 from forward cimport *
 from interrupt cimport *
-from kernels cimport begin_flush_subnormals, end_flush_subnormals
 from memory cimport *
 from plan cimport *
 from threads cimport *
@@ -111,7 +110,6 @@ cdef inline int run_with(Pair *pair, team *threads) except -1:
     cdef char *room
     cdef Call *f
     cdef job work
-    cdef unsigned long long saved
     cdef int i
     for i in range(pair.count):
         f = &pair.calls[i]
@@ -131,9 +129,7 @@ cdef inline int run_with(Pair *pair, team *threads) except -1:
     pair.interrupt.next_look = nanoseconds() + NANOSECONDS_BETWEEN_LOOKS
     work.next_phase, work.run_piece, work.wait, work.context = next_phase, run_piece, wait_for_pieces, pair
     with nogil:
-        saved = begin_flush_subnormals()
         run_job(threads, &work)
-        end_flush_subnormals(saved)
     give_block(memory)
     return -1 if pair.interrupt.found else 0  # the exception of the signal handler is set
 

@@ -14,7 +14,7 @@ static const int64_t SPIN_TIME = 100000;
 /* A caller keeps an account with its helpers: the time that it works beside them is earned, the time that it waits for
  * them, beyond SPIN_TIME, is lost, and counts PRICE times. Of a job in whose phases mostly nobody helped, all time is
  * lost: it was cut into pieces in vain. When the balance falls below zero, the helpers in question rest, and a new
- * account begins. A core that is taken away for good costs at most MOST_CREDIT. */
+ * account begins. A core that is taken away for good costs at most MOST_CREDIT / PRICE at first. */
 static const int64_t FIRST_CREDIT = 10000000, MOST_CREDIT = 40000000;
 enum { PRICE = 2 };
 
@@ -321,12 +321,12 @@ int take_team(int wanted, team **t) {
     return size;
 }
 
-void run_job(team *t, const job *j) {
-    if (!t) {
-        for (int count; (count = j->next_phase(j->context));)
-            for (int piece = 0; piece < count; piece++) j->run_piece(j->context, piece, 1);
-        return;
-    }
+static void run_alone(const job *j) {
+    for (int count; (count = j->next_phase(j->context));)
+        for (int piece = 0; piece < count; piece++) j->run_piece(j->context, piece, 1);
+}
+
+static void run_together(team *t, const job *j) {
     int core = current_core();
     for (int k = 1; k <= t->helpers && core != t->core; k++) keep_off(t->seats[k].thread, core);
     t->core = core;
@@ -342,6 +342,15 @@ void run_job(team *t, const job *j) {
         wait_for_helpers(t, phase);
     }
     end_account(t);
+}
+
+void run_job(team *t, const job *j) {
+    unsigned long long saved = begin_flush_subnormals();
+    if (t)
+        run_together(t, j);
+    else
+        run_alone(j);
+    end_flush_subnormals(saved);
 }
 
 void leave_team(team *t, int size) {

@@ -17,7 +17,8 @@ typedef struct job {
     int (*next_phase)(void *context);
     /* Run a piece; `calls` in the thread that called run_job. */
     void (*run_piece)(void *context, int piece, int calls);
-    /* Called in that thread now and then, at least every 50 ms, while it waits; for a job without a team, never. */
+    /* Called in that thread now and then, at least every 50 ms, while it waits; for a job without a team, never.
+     * NULL: nothing is called. */
     void (*wait)(void *context);
     void *context;
 } job;
@@ -28,7 +29,7 @@ typedef struct team team;
  * threads as there are cores: a call that finds none to spare has size 1, and *t is NULL. */
 int take_team(int wanted, team **t);
 
-/* Run a job, in the calling thread alone if t is NULL. */
+/* Run a job, in the calling thread alone if t is NULL. Subnormal numbers count as zero meanwhile. */
 void run_job(team *t, const job *j);
 
 /* To be called after each take_team. */
