@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from . import metrics, plots, reference, testing
+from importlib import import_module
+from typing import TYPE_CHECKING
 
 try:
     from .engine.settings import available_isas, get_num_threads, set_num_threads, use_isa
@@ -20,9 +21,12 @@ from .layers.frozen import *  # noqa: F403
 from .layers.recurrent import *  # noqa: F403
 from .layers.simple import *  # noqa: F403
 from .losses import fused_softmax_cross_entropy, sigmoid_cross_entropy, softmax_cross_entropy
-from .models import EncoderDecoder, LanguageModel, SequenceClassifier, SequenceGenerator, SequenceTagger, load
 from .optim import SGD, Adagrad, Adam, RMSProp, clip_by_global_norm, clip_by_value
 from .text import Vocabulary, batches_by_length, pad, streams
+
+if TYPE_CHECKING:
+    from . import metrics, models, plots, reference, testing
+    from .models import EncoderDecoder, LanguageModel, SequenceClassifier, SequenceGenerator, SequenceTagger, load
 
 __version__ = "0.2.0"
 
@@ -47,6 +51,7 @@ __all__ = [
     "gradient_flow",
     "load",
     "metrics",
+    "models",
     "pad",
     "plots",
     "reference",
@@ -63,3 +68,17 @@ __all__ += layers.frozen.__all__
 __all__ += gates.__all__
 __all__ += layers.recurrent.__all__
 __all__ += layers.simple.__all__
+
+
+def __getattr__(name: str) -> object:
+    """Load a module, or a model, when it is first used: without them the import takes half the time."""
+    if name in ("metrics", "models", "plots", "reference", "testing"):
+        return import_module(f".{name}", __name__)
+    if name in __all__:
+        value = globals()[name] = getattr(import_module(".models", __name__), name)
+        return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}", name=name, obj=import_module(__name__))
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

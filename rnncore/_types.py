@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from numpy.random import Generator
 from numpy.typing import ArrayLike, NDArray
+
+if TYPE_CHECKING:
+    from numpy.random import Generator  # NumPy loads it when it is first used
 
 Array: TypeAlias = NDArray[Any]
 #: The state of a layer: h, or (h, c) of an LSTM.
 State: TypeAlias = Array | tuple[Array, ...]
 StateLike: TypeAlias = ArrayLike | tuple[ArrayLike, ...]
-Seed: TypeAlias = int | Generator | None
+Seed: TypeAlias = "int | Generator | None"

@@ -11,7 +11,6 @@ from itertools import repeat
 from typing import Any, Literal, Self, get_args
 
 import numpy as np
-from numpy.random import Generator
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from . import checks
@@ -382,7 +381,7 @@ def pad(sequences: Iterable[ArrayLike], *, dtype: DTypeLike | None = None, paddi
     return batch, lengths
 
 
-def batches_by_length(lengths: Sequence[int] | Array, batch_size: int, rng: Generator | None = None) -> list[Ids]:
+def batches_by_length(lengths: Sequence[int] | Array, batch_size: int, rng: np.random.Generator | None = None) -> list[Ids]:
     """Group sequences of similar length into batches, to keep padding small.
 
     Without `rng` the sequences go from short to long, equal lengths in the given order. With `rng`, sequences

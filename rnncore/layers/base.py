@@ -9,7 +9,6 @@ from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
-from numpy.random import Generator
 from numpy.typing import DTypeLike
 
 from .._types import Array
@@ -20,20 +19,20 @@ __all__ = ["Layer", "blank_layers", "dropout_mask", "glorot_uniform", "orthogona
 _room: ContextVar[int | None] = ContextVar("room", default=None)
 
 
-def glorot_uniform(rng: Generator, rows: int, columns: int) -> Array:
+def glorot_uniform(rng: np.random.Generator, rows: int, columns: int) -> Array:
     """Draw a matrix uniformly from +-sqrt(6 / (rows + columns)) (Glorot and Bengio 2010)."""
     limit = np.sqrt(6 / max(rows + columns, 1))
     return rng.uniform(-limit, limit, (rows, columns))
 
 
-def orthogonal(rng: Generator, size: int) -> Array:
+def orthogonal(rng: np.random.Generator, size: int) -> Array:
     """Draw an orthogonal matrix, uniformly among all of them (Saxe, McClelland and Ganguli 2014)."""
     q, r = np.linalg.qr(rng.normal(size=(size, size)))
     matrix: Array = q * np.where(np.diag(r) < 0, -1, 1)
     return matrix
 
 
-def dropout_mask(rng: Generator, shape: tuple[int, ...], share: float, dtype: np.dtype[Any]) -> Array:
+def dropout_mask(rng: np.random.Generator, shape: tuple[int, ...], share: float, dtype: np.dtype[Any]) -> Array:
     """Draw the factors of inverted dropout, which keep the mean of what they multiply (Srivastava et al. 2014).
 
     Parameters
