@@ -1,7 +1,7 @@
-"""How long `import rnncore` takes on top of `import numpy`: python bench/import_time.py [--pairs 20]
+"""How long `import rnncore` takes on top of `import numpy`: python bench/import_time.py [--samples 20]
 
-Each sample is a fresh process that has imported NumPy and times `import rnncore`. With --what it prints, for one import,
-the modules that took most.
+Each sample is a fresh process that has imported NumPy and times `import rnncore`. With --what it prints the modules
+that took most in one import.
 """
 
 import argparse
@@ -24,8 +24,12 @@ def main() -> None:
     args = parser.parse_args()
 
     if args.what:
-        run = subprocess.run([sys.executable, "-X", "importtime", "-c", "import numpy, rnncore"],
-                             check=True, capture_output=True, text=True)
+        run = subprocess.run(
+            [sys.executable, "-X", "importtime", "-c", "import numpy, rnncore"],
+            check=True,
+            capture_output=True,
+            text=True,
+        )
         lines = [line for line in run.stderr.splitlines() if "rnncore" in line]
         print("\n".join(sorted(lines, key=lambda line: -int(line.split("|")[1]))[:25]))
         return
@@ -36,8 +40,10 @@ def main() -> None:
 
     sample()  # compiles and caches
     times = sorted(sample() for _ in range(args.samples))
-    print(f"import rnncore, NumPy imported: median {statistics.median(times):.1f} ms, "
-          f"{times[0]:.1f} to {times[-1]:.1f} ms in {len(times)} processes")
+    print(
+        f"import rnncore, NumPy imported: median {statistics.median(times):.1f} ms, "
+        f"{times[0]:.1f} to {times[-1]:.1f} ms in {len(times)} processes"
+    )
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from .optim import SGD, Adagrad, Adam, RMSProp, clip_by_global_norm, clip_by_val
 from .text import Vocabulary, batches_by_length, pad, streams
 
 if TYPE_CHECKING:
-    from . import metrics, models, plots, reference, testing
+    from . import metrics, plots, reference, testing
     from .models import EncoderDecoder, LanguageModel, SequenceClassifier, SequenceGenerator, SequenceTagger, load
 
 __version__ = "0.2.0"
@@ -51,7 +51,6 @@ __all__ = [
     "gradient_flow",
     "load",
     "metrics",
-    "models",
     "pad",
     "plots",
     "reference",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-from pathlib import Path
 
 import numpy as np
 
@@ -40,10 +39,11 @@ def config() -> dict[str, str]:
 
 def processor() -> str:
     """Return the name of the processor."""
-    information = Path("/proc/cpuinfo")
-    for line in information.read_text().splitlines() if information.exists() else ():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
+    if os.path.exists("/proc/cpuinfo"):
+        with open("/proc/cpuinfo") as lines:
+            for line in lines:
+                if line.startswith("model name"):
+                    return line.partition(":")[2].strip()
     return platform.processor()
 
 

@@ -6,13 +6,12 @@ from typing import Literal
 
 from numpy.typing import ArrayLike
 
-from ._types import Array
+from ._types import Array, GRUGradients, LSTMGradients, MinGRUGradients, RNNGradients
 from .documentation import document
 from .engine import calls
 from .engine.cache import Cache
 from .engine.cells import GRU, LSTM, RNN, MinGRU
 from .engine.packing import PackedTokens
-from .reference import GRUGradients, LSTMGradients, MinGRUGradients, RNNGradients
 
 __all__ = [
     "gru_backward",

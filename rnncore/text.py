@@ -381,7 +381,9 @@ def pad(sequences: Iterable[ArrayLike], *, dtype: DTypeLike | None = None, paddi
     return batch, lengths
 
 
-def batches_by_length(lengths: Sequence[int] | Array, batch_size: int, rng: np.random.Generator | None = None) -> list[Ids]:
+def batches_by_length(
+    lengths: Sequence[int] | Array, batch_size: int, rng: np.random.Generator | None = None
+) -> list[Ids]:
     """Group sequences of similar length into batches, to keep padding small.
 
     Without `rng` the sequences go from short to long, equal lengths in the given order. With `rng`, sequences

@@ -13,7 +13,7 @@ from itertools import permutations
 from typing import Any, NamedTuple
 
 from .. import _engine, checks
-from ..reference import GRUGradients, LSTMGradients, MinGRUGradients, RNNGradients
+from .._types import GRUGradients, LSTMGradients, MinGRUGradients, RNNGradients
 
 __all__ = ["CELLS", "GRU", "LSTM", "RNN", "Array", "Cell", "MinGRU", "Variant"]
 

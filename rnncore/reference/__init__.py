@@ -12,10 +12,11 @@ Option names are checked here; shapes and ranges are not, so NumPy's own errors 
 
 from __future__ import annotations
 
-from .gru import GRUGradients, gru_backward, gru_forward
-from .lstm import LSTMGradients, lstm_backward, lstm_forward
-from .mingru import MinGRUGradients, mingru_backward, mingru_forward
-from .rnn import RNNGradients, rnn_backward, rnn_forward
+from .._types import GRUGradients, LSTMGradients, MinGRUGradients, RNNGradients
+from .gru import gru_backward, gru_forward
+from .lstm import lstm_backward, lstm_forward
+from .mingru import mingru_backward, mingru_forward
+from .rnn import rnn_backward, rnn_forward
 
 __all__ = [
     "GRUGradients",

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .._types import Array
+from .._types import Array, GRUGradients
 from .steps import (
     Steps,
     blocks,
@@ -46,20 +46,6 @@ class GRUCache(NamedTuple):
     update: str
     gate_order: str
     steps: Steps
-
-
-class GRUGradients(NamedTuple):
-    """Gradients of the arguments of :func:`gru_forward`.
-
-    ``dx`` is None for ids, ``dbhn`` unless the form is reset_after.
-    """
-
-    dx: Array | None  # (T,N,D)
-    dWx: Array  # (D,G*H)
-    dWh: Array  # (H,G*H)
-    db: Array  # (G*H,)
-    dh0: Array  # (N,H)
-    dbhn: Array | None  # (H,)
 
 
 def sigmoid_gates(form: str, gate_order: str) -> Any:

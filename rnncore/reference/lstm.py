@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .._types import Array
+from .._types import Array, LSTMGradients
 from .steps import (
     Steps,
     blocks,
@@ -47,21 +47,6 @@ class LSTMCache(NamedTuple):
     output_activation: str
     gate_order: str
     steps: Steps
-
-
-class LSTMGradients(NamedTuple):
-    """Gradients of the arguments of :func:`lstm_forward`.
-
-    ``dx`` is None for ids, ``dpeephole`` without peephole.
-    """
-
-    dx: Array | None  # (T,N,D)
-    dWx: Array  # (D,4H)
-    dWh: Array  # (H,4H)
-    db: Array  # (4H,)
-    dh0: Array  # (N,H)
-    dc0: Array  # (N,H)
-    dpeephole: Array | None  # (3,H)
 
 
 def lstm_forward(

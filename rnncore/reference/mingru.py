@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .._types import Array
+from .._types import Array, MinGRUGradients
 from .steps import (
     Steps,
     check_option,
@@ -41,15 +41,6 @@ class MinGRUCache(NamedTuple):
     h: Array  # (T,N,H)
     candidate: str
     steps: Steps
-
-
-class MinGRUGradients(NamedTuple):
-    """Gradients of the arguments of :func:`mingru_forward`; ``dx`` is None for ids."""
-
-    dx: Array | None  # (T,N,D)
-    dWx: Array  # (D,2H)
-    db: Array  # (2H,)
-    dh0: Array  # (N,H)
 
 
 def mingru_forward(

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .._types import Array
+from .._types import Array, RNNGradients
 from .steps import (
     Steps,
     check_option,
@@ -43,16 +43,6 @@ class RNNCache(NamedTuple):
     h: Array  # (T,N,H)
     activation: str
     steps: Steps
-
-
-class RNNGradients(NamedTuple):
-    """Gradients of the arguments of :func:`rnn_forward`; ``dx`` is None for ids."""
-
-    dx: Array | None  # (T,N,D)
-    dWx: Array  # (D,H)
-    dWh: Array  # (H,H)
-    db: Array  # (H,)
-    dh0: Array  # (N,H)
 
 
 def rnn_forward(
