@@ -615,7 +615,7 @@ cdef class Stream:
 
 def sample(Stream stack, const floating[:, ::1] embedding, const floating[:, ::1] Wy, const floating[::1] by,
            int64_t first, const double[::1] uniforms, double temperature, Py_ssize_t top_k, double top_p,
-           const char[::1] banned, Py_ssize_t stop, int64_t[::1] ids, floating[::1] scratch):
+           const signed char[::1] banned, Py_ssize_t stop, int64_t[::1] ids, floating[::1] scratch):
     """Draw ids: see native.sample_ids. Return how many, or -1 if a logit is not finite; scratch (H + V,)."""
     cdef Py_ssize_t H = Wy.shape[0], V = Wy.shape[1], n = uniforms.shape[0], drawn = 0
     cdef Candidate *candidates = <Candidate *>malloc(V * sizeof(Candidate))

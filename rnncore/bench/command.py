@@ -40,6 +40,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=0.3, help="for each call of each workload")
     parser.add_argument("--short", action="store_true", help="few workloads, a tenth of a second each")
+    parser.add_argument("--real", action="store_true", help="forward, train: layers of models in production instead")
     parser.add_argument("--json", metavar="FILE", help="write all figures to this file")
     own = (
         "instead: your own calls; FUNCTION returns (original, replacement), callables, or a dict of such pairs by name"

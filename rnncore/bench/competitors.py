@@ -1,4 +1,4 @@
-"""The same workload as a call of the engine, the reference, PyTorch, ONNX Runtime and OpenVINO."""
+"""The same workload as a call of the engine, with BLAS too, of the reference, PyTorch, ONNX Runtime and OpenVINO."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from .. import functional, reference
+from .. import _engine, functional, reference
 from ..engine.cells import CELLS, Cell
+from ..engine.settings import available_isas, use_isa
 from ..interop import cells as interop_cells
 from ..interop.onnx_attributes import KINDS
 from ..layers import RECURRENT, Recurrent
 from .measure import Call
+from .report import BLAS
 from .workloads import COMPARED, VARIANTS, Problem, Shape, make_problem
 
 
@@ -55,6 +57,8 @@ def competitors(cell_name: str, shape: Shape, dtype: str, backward: bool, thread
     cell = CELLS[cell_name]
     problem = make_problem(VARIANTS[COMPARED[cell_name]], shape, dtype)
     calls = {name: make_call(m, problem, backward) for name, m in (("engine", functional), ("reference", reference))}
+    if "blas" in available_isas():
+        calls[BLAS] = _with_blas(calls["engine"])
     if cell.framework_options is None:
         return calls
     peers: dict[str, Call] = {}
@@ -69,6 +73,19 @@ def competitors(cell_name: str, shape: Shape, dtype: str, backward: bool, thread
     for name, call in peers.items():
         np.testing.assert_allclose(call(), wanted, atol=1e-4 if dtype == "float32" else 1e-10, err_msg=name)
     return calls | peers
+
+
+def _with_blas(call: Call) -> Call:
+    usual = _engine.get_isa()
+
+    def with_blas() -> Any:
+        use_isa("blas")
+        try:
+            return call()
+        finally:
+            use_isa(usual)
+
+    return with_blas
 
 
 def _torch_call(problem: Problem, backward: bool, threads: int) -> Call:

@@ -33,7 +33,7 @@ def sequences(arguments: argparse.Namespace, mode: str, dtype: str) -> Iterator[
     """Whole sequences: forward for inference, or forward and backward."""
     backward = mode == "train"
     for cell in arguments.cell:
-        for shape in SHORT if arguments.short else workloads.SHAPES:
+        for shape in workloads.REAL[cell] if arguments.real else SHORT if arguments.short else workloads.SHAPES:
             seconds = measure(competitors(cell, shape, dtype, backward, arguments.threads), arguments.seconds)
             bound = limit(VARIANTS[COMPARED[cell]], shape, dtype, backward, arguments.threads)
             yield Record(mode, cell, dtype, arguments.threads, describe(shape), seconds, bound)

@@ -5,6 +5,9 @@ from __future__ import annotations
 import statistics
 from dataclasses import dataclass
 
+#: The engine again, its products by BLAS.
+BLAS = "BLAS"
+
 
 @dataclass
 class Record:
@@ -26,7 +29,7 @@ class Record:
 
     @property
     def peers(self) -> list[str]:
-        return [name for name in self.seconds if name not in ("engine", "reference")]
+        return [name for name in self.seconds if name not in ("engine", "reference", BLAS)]
 
     def __str__(self) -> str:
         figures = ", ".join(f"{name} {self._figure(seconds)}" for name, seconds in self.seconds.items())
@@ -46,6 +49,8 @@ def summary(records: list[Record]) -> list[str]:
     ratios: dict[str, list[float]] = {}
     if all("reference" in record.seconds for record in records):
         ratios["the reference"] = [record.ratio("reference") for record in records]
+    if all(BLAS in record.seconds for record in records):
+        ratios[BLAS] = [record.ratio(BLAS) for record in records]
     if all(record.peers for record in records):
         one = len({peer for record in records for peer in record.peers}) == 1
         name = records[0].peers[0] if one else "the fastest peer"

@@ -25,6 +25,50 @@ SHAPES: dict[Shape, str] = {
     (50, 64, 512, 512): "a large batch",
     (32, 64, 1024, 1024): "all product",
 }
+#: By cell: layers of models in production and of benchmarks of the field. With the large batches of training, T is cut:
+#: it does not change a ratio.
+REAL: dict[str, dict[Shape, str]] = {
+    "lstm": {
+        (246, 1, 240, 1024): "MLPerf RNN-T, first encoder layer",
+        (123, 1, 2048, 1024): "MLPerf RNN-T, third encoder layer",
+        (1, 1, 320, 320): "RNN-T prediction network, one call",
+        (8, 512, 512, 512): "RNN-T prediction network, training",
+        (50, 1, 512, 512): "GNMT encoder, one sentence",
+        (50, 32, 512, 512): "GNMT encoder, a batch",
+        (30, 1, 1024, 1024): "GNMT inference",
+        (629, 1, 128, 128): "speech recognition",
+        (95, 128, 128, 128): "speech recognition, a batch",
+        (63, 1, 24, 32): "speech, small layers",
+        (15, 1, 96, 32): "speech, small layers",
+        (25, 16, 1024, 1024): "DeepBench",
+        (50, 1, 1536, 1536): "DeepBench",
+        (150, 1, 256, 256): "DeepBench, a device",
+        (1, 1, 128, 128): "voice detection, one call",
+        (1, 512, 128, 128): "voice detection, a block",
+        (480, 1, 1, 40): "guitar amplifier, 10 ms of sound",
+        (590, 32, 60, 128): "speaker segmentation",
+        (35, 20, 650, 650): "word language model (Zaremba et al. 2014)",
+        (100, 4, 100, 100): "a few rows, a width that no vector divides",
+    },
+    "gru": {
+        (8, 512, 92, 256): "training",
+        (8, 512, 379, 681): "training",
+        (187, 1, 1024, 1024): "DeepBench",
+        (50, 32, 1536, 1536): "DeepBench",
+        (50, 20, 800, 800): "DeepSpeech",
+        (1, 1, 256, 256): "noise suppression, one call",
+        (1, 1, 64, 128): "one call",
+        (1, 64, 128, 128): "one call of a batch",
+    },
+    "rnn": {
+        (50, 1, 1760, 1760): "DeepSpeech 2",
+        (50, 32, 1760, 1760): "DeepSpeech 2, a batch",
+        (50, 16, 2048, 2048): "DeepBench",
+        (672, 1, 32, 32): "DeepBench, a device",
+        (96, 1, 64, 64): "DeepBench, a device",
+    },
+    "mingru": {(100, 64, 10, 100): "speech commands"},
+}
 SHORT: list[Shape] = [(1, 1, 64, 128), (100, 1, 256, 256), (50, 8, 128, 128), (100, 32, 256, 256)]
 BATCHES: list[Shape] = [(50, 8, 128, 128), (100, 32, 256, 256)]
 BIDIRECTIONAL: list[Shape] = [(100, 1, 128, 128), (50, 8, 128, 128)]
