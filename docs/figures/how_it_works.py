@@ -108,7 +108,7 @@ def draw_call(path):
 
 def draw_tile(path):
     figure, axes = canvas(7.6, 4.8, 84, 54)
-    rows, unit = 8, 2.6
+    rows, unit = 6, 2.6
 
     def grid(x, y, columns, count, color, width=unit):
         for i in range(count):
@@ -122,28 +122,27 @@ def draw_tile(path):
     # h' (n, H) on the left, the panel above, the tile at their crossing.
     grid(10, 6, 10, rows, BLUE)
     axes.add_patch(Rectangle((10 + 4 * unit, 6), unit, rows * unit, facecolor=BLUE, edgecolor=BLUE))
-    axes.text(10 + 5 * unit, 3.4, "h' : 8 rows of the batch, K columns", ha="center", va="center", fontsize=9)
+    axes.text(10 + 5 * unit, 3.4, "h' : 6 rows of the batch, K columns", ha="center", va="center", fontsize=9)
     axes.text(10 + 4.5 * unit, 28.6, "k", ha="center", va="center", fontsize=9, color=BLUE)
-    axes.text(8.6, 6 + rows * unit / 2, "8 rows", rotation=90, ha="center", va="center", fontsize=9)
-    across = 14
-    grid(44, 31, 2, 7, GREEN, across)
-    axes.add_patch(Rectangle((44, 31 + 3 * unit), 2 * across, unit, facecolor=GREEN, edgecolor=GREEN))
+    axes.text(8.6, 6 + rows * unit / 2, "6 rows", rotation=90, ha="center", va="center", fontsize=9)
+    across = 7.5
+    grid(44, 31, 4, 7, GREEN, across)
+    axes.add_patch(Rectangle((44, 31 + 3 * unit), 4 * across, unit, facecolor=GREEN, edgecolor=GREEN))
     axes.text(42.6, 31 + 3.5 * unit, "k", ha="center", va="center", fontsize=9, color=GREEN)
     axes.text(
-        44 + across, 51.2, "panel of Wh: 32 columns, side by side for every k", ha="center", va="center", fontsize=9
+        44 + 2 * across, 51.2, "panel of Wh: 64 columns, side by side for every k", ha="center", va="center", fontsize=9
     )
-    grid(44, 6, 2, rows, RED, across)
-    axes.plot([44 + across] * 2, [6, 6 + rows * unit], color=RED, lw=1.5)
+    grid(44, 6, 4, rows, RED, across)
     for i in range(rows):
-        for v in range(2):
-            name = f"c[{rows - 1 - i}][{v}]: 16 floats"
+        for v in range(4):
+            name = f"c[{rows - 1 - i}][{v}]: 16"
             axes.text(44 + (v + 0.5) * across, 6 + (i + 0.5) * unit, name, ha="center", va="center", fontsize=8)
-    axes.text(44 + across, 3.4, "tile: 8 x 2 vectors, in 16 of 32 registers", ha="center", va="center", fontsize=9)
+    axes.text(44 + 2 * across, 3.4, "tile: 6 x 4 vectors of 16 floats, in 24 of 32 registers", ha="center", va="center", fontsize=9)
     arrow(axes, (37, 6 + rows * unit / 2), (43, 6 + rows * unit / 2))
-    arrow(axes, (44 + across, 30.6), (44 + across, 6 + rows * unit + 0.4))
+    arrow(axes, (44 + 2 * across, 30.6), (44 + 2 * across, 6 + rows * unit + 0.4))
     text = (
         "for k = 0 .. K-1:\n"
-        "  row[0..1] = panel[k]\n"
+        "  row[0..3] = panel[k]\n"
         "  for each row i:\n"
         "    c[i][v] += h'[i, k] * row[v]\n\n"
         "starts from x Wx + b,\n"

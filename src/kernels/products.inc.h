@@ -3,22 +3,17 @@
  * whatever the tile, edge, packing or blocking (cutting K stores and reloads c, which is exact): a row of a product
  * has the same bits alone as among others. Included once for every real type and instruction set; see table.inc.h. */
 
-/* The register tile is MR rows by NV vectors, a panel W columns. KC rows of a panel between two visits to C stay in
- * L1 (16 or 32 KB). AVX-512 float32: 8 x 2 reaches the 245 GFLOP/s of 6 x 4 and wastes less on edges; float64: with
- * 8 x 2 rows of A that lie 8 KB apart fall out of L1 (100 GFLOP/s for H = 1024, 115 with 6 x 4). */
-#if VECTOR_BYTES == 64 && !REAL_IS_DOUBLE
-#define MR 8
-#define NV 2
-#define KC 256
-#elif VECTOR_BYTES == 64 || defined(__aarch64__) /* 32 registers */
+/* The register tile is MR rows by NV vectors, a panel W columns; KC rows of a panel pass between two visits to C. A tile
+ * of 6 x 4 reads 10 values for 24 multiply-adds; 8 x 2 reads 10 for 16, and reached 0.85 of its rate. */
 #define MR 6
+#if VECTOR_BYTES == 64 || defined(__aarch64__) /* 32 registers */
 #define NV 4
-#define KC 128
-#else /* 16 */
-#define MR 6
+#define MOST_ROWS 8 /* 7 and 8 rows pass half a panel at a time: in two blocks they would read B twice */
+#else               /* 16 */
 #define NV 2
-#define KC 256
+#define MOST_ROWS MR
 #endif
+#define KC 256
 /* Up to so many rows take two panels at once. NEON has no operands in memory: three would not find room. */
 #if defined(__aarch64__)
 #define WIDE_ROWS 2
@@ -40,7 +35,7 @@
 #define UNROLL _Pragma("GCC unroll 16")
 #endif
 
-/* A: element (i, k) at[i * row_step + k * k_step] within a block of at most MR rows; blocks are block_step apart. */
+/* A: element (i, k) at[i * row_step + k * k_step] within a block of at most MOST_ROWS rows; blocks are block_step apart. */
 typedef struct {
     const real *at;
     ptrdiff_t row_step, k_step, block_rows, block_step;
@@ -68,7 +63,7 @@ ALWAYS_INLINE NAME(start) NAME(start_at)(NAME(start) from, ptrdiff_t i, ptrdiff_
 ALWAYS_INLINE void NAME(tile)(const int rows, const int vectors, ptrdiff_t K, const real *restrict a, ptrdiff_t a_row,
                               ptrdiff_t a_k, const real *restrict b, ptrdiff_t b_k, ptrdiff_t b_panel,
                               NAME(start) from, real *C, ptrdiff_t ldc, const real *ahead, ptrdiff_t ahead_k) {
-    NAME(vector) c[MR][4 * NV], row[4 * NV];
+    NAME(vector) c[MOST_ROWS][4 * NV], row[4 * NV];
     if (from.at) {
         UNROLL for (int i = 0; i < rows; i++)
             UNROLL for (int v = 0; v < vectors; v++)
@@ -98,10 +93,25 @@ typedef void NAME(tile_function)(ptrdiff_t K, const real *a, ptrdiff_t a_row, pt
                            ptrdiff_t ahead_k) {                                                                       \
         NAME(tile)(rows, vectors, K, a, a_row, a_k, b, b_k, b_panel, from, C, ldc, ahead, ahead_k);                   \
     }
-#define TILES(rows) TILE(tile_##rows##x1, rows, NV) TILE(narrow_tile_##rows, rows, 1)
+#if NV == 4
+#define NARROW_TILES(rows) \
+    TILE(narrow_tile_##rows##x1, rows, 1) TILE(narrow_tile_##rows##x2, rows, 2) TILE(narrow_tile_##rows##x3, rows, 3)
+#else
+#define NARROW_TILES(rows) TILE(narrow_tile_##rows##x1, rows, 1)
+#endif
+#define TILES(rows) TILE(tile_##rows##x1, rows, NV) NARROW_TILES(rows)
 TILES(1) TILES(2) TILES(3) TILES(4) TILES(5) TILES(6)
-#if MR == 8
-TILES(7) TILES(8)
+#if MOST_ROWS == 8
+#define TALL_TILES(rows)                                                                                              \
+    NARROW_TILES(rows)                                                                                                \
+    static void NAME(tile_##rows##x1)(ptrdiff_t K, const real *a, ptrdiff_t a_row, ptrdiff_t a_k, const real *b,      \
+                                      ptrdiff_t b_k, ptrdiff_t b_panel, NAME(start) from, real *C, ptrdiff_t ldc,     \
+                                      const real *ahead, ptrdiff_t ahead_k) {                                         \
+        NAME(narrow_tile_##rows##x2)(K, a, a_row, a_k, b, b_k, b_panel, from, C, ldc, ahead, ahead_k);                \
+        NAME(narrow_tile_##rows##x2)(K, a, a_row, a_k, b + W / 2, b_k, b_panel, NAME(start_at)(from, 0, W / 2),       \
+                                     C + W / 2, ldc, ahead + W / 2, ahead_k);                                         \
+    }
+TALL_TILES(7) TALL_TILES(8)
 #endif
 TILE(tile_1x2, 1, 2 * NV) TILE(tile_2x2, 2, 2 * NV) TILE(tile_1x4, 1, 4 * NV)
 #if WIDE_ROWS == 3
@@ -109,10 +119,10 @@ TILE(tile_3x2, 3, 2 * NV)
 #endif
 
 /* [log2 of panels][rows]: few rows take several panels at once, for 8 independent FMAs in flight. */
-static NAME(tile_function) *const NAME(tiles)[3][MR + 1] = {
+static NAME(tile_function) *const NAME(tiles)[3][MOST_ROWS + 1] = {
     {NULL, NAME(tile_1x1), NAME(tile_2x1), NAME(tile_3x1), NAME(tile_4x1), NAME(tile_5x1), NAME(tile_6x1),
-#if MR == 8
-     NAME(tile_7x1), NAME(tile_8x1)
+#if MOST_ROWS == 8
+     NAME(tile_7x1), NAME(tile_8x1),
 #endif
     },
     {NULL, NAME(tile_1x2), NAME(tile_2x2),
@@ -123,19 +133,30 @@ static NAME(tile_function) *const NAME(tiles)[3][MR + 1] = {
     {NULL, NAME(tile_1x4)},
 };
 
-/* [rows]: one vector of a panel, for its last columns. */
-static NAME(tile_function) *const NAME(narrow_tiles)[MR + 1] = {
-    NULL, NAME(narrow_tile_1), NAME(narrow_tile_2), NAME(narrow_tile_3), NAME(narrow_tile_4), NAME(narrow_tile_5),
-    NAME(narrow_tile_6),
-#if MR == 8
-    NAME(narrow_tile_7), NAME(narrow_tile_8)
+/* [vectors][rows]: as many vectors of a panel as its last columns need. */
+#if MOST_ROWS == 8
+#define NARROW_TALL(vectors) NAME(narrow_tile_7x##vectors), NAME(narrow_tile_8x##vectors)
+#else
+#define NARROW_TALL(vectors)
+#endif
+#define NARROW(vectors)                                                                                               \
+    {NULL, NAME(narrow_tile_1x##vectors), NAME(narrow_tile_2x##vectors), NAME(narrow_tile_3x##vectors),               \
+     NAME(narrow_tile_4x##vectors), NAME(narrow_tile_5x##vectors), NAME(narrow_tile_6x##vectors), NARROW_TALL(vectors)}
+static NAME(tile_function) *const NAME(narrow_tiles)[NV][MOST_ROWS + 1] = {
+    {NULL},
+    NARROW(1),
+#if NV == 4
+    NARROW(2),
+    NARROW(3),
 #endif
 };
 
-/* A factor that exceeds the second-level cache comes from afar, at 100 GB/s or 128 with prefetch; the first visit to a
- * panel took as long as its products with 64 rows (H = 1024: 195 GFLOP/s, 240 with prefetch). A smaller one is only
- * pushed out of the first level by it. */
-#define IS_FAR(K, M) ((K) * (M) * (ptrdiff_t)sizeof(real) > 3 << 19)
+/* A factor beyond the first-level cache is fetched ahead of its use: one that exceeds the second-level cache comes at
+ * 100 GB/s, at 128 with prefetch, and the first visit to a panel took as long as its products with 64 rows (H = 1024:
+ * 195 GFLOP/s, 240 with prefetch). */
+#define EXCEEDS(K, M, bytes) ((K) * (M) * (ptrdiff_t)sizeof(real) > (bytes))
+#define IS_FETCHED(K, M) EXCEEDS(K, M, 1 << 19)
+#define IS_FAR(K, M) EXCEEDS(K, M, 3 << 19)
 #define FAR_AHEAD 32 /* rows of B, for a single block of rows */
 #define STREAMS 8    /* rows of B that are read side by side in place */
 
@@ -143,13 +164,13 @@ static NAME(tile_function) *const NAME(narrow_tiles)[MR + 1] = {
  * cache while all panels pass. */
 static void NAME(whole_panels)(ptrdiff_t m, ptrdiff_t K, ptrdiff_t M, NAME(left) A, NAME(right) B,
                                NAME(start) from, real *C, ptrdiff_t ldc) {
-    int far = IS_FAR(K, M);
+    int fetched = IS_FETCHED(K, M);
     int groups = m == 1 ? 2 : m <= WIDE_ROWS ? 1 : 0;
     for (ptrdiff_t left = m; left > 0; left -= MC_BLOCKS * A.block_rows) {
         ptrdiff_t rows = SMALLER(MC_BLOCKS * A.block_rows, left), blocks = CEIL_DIVIDE(rows, A.block_rows);
         /* Each block of rows fetches its share of KC rows of the next panel; a single one what it needs soon. */
-        ptrdiff_t ahead_k = !far ? 0 : blocks > 1 ? W / blocks : B.k_step;
-        ptrdiff_t ahead = !far ? 0 : blocks > 1 ? B.panel_step : FAR_AHEAD * B.k_step;
+        ptrdiff_t ahead_k = !fetched ? 0 : blocks > 1 ? W / blocks : B.k_step;
+        ptrdiff_t ahead = !fetched ? 0 : blocks > 1 ? B.panel_step : FAR_AHEAD * B.k_step;
         for (ptrdiff_t k = 0; k < K; k += KC) {
             ptrdiff_t depth = SMALLER(KC, K - k), panel = 0;
             NAME(start) start = k ? (NAME(start)){C, ldc} : from;
@@ -172,10 +193,17 @@ static void NAME(whole_panels)(ptrdiff_t m, ptrdiff_t K, ptrdiff_t M, NAME(left)
 /* C (m, count) = from + A (m, K) B (K, W)[:, first : first + count] */
 static void NAME(part_panel)(ptrdiff_t m, ptrdiff_t K, ptrdiff_t first, ptrdiff_t count, NAME(left) A, NAME(right) B,
                              NAME(start) from, real *C, ptrdiff_t ldc) {
-    real whole[MR * W];
-    NAME(tile_function) *const *tiles = first + count <= VECTOR_LENGTH ? NAME(narrow_tiles) : NAME(tiles)[0];
+    real whole[MOST_ROWS * W];
+    ptrdiff_t vectors = CEIL_DIVIDE(first + count, VECTOR_LENGTH);
+    NAME(tile_function) *const *tiles = vectors < NV ? NAME(narrow_tiles)[vectors] : NAME(tiles)[0];
+    int fits = !first && count == vectors * VECTOR_LENGTH;
     for (ptrdiff_t i = 0, block = 0; i < m; i += A.block_rows, block++) {
         ptrdiff_t rows = SMALLER(A.block_rows, m - i);
+        if (fits) {
+            tiles[rows](K, A.at + block * A.block_step, A.row_step, A.k_step, B.at, B.k_step, 0,
+                        NAME(start_at)(from, i, 0), C + i * ldc, ldc, B.at, 0);
+            continue;
+        }
         for (ptrdiff_t j = 0; j < rows * W; j++) whole[j] = 0;
         for (ptrdiff_t r = 0; r < rows && from.at; r++)
             for (ptrdiff_t j = 0; j < count; j++) whole[r * W + first + j] = from.at[(i + r) * from.row_step + j];
@@ -302,9 +330,10 @@ static void NAME(pack)(ptrdiff_t K, ptrdiff_t M, const void *B, ptrdiff_t row_st
     NAME(pack_panels)(W, K, M, B, row_stride, column_stride, packed);
 }
 
-/* Blocks of nearly equal height: 9 rows are 5 and 4, not 8 and 1. */
-ALWAYS_INLINE NAME(left) NAME(row_major)(ptrdiff_t m, const real *A, ptrdiff_t lda) {
-    ptrdiff_t block_rows = m > MR ? CEIL_DIVIDE(m, CEIL_DIVIDE(m, MR)) : MR;
+/* Blocks of nearly equal height, for a product of M columns: 9 rows are 5 and 4, not 8 and 1. */
+ALWAYS_INLINE NAME(left) NAME(row_major)(ptrdiff_t m, ptrdiff_t M, const real *A, ptrdiff_t lda) {
+    ptrdiff_t most = M > W / 2 ? MR : MOST_ROWS;
+    ptrdiff_t block_rows = m > MOST_ROWS ? CEIL_DIVIDE(m, CEIL_DIVIDE(m, most)) : MOST_ROWS;
     return (NAME(left)){A, lda, 1, block_rows, block_rows * lda};
 }
 
@@ -326,7 +355,7 @@ static void NAME(multiply_packed)(ptrdiff_t m, ptrdiff_t K, ptrdiff_t M, const v
                                   const void *packed, const void *from, ptrdiff_t ldfrom, void *C, ptrdiff_t ldc) {
     NAME(start) start = {from, ldfrom};
     if (K)
-        NAME(multiply_panels)(m, K, M, NAME(row_major)(m, A, lda), packed, start, C, ldc);
+        NAME(multiply_panels)(m, K, M, NAME(row_major)(m, M, A, lda), packed, start, C, ldc);
     else
         NAME(copy_start)(m, M, start, C, ldc);
 }
@@ -428,7 +457,7 @@ static void NAME(multiply_rows)(ptrdiff_t m, ptrdiff_t K, ptrdiff_t M, NAME(left
 static void NAME(multiply)(ptrdiff_t m, ptrdiff_t K, ptrdiff_t M, const void *A_, ptrdiff_t lda, const void *B_,
                            ptrdiff_t row_stride, ptrdiff_t column_stride, const void *from_, ptrdiff_t ldfrom,
                            void *C_, ptrdiff_t ldc) {
-    NAME(left) A = NAME(row_major)(m, A_, lda);
+    NAME(left) A = NAME(row_major)(m, M, A_, lda);
     NAME(start) from = {from_, ldfrom};
     const real *B = B_;
     real *C = C_;
@@ -439,9 +468,9 @@ static void NAME(multiply)(ptrdiff_t m, ptrdiff_t K, ptrdiff_t M, const void *A_
     } else if (column_stride != 1 && m <= TRANSPOSED_ROWS) {
         NAME(transposed)[m](K, M, A_, lda, B, column_stride, from, C, ldc);
 #endif
-    } else if (column_stride == 1 && (m == 1 || (m <= MR && IS_FAR(K, M)))) {
+    } else if (column_stride == 1 && (m == 1 || (m <= MOST_ROWS && IS_FAR(K, M)))) {
         NAME(multiply_streams)(m, K, M, A_, lda, B, row_stride, from, C, ldc);
-    } else if (column_stride != 1 || m > MR || !whole) {
+    } else if (column_stride != 1 || m > MOST_ROWS || !whole) {
         NAME(multiply_rows)(m, K, M, A, B, row_stride, column_stride, from, C, ldc);
     } else {
         NAME(whole_panels)(m, K, M, A, (NAME(right)){B, row_stride, W}, from, C, ldc);
@@ -493,11 +522,18 @@ static void NAME(weight_gradients)(ptrdiff_t K, ptrdiff_t M, const void *B_, ptr
 #undef UNROLL
 #undef TILE
 #undef TILES
+#undef NARROW_TILES
+#undef NARROW
+#undef NARROW_TALL
+#undef TALL_TILES
+#undef MOST_ROWS
 #undef STRIPS_WORK
 #undef TRANSPOSES
 #undef LANE
 #undef SLICE
 #undef SLICE_BYTES
+#undef EXCEEDS
+#undef IS_FETCHED
 #undef IS_FAR
 #undef STREAMS
 #undef FAR_AHEAD
