@@ -73,7 +73,9 @@ ALWAYS_INLINE void NAME(tile)(const int rows, const int vectors, ptrdiff_t K, co
             UNROLL for (int v = 0; v < vectors; v++) c[i][v] = (NAME(vector)){0};
     }
     for (ptrdiff_t k = 0; k < K; k++, a += a_k, b += b_k, ahead += ahead_k) {
-        UNROLL for (int v = 0; v < vectors; v += NV) __builtin_prefetch(ahead + v / NV * b_panel);
+        /* Many rows are several blocks, each of which fetches a part. */
+        UNROLL for (int v = 0; v < vectors; v += rows == 1 ? NV / 2 : rows <= 4 ? 1 : NV)
+            __builtin_prefetch(ahead + v / NV * b_panel + v % NV * VECTOR_LENGTH);
         UNROLL for (int v = 0; v < vectors; v++)
             row[v] = *(const NAME(vector) *)(b + v / NV * b_panel + v % NV * VECTOR_LENGTH);
         UNROLL for (int i = 0; i < rows; i++)
@@ -159,12 +161,13 @@ static NAME(tile_function) *const NAME(narrow_tiles)[NV][MOST_ROWS + 1] = {
 #define IS_FAR(K, M) EXCEEDS(K, M, 3 << 19)
 #define FAR_AHEAD 32 /* rows of B, for a single block of rows */
 #define STREAMS 8    /* rows of B that are read side by side in place */
+#define STREAM_AHEAD (512 / (ptrdiff_t)sizeof(real)) /* what comes from memory is fetched so far ahead */
 
 /* C (m, M) = from + A (m, K) B (K, M) in the whole panels of M: of MC rows of A, KC columns stay in the second-level
  * cache while all panels pass. */
 static void NAME(whole_panels)(ptrdiff_t m, ptrdiff_t K, ptrdiff_t M, NAME(left) A, NAME(right) B,
                                NAME(start) from, real *C, ptrdiff_t ldc) {
-    int fetched = IS_FETCHED(K, M);
+    int fetched = m == 1 ? IS_FAR(K, M) : IS_FETCHED(K, M); /* the processor itself fetches for a row */
     int groups = m == 1 ? 2 : m <= WIDE_ROWS ? 1 : 0;
     for (ptrdiff_t left = m; left > 0; left -= MC_BLOCKS * A.block_rows) {
         ptrdiff_t rows = SMALLER(MC_BLOCKS * A.block_rows, left), blocks = CEIL_DIVIDE(rows, A.block_rows);
@@ -360,21 +363,11 @@ static void NAME(multiply_packed)(ptrdiff_t m, ptrdiff_t K, ptrdiff_t M, const v
         NAME(copy_start)(m, M, start, C, ldc);
 }
 
-/* C (m, M) += A (m, depth) B (depth, M): C passes through registers once for several rows of B, which are read as the
- * streams that they are. */
-ALWAYS_INLINE void NAME(add_rows)(const int depth, ptrdiff_t m, ptrdiff_t M, const real *restrict A, ptrdiff_t lda,
-                                  const real *restrict B, ptrdiff_t ldb, real *restrict C, ptrdiff_t ldc) {
-    ptrdiff_t j = 0;
-    for (; j + VECTOR_LENGTH <= M; j += VECTOR_LENGTH) {
-        NAME(vector) b[STREAMS];
-        UNROLL for (int k = 0; k < depth; k++) b[k] = *(const NAME(vector) *)(B + k * ldb + j);
-        for (ptrdiff_t i = 0; i < m; i++) {
-            NAME(vector) c = *(const NAME(vector) *)(C + i * ldc + j);
-            UNROLL for (int k = 0; k < depth; k++) c += A[i * lda + k] * b[k];
-            *(NAME(vector) *)(C + i * ldc + j) = c;
-        }
-    }
-    for (; j < M; j++)
+/* C (m, M) += A (m, depth) B (depth, M), columns begin .. end - 1 */
+ALWAYS_INLINE void NAME(add_columns)(const int depth, ptrdiff_t m, ptrdiff_t begin, ptrdiff_t end,
+                                     const real *restrict A, ptrdiff_t lda, const real *restrict B, ptrdiff_t ldb,
+                                     real *restrict C, ptrdiff_t ldc) {
+    for (ptrdiff_t j = begin; j < end; j++)
         for (ptrdiff_t i = 0; i < m; i++) {
             real c = C[i * ldc + j];
             UNROLL for (int k = 0; k < depth; k++) c += A[i * lda + k] * B[k * ldb + j];
@@ -382,12 +375,38 @@ ALWAYS_INLINE void NAME(add_rows)(const int depth, ptrdiff_t m, ptrdiff_t M, con
         }
 }
 
+/* C (m, M) += A (m, depth) B (depth, M): C passes through registers once for several rows of B, which are read as the
+ * streams that they are, from the first whole line of the cache on: arrays of NumPy begin within one, and vectors across
+ * two lines come at 0.8 of the speed. */
+ALWAYS_INLINE void NAME(add_rows)(const int depth, const int fetches, ptrdiff_t m, ptrdiff_t M, const real *restrict A,
+                                  ptrdiff_t lda, const real *restrict B, ptrdiff_t ldb, real *restrict C,
+                                  ptrdiff_t ldc) {
+    ptrdiff_t begin = (ptrdiff_t)(-(uintptr_t)B % VECTOR_BYTES / sizeof(real)), j = SMALLER(begin, M);
+    NAME(add_columns)(depth, m, 0, j, A, lda, B, ldb, C, ldc);
+    for (; j + VECTOR_LENGTH <= M; j += VECTOR_LENGTH) {
+        NAME(vector) b[STREAMS];
+        UNROLL for (int k = 0; k < depth; k++) {
+            if (fetches) __builtin_prefetch(B + k * ldb + j + STREAM_AHEAD);
+            b[k] = *(const NAME(vector) *)(B + k * ldb + j);
+        }
+        for (ptrdiff_t i = 0; i < m; i++) {
+            NAME(vector) c = *(const NAME(vector) *)(C + i * ldc + j);
+            UNROLL for (int k = 0; k < depth; k++) c += A[i * lda + k] * b[k];
+            *(NAME(vector) *)(C + i * ldc + j) = c;
+        }
+    }
+    NAME(add_columns)(depth, m, j, M, A, lda, B, ldb, C, ldc);
+}
+
 static void NAME(multiply_streams)(ptrdiff_t m, ptrdiff_t K, ptrdiff_t M, const real *A, ptrdiff_t lda, const real *B,
                                    ptrdiff_t ldb, NAME(start) from, real *C, ptrdiff_t ldc) {
     if (from.at != C) NAME(copy_start)(m, M, from, C, ldc);
+    int fetches = VECTOR_BYTES == 64 && EXCEEDS(K, M, 6 << 20);
     ptrdiff_t k = 0;
-    for (; k + STREAMS <= K; k += STREAMS) NAME(add_rows)(STREAMS, m, M, A + k, lda, B + k * ldb, ldb, C, ldc);
-    for (; k < K; k++) NAME(add_rows)(1, m, M, A + k, lda, B + k * ldb, ldb, C, ldc);
+    for (; k + STREAMS <= K && fetches; k += STREAMS)
+        NAME(add_rows)(STREAMS, 1, m, M, A + k, lda, B + k * ldb, ldb, C, ldc);
+    for (; k + STREAMS <= K; k += STREAMS) NAME(add_rows)(STREAMS, 0, m, M, A + k, lda, B + k * ldb, ldb, C, ldc);
+    for (; k < K; k++) NAME(add_rows)(1, 0, m, M, A + k, lda, B + k * ldb, ldb, C, ldc);
 }
 
 #if TRANSPOSES
@@ -536,5 +555,6 @@ static void NAME(weight_gradients)(ptrdiff_t K, ptrdiff_t M, const void *B_, ptr
 #undef IS_FETCHED
 #undef IS_FAR
 #undef STREAMS
+#undef STREAM_AHEAD
 #undef FAR_AHEAD
 #undef TRANSPOSED
