@@ -137,7 +137,8 @@ def draw_tile(path):
         for v in range(4):
             name = f"c[{rows - 1 - i}][{v}]: 16"
             axes.text(44 + (v + 0.5) * across, 6 + (i + 0.5) * unit, name, ha="center", va="center", fontsize=8)
-    axes.text(44 + 2 * across, 3.4, "tile: 6 x 4 vectors of 16 floats, in 24 of 32 registers", ha="center", va="center", fontsize=9)
+    text = "tile: 6 x 4 vectors of 16 floats, in 24 of 32 registers"
+    axes.text(44 + 2 * across, 3.4, text, ha="center", va="center", fontsize=9)
     arrow(axes, (37, 6 + rows * unit / 2), (43, 6 + rows * unit / 2))
     arrow(axes, (44 + 2 * across, 30.6), (44 + 2 * across, 6 + rows * unit + 0.4))
     text = (
