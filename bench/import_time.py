@@ -25,7 +25,7 @@ def main() -> None:
 
     if args.what:
         run = subprocess.run(
-            [sys.executable, "-X", "importtime", "-c", "import numpy, rnncore"],
+            [sys.executable, "-P", "-X", "importtime", "-c", "import numpy, rnncore"],
             check=True,
             capture_output=True,
             text=True,
@@ -35,7 +35,7 @@ def main() -> None:
         return
 
     def sample() -> float:
-        run = subprocess.run([sys.executable, "-c", TIMED], check=True, capture_output=True, text=True)
+        run = subprocess.run([sys.executable, "-P", "-c", TIMED], check=True, capture_output=True, text=True)
         return 1000 * float(run.stdout)
 
     sample()  # compiles and caches

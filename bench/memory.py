@@ -46,7 +46,7 @@ def main() -> None:
         for cell in arguments.cell:
             figures = []
             for threads in arguments.threads:
-                command = [sys.executable, "-c", MEASURED, cell, str(threads), dtype, *map(str, shape)]
+                command = [sys.executable, "-P", "-c", MEASURED, cell, str(threads), dtype, *map(str, shape)]
                 values = 1024 * int(subprocess.check_output(command, text=True)) / item
                 figures.append(f"{threads} thread{'s' * (threads > 1)} {values / math.prod((T, N, H)):.1f}")
             print(f"{dtype} {cell:>6}: {', '.join(figures)}", flush=True)
