@@ -82,6 +82,24 @@ MUTANTS = {
         "if (whole < M)",
         "if (whole < M - 1)",
     ),
+    "the last whole vectors of a product start from the first rows": (
+        "src/kernels/products.inc.h",
+        "NAME(start_at)(from, i, 0), C + i * ldc, ldc, B.at, 0);",
+        "from, C + i * ldc, ldc, B.at, 0);",
+        "engine/test_kernels.py",
+    ),
+    "the second half of a panel starts from the first": (
+        "src/kernels/products.inc.h",
+        "NAME(start_at)(from, 0, W / 2),",
+        "from,",
+        "engine/test_kernels.py",
+    ),
+    "columns before the first whole line of the cache are forgotten": (
+        "src/kernels/products.inc.h",
+        "NAME(add_columns)(depth, m, 0, j, A,",
+        "NAME(add_columns)(depth, m, j, j, A,",
+        "engine/test_kernels.py",
+    ),
     "the last columns of a transposed matrix start from zero": (
         "src/kernels/products.inc.h",
         "sum[i] = NAME(slice_of)(from.at ? from.at + i * from.row_step + j : NULL, 1, columns);",
