@@ -25,8 +25,8 @@ SHAPES: dict[Shape, str] = {
     (50, 64, 512, 512): "a large batch",
     (32, 64, 1024, 1024): "all product",
 }
-#: By cell: layers of models in production and of benchmarks of the field. With the large batches of training, T is cut:
-#: it does not change a ratio.
+#: By cell: layers of models in production and of benchmarks of the field. T is cut in the
+#: large batches of training, to save time.
 REAL: dict[str, dict[Shape, str]] = {
     "lstm": {
         (246, 1, 240, 1024): "MLPerf RNN-T, first encoder layer",

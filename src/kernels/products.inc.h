@@ -153,7 +153,7 @@ static NAME(tile_function) *const NAME(narrow_tiles)[NV][MOST_ROWS + 1] = {
 #endif
 };
 
-/* A factor beyond the first-level cache is fetched ahead of its use: one that exceeds the second-level cache comes at
+/* A factor that fills half the second-level cache is fetched ahead of its use: one that exceeds that cache comes at
  * 100 GB/s, at 128 with prefetch, and the first visit to a panel took as long as its products with 64 rows (H = 1024:
  * 195 GFLOP/s, 240 with prefetch). */
 #define EXCEEDS(K, M, bytes) ((K) * (M) * (ptrdiff_t)sizeof(real) > (bytes))
