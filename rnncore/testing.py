@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -191,19 +192,21 @@ def _compare_arrays(found: Array, wanted: Array, tolerance: float | None, name: 
 
 
 def interleaved_medians(calls: Sequence[Callable[[], Any]], seconds: float) -> list[float]:
-    """Call all in turn until ``seconds`` have passed for each, at least five times; return the median seconds of each.
+    """Call all in rounds until ``seconds`` have passed for each, at least five times; return the median seconds of each.
 
-    Every call is made once before, unmeasured.
+    Each round has a random order: a call that always follows one with the same arrays finds them in cache. Every call
+    is made once before, unmeasured.
     """
     times: list[list[float]] = [[] for _ in calls]
     for call in calls:
         call()
+    order = random.Random(0)
     begin = time.perf_counter()
     while len(times[0]) < 5 or time.perf_counter() - begin < seconds * len(calls):
-        for call, seen in zip(calls, times, strict=True):
+        for place in order.sample(range(len(calls)), len(calls)):
             start = time.perf_counter()
-            call()
-            seen.append(time.perf_counter() - start)
+            calls[place]()
+            times[place].append(time.perf_counter() - start)
     return [float(np.median(seen)) for seen in times]
 
 
