@@ -192,7 +192,7 @@ def _compare_arrays(found: Array, wanted: Array, tolerance: float | None, name: 
 
 
 def interleaved_medians(calls: Sequence[Callable[[], Any]], seconds: float) -> list[float]:
-    """Call all in rounds until ``seconds`` have passed for each, at least five times; return the median seconds of each.
+    """Call all in rounds for ``seconds`` each, at least five times; return the median seconds of each.
 
     Each round has a random order: a call that always follows one with the same arrays finds them in cache. Every call
     is made once before, unmeasured.
