@@ -22,6 +22,7 @@ from .layers.recurrent import *  # noqa: F403
 from .layers.simple import *  # noqa: F403
 from .losses import fused_softmax_cross_entropy, sigmoid_cross_entropy, softmax_cross_entropy
 from .optim import SGD, Adagrad, Adam, RMSProp, clip_by_global_norm, clip_by_value
+from .sequence_losses import crf_loss, crf_marginals, ctc_loss, viterbi
 from .text import Vocabulary, batches_by_length, pad, streams
 
 if TYPE_CHECKING:
@@ -45,6 +46,9 @@ __all__ = [
     "batches_by_length",
     "clip_by_global_norm",
     "clip_by_value",
+    "crf_loss",
+    "crf_marginals",
+    "ctc_loss",
     "fused_softmax_cross_entropy",
     "gate_activations",
     "get_num_threads",
@@ -61,6 +65,7 @@ __all__ = [
     "streams",
     "testing",
     "use_isa",
+    "viterbi",
 ]
 __all__ += functional.__all__
 __all__ += layers.frozen.__all__

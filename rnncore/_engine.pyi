@@ -175,6 +175,26 @@ def read(a: Array) -> float: ...
 def softmax_cross_entropy(
     logits: Array, targets: NDArray[np.int64], weights: NDArray[np.float64], losses: NDArray[np.float64]
 ) -> None: ...
+def ctc(
+    logits: Array,
+    lengths: NDArray[np.int64],
+    labels: NDArray[np.int64],
+    begins: NDArray[np.int64],
+    blank: int,
+    weights: NDArray[np.float64],
+    losses: NDArray[np.float64],
+    dlogits: Array | None,
+) -> None: ...
+def crf(
+    emissions: Array,
+    lengths: NDArray[np.int64],
+    A: NDArray[np.float64],
+    tags: NDArray[np.int64] | None,
+    weights: NDArray[np.float64] | None,
+    losses: NDArray[np.float64] | None,
+    demissions: Array | None,
+    dA: NDArray[np.float64] | None,
+) -> None: ...
 def time_first(source: Array, target: Array) -> None: ...
 def are_ids(ids: NDArray[np.int64], size: int) -> bool: ...
 def scatter_add(ids: NDArray[np.int64], rows: Array, table: Array) -> None: ...

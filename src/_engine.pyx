@@ -21,6 +21,7 @@ from forward cimport *
 from head cimport *
 from kernels cimport *
 from memory cimport *
+from paths cimport *
 from plan cimport *
 from run cimport *
 from sampling cimport *
@@ -411,6 +412,47 @@ def affine(x, W, b, y, targets, weights, losses, dx, dW, db):
     f.dW = matrix_of(dW)
     f.db = address(db)
     run_affine(&f, &cost_rule, max_threads)
+
+
+# ---- losses of whole sequences --------------------------------------------------------------------------------------
+
+def ctc(logits, const int64_t[::1] lengths, const int64_t[::1] labels, const int64_t[::1] begins,
+        Py_ssize_t blank, const double[::1] weights, double[::1] losses, dlogits):
+    """Write losses (N,) of logits (T,N,V), and the gradients to dlogits, zeros like logits, unless None: see CTC.
+
+    Needs N, V > 0, and one label in all at least.
+    """
+    cdef CTC f
+    memset(&f, 0, sizeof(CTC))
+    f.kernels = active.f64 if is_double(logits) else active.f32
+    f.item = sizeof(double) if is_double(logits) else sizeof(float)
+    f.N = cnp.PyArray_DIM(<cnp.ndarray>logits, 1)
+    f.V = cnp.PyArray_DIM(<cnp.ndarray>logits, 2)
+    f.logits = <const char *>address(logits)
+    f.lengths, f.labels, f.begins = &lengths[0], &labels[0], &begins[0]
+    f.blank = blank
+    f.weights, f.losses = &weights[0], &losses[0]
+    f.dlogits = <char *>address(dlogits)
+    run_ctc(&f, &cost_rule, max_threads)
+
+
+def crf(emissions, const int64_t[::1] lengths, const double[:, ::1] A, tags, weights, losses, demissions, dA):
+    """Write losses (N,), and the gradients to demissions unless None; or tags (T,N) if losses is None: see CRF.
+
+    Needs T, N, K > 0.
+    """
+    cdef CRF f
+    f.kernels = active.f64 if is_double(emissions) else active.f32
+    f.item = sizeof(double) if is_double(emissions) else sizeof(float)
+    f.T = cnp.PyArray_DIM(<cnp.ndarray>emissions, 0)
+    f.N = cnp.PyArray_DIM(<cnp.ndarray>emissions, 1)
+    f.K = cnp.PyArray_DIM(<cnp.ndarray>emissions, 2)
+    f.emissions = <const char *>address(emissions)
+    f.lengths, f.A = &lengths[0], &A[0, 0]
+    f.tags = <int64_t *>address(tags)
+    f.weights, f.losses = <const double *>address(weights), <double *>address(losses)
+    f.demissions, f.dA = <char *>address(demissions), <double *>address(dA)
+    run_crf(&f)
 
 
 # ---- arrays ---------------------------------------------------------------------------------------------------------

@@ -47,6 +47,14 @@ cdef extern from "kernels.h" nogil:
         const cell_kernels *cells
         void (*softmax_cross_entropy)(Py_ssize_t rows, Py_ssize_t V, void *logits, const int64_t *targets,
                                       const double *weights, double *losses) noexcept nogil
+        double (*ctc)(Py_ssize_t T, Py_ssize_t V, const void *logits, Py_ssize_t step, Py_ssize_t L,
+                      const int64_t *labels, Py_ssize_t blank, double weight, void *dlogits,
+                      double *work) noexcept nogil
+        double (*crf)(Py_ssize_t T, Py_ssize_t K, const void *emissions, Py_ssize_t step, const double *A,
+                      const int64_t *tags, Py_ssize_t tag_step, double weight, void *demissions, double *dA,
+                      double *work) noexcept nogil
+        void (*viterbi)(Py_ssize_t T, Py_ssize_t K, const void *emissions, Py_ssize_t step, const double *A,
+                        int64_t *tags, Py_ssize_t tag_step, double *work) noexcept nogil
         void (*optimizer_step)(int rule, Py_ssize_t count, const double *constants, const void *g, void *p, void *m,
                                void *v) noexcept nogil
         double (*square_sum)(Py_ssize_t count, const void *a) noexcept nogil
@@ -57,6 +65,10 @@ cdef extern from "kernels.h" nogil:
         int (*is_supported)() noexcept nogil
         const kernel_table *f32
         const kernel_table *f64
+
+    Py_ssize_t ctc_work(Py_ssize_t T, Py_ssize_t V, Py_ssize_t L, bint trains)
+    Py_ssize_t crf_work(Py_ssize_t T, Py_ssize_t K, bint trains)
+    Py_ssize_t viterbi_work(Py_ssize_t T, Py_ssize_t K)
 
     const instruction_set *instruction_sets
     const int instruction_set_count

@@ -36,6 +36,7 @@ MAY_IMPORT = {
     "layers": {"checks", "engine", "functional"},
     "inspection": {"engine", "functional", "layers"},
     "losses": {"checks", "engine", "layers"},
+    "sequence_losses": {"checks", "engine", "losses"},
     "models": {"checks", "documentation", "engine", "files", "functional", "layers", "losses", "optim", "text"},
     "compat": {"engine", "functional", "gates", "layers", "losses"},
     "interop": {"checks", "engine", "files", "functional", "layers"},

@@ -200,6 +200,61 @@ def softmax_cross_entropy_rows(
     return losses.reshape(targets.shape)
 
 
+# ---- losses of whole sequences ----------------------------------------------------------------------------------
+
+
+def ctc(
+    logits: Array,
+    lengths: NDArray[np.int64],
+    labels: list[NDArray[np.int64]],
+    blank: int,
+    weights: NDArray[np.float64],
+    training: bool,
+) -> tuple[NDArray[np.float64], Array | None]:
+    """Return the losses (N,) of logits (T, N, V) by connectionist temporal classification, and ``weights`` times their
+    gradients.
+
+    labels are N arrays (L,) of int64 in [0, V), lengths (N,) in [0, T], blank in [0, V). A loss is inf if its labels do
+    not fit into its frames, then the gradient is NaN.
+    """
+    T, N, V = logits.shape
+    losses, dlogits = np.zeros(N), zeros(logits.shape, logits.dtype) if training else None
+    if N and V:
+        begins = np.concatenate([[0], np.cumsum([len(row) for row in labels])]).astype(np.int64)
+        whole = np.concatenate([*labels, [blank]]).astype(np.int64)  # not empty
+        _engine.ctc(as_dense(logits, logits.dtype), lengths, whole, begins, blank, weights, losses, dlogits)
+    return losses, dlogits
+
+
+def crf(
+    emissions: Array,
+    lengths: NDArray[np.int64],
+    transitions: NDArray[np.float64],
+    tags: NDArray[np.int64] | None,
+    weights: NDArray[np.float64],
+    training: bool,
+) -> tuple[NDArray[np.float64], Any, NDArray[np.float64]]:
+    """Return the losses (N,) of a conditional random field, and ``weights`` times the gradients of emissions (T, N, K)
+    and transitions (K, K), float64. Without tags (T, N) log Z, and ``weights`` times the probabilities of the tags.
+
+    All are C-contiguous, tags in [0, K) at valid steps, lengths (N,) in [0, T].
+    """
+    losses, dtransitions = np.zeros(emissions.shape[1]), np.zeros(transitions.shape)
+    demissions = zeros(emissions.shape, emissions.dtype) if training else None
+    if emissions.size:
+        pairs = dtransitions if training and tags is not None else None
+        _engine.crf(emissions, lengths, transitions, tags, weights, losses, demissions, pairs)
+    return losses, demissions, dtransitions
+
+
+def viterbi(emissions: Array, lengths: NDArray[np.int64], transitions: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Return the tags (T, N) of the highest score, 0 at padded steps; arguments as in :func:`crf`."""
+    tags = np.zeros(emissions.shape[:2], np.int64)
+    if emissions.size:
+        _engine.crf(emissions, lengths, transitions, tags, None, None, None, None)
+    return tags
+
+
 # ---- stacks of cells with packed weights ------------------------------------------------------------------------
 
 

@@ -13,6 +13,8 @@ Option names are checked here; shapes and ranges are not, so NumPy's own errors 
 from __future__ import annotations
 
 from .._types import GRUGradients, LSTMGradients, MinGRUGradients, RNNGradients
+from .crf import crf_loss, crf_marginals, viterbi
+from .ctc import ctc_loss
 from .gru import gru_backward, gru_forward
 from .lstm import lstm_backward, lstm_forward
 from .mingru import mingru_backward, mingru_forward
@@ -23,6 +25,9 @@ __all__ = [
     "LSTMGradients",
     "MinGRUGradients",
     "RNNGradients",
+    "crf_loss",
+    "crf_marginals",
+    "ctc_loss",
     "gru_backward",
     "gru_forward",
     "lstm_backward",
@@ -31,4 +36,5 @@ __all__ = [
     "mingru_forward",
     "rnn_backward",
     "rnn_forward",
+    "viterbi",
 ]

@@ -30,6 +30,19 @@ typedef struct weight_gradient {
     ptrdiff_t ldc;
 } weight_gradient;
 
+/* Scratch of ctc: the values of A_{-1} .. A_L, or of B_0 .. B_{L+1}, in one frame, in whole lines of the cache; then all
+ * of it, in doubles. */
+static inline ptrdiff_t ctc_stride(ptrdiff_t L) { return (L + 2 + 7) / 8 * 8; }
+static inline ptrdiff_t ctc_work(ptrdiff_t T, ptrdiff_t V, ptrdiff_t L, int trains) {
+    return V + T + T * (L + 1) + (1 + 4 * (2 + (trains ? T : 0))) * ctc_stride(L);
+}
+
+/* Scratch of crf and viterbi in doubles. */
+static inline ptrdiff_t crf_work(ptrdiff_t T, ptrdiff_t K, int trains) {
+    return T * K + 4 * K * K + 6 * K + 2 * K * (trains ? T : 1);
+}
+static inline ptrdiff_t viterbi_work(ptrdiff_t T, ptrdiff_t K) { return (T + 2) * K; }
+
 typedef struct kernel_table {
     /* Products. Every element is one chain of multiply-adds in order of k that starts from `from`, in all functions and
      * for all sizes: a row has the same bits alone, among others, packed or not. Any size may be 0.
@@ -74,6 +87,24 @@ typedef struct kernel_table {
      * a row of weight 0 is not read: its loss and gradient are 0. */
     void (*softmax_cross_entropy)(ptrdiff_t rows, ptrdiff_t V, void *logits, const int64_t *targets,
                                   const double *weights, double *losses);
+
+    /* -log P(labels (L,) | logits (T, V)), nats, of connectionist temporal classification with this blank; dlogits =
+     * weight times the gradient, unless NULL. Rows of both are `step` apart. inf if no path is possible, then the gradient
+     * is NaN, and NaN if a logit is. `work` has as many doubles as ctc_work says */
+    double (*ctc)(ptrdiff_t T, ptrdiff_t V, const void *logits, ptrdiff_t step, ptrdiff_t L, const int64_t *labels,
+                  ptrdiff_t blank, double weight, void *dlogits, double *work);
+
+    /* A conditional random field with emissions (T, K) and transitions A (K, K), from row to column. Rows of emissions and
+     * demissions are `step` apart, tags tag_step. Returns log Z - score(tags), nats; demissions (unless NULL) = weight times
+     * the gradient, dA (unless NULL; only with demissions) += that of A.
+     * Without tags (NULL): log Z, and weight times the probability of every tag at every step.
+     * inf if the tags are impossible; NaN, with its gradients, if a value is NaN or +inf or nothing is possible.
+     * `work` has as many doubles as crf_work says */
+    double (*crf)(ptrdiff_t T, ptrdiff_t K, const void *emissions, ptrdiff_t step, const double *A, const int64_t *tags,
+                  ptrdiff_t tag_step, double weight, void *demissions, double *dA, double *work);
+    /* tags (T,) of the highest score; work: viterbi_work doubles */
+    void (*viterbi)(ptrdiff_t T, ptrdiff_t K, const void *emissions, ptrdiff_t step, const double *A, int64_t *tags,
+                    ptrdiff_t tag_step, double *work);
 
     /* One step of an optimiser: gradient g (count,); p and the state m, v (count,), as the rule has them, in place.
      * constants: rate, scale of g, decay and share of g in m, decay and share of g^2 in v, epsilon */

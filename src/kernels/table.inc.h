@@ -1,5 +1,5 @@
 /* All kernels for one real type and one instruction set (macro ISA), and their table. Included twice by isa_*.c:
- * with REAL_IS_DOUBLE 0 and 1. Every symbol is static and carries both names, so that no linker can mix them up. */
+ * with REAL_IS_DOUBLE 1 and 0. Every symbol is static and carries both names, so that no linker can mix them up. */
 #if REAL_IS_DOUBLE
 #define real double
 #define NAME(function) JOIN3(function, f64, ISA)
@@ -7,6 +7,8 @@
 #define real float
 #define NAME(function) JOIN3(function, f32, ISA)
 #endif
+
+#define NAME_F64(function) JOIN3(function, f64, ISA)
 
 /* At any address: loads and stores need no alignment. */
 typedef real NAME(vector) __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(real)), may_alias));
@@ -16,6 +18,11 @@ typedef real NAME(vector) __attribute__((vector_size(VECTOR_BYTES), aligned(size
 #include "products.inc.h"
 #include "cells.inc.h"
 #include "optimizers.inc.h"
+#if REAL_IS_DOUBLE
+#include "scaled.inc.h"
+#endif
+#include "ctc.inc.h"
+#include "crf.inc.h"
 
 const kernel_table NAME(kernels) = {
     .pack = NAME(pack),
@@ -31,6 +38,9 @@ const kernel_table NAME(kernels) = {
     .add = NAME(add),
     .cells = &NAME(cell_kernels),
     .softmax_cross_entropy = NAME(softmax_cross_entropy),
+    .ctc = NAME(ctc),
+    .crf = NAME(crf),
+    .viterbi = NAME(viterbi),
     .optimizer_step = NAME(optimizer_step),
     .square_sum = NAME(square_sum),
     .sum = NAME(sum),
@@ -38,4 +48,5 @@ const kernel_table NAME(kernels) = {
 
 #undef real
 #undef NAME
+#undef NAME_F64
 #undef REAL_IS_DOUBLE

@@ -16,6 +16,42 @@ FILES = ["setup.py", "pyproject.toml", "README.md", "LICENSE", "src", "rnncore",
 
 # name -> (file, correct text, broken text), and the test file if it is not engine/test_engine.py
 MUTANTS = {
+    "CTC: a label may follow an equal one without a blank": (
+        "src/kernels/ctc.inc.h",
+        "0 < k && k < L && labels[k] != labels[k - 1] ? 0",
+        "0 < k && k < L ? 0",
+        "losses/test_ctc.py",
+    ),
+    "CTC: the backward pass does not skip": (
+        "src/kernels/ctc.inc.h",
+        "next.e += skip_e[k + 1];",
+        "next.e += ZERO_EXPONENT;",
+        "losses/test_ctc.py",
+    ),
+    "CTC: the path ends in a blank": (
+        "src/kernels/ctc.inc.h",
+        "NAME(A)(a, L - 1)); /* (6) */",
+        "NAME(zero)); /* (6) */",
+        "losses/test_ctc.py",
+    ),
+    "paths: what is far below the largest counts as much": (
+        "src/kernels/scaled.inc.h",
+        "(e < -1023 ? -1023 : e)",
+        "(e < -1023 ? 0 : e)",
+        "losses/test_ctc.py",
+    ),
+    "CRF: pairs of tags with the transition turned": (
+        "src/kernels/crf.inc.h",
+        "const double *restrict W_m = W.m + i * K, *restrict W_e = W.e + i * K;\n        double *restrict row",
+        "const double *restrict W_m = W.m, *restrict W_e = W.e;\n        double *restrict row",
+        "losses/test_crf.py",
+    ),
+    "CRF: Viterbi takes the last of equal scores": (
+        "src/kernels/crf.inc.h",
+        "best[j] = base + row[j] > top[j] ? i",
+        "best[j] = base + row[j] >= top[j] ? i",
+        "losses/test_crf.py",
+    ),
     "backward skips the first step": (
         "src/backward.pxd",
         "g.ends, g.begins = begun, g.step.index > f.chunk.first",

@@ -1,0 +1,64 @@
+/* Numbers m 2^e with e any whole number, both in doubles: products and sums of them neither overflow nor underflow, as in
+ * log space, but cost a few instructions that compilers vectorise, and keep all digits. Included once for every
+ * instruction set, with the kernels of double.
+ *
+ * m is 0, with an exponent far below every other, or about 1: products are normalised. */
+
+typedef struct {
+    double m, e;
+} NAME(scaled);
+
+#define ZERO_EXPONENT (-0x1p60) /* far below every other */
+static const NAME(scaled) NAME(zero) = {0, ZERO_EXPONENT};
+
+/* 2^e for a whole e <= 1023; 0 below 2^-1022 */
+ALWAYS_INLINE double NAME(power_of_two)(double e) {
+    double shifted = (e < -1023 ? -1023 : e) + (0x1.8p52 + 1023); /* e + 1023 in the low bits */
+    uint64_t bits;
+    memcpy(&bits, &shifted, sizeof bits);
+    bits <<= 52;
+    memcpy(&shifted, &bits, sizeof bits);
+    return shifted;
+}
+
+/* m 2^e with any m >= 0 that is not subnormal */
+ALWAYS_INLINE NAME(scaled) NAME(normalised)(double m, double e) {
+    uint64_t bits, exponent;
+    memcpy(&bits, &m, sizeof bits);
+    exponent = bits >> 52 | 0x4330000000000000u; /* 2^52 + the biased exponent */
+    bits = (bits & 0xfffffffffffffu) | 0x3ff0000000000000u;
+    NAME(scaled) result;
+    double found;
+    memcpy(&found, &exponent, sizeof found);
+    memcpy(&result.m, &bits, sizeof bits);
+    result.m = m == 0 ? 0 : result.m;
+    result.e = m == 0 ? ZERO_EXPONENT : e + (found - (0x1p52 + 1023));
+    return result;
+}
+
+/* exp(x) for finite x < 2^40, and 0 for -inf */
+ALWAYS_INLINE NAME(scaled) NAME(scaled_exp)(double x) {
+    double clamped = x < -0x1p40 ? -0x1p40 : x, scale;
+    double k = (clamped * 1.4426950408889634 + 0x1.8p52) - 0x1.8p52; /* as exp_parts has it */
+    double m = 1 + NAME(exp_parts)(clamped, &scale);
+    return (NAME(scaled)){x < -0x1p40 ? 0 : m, x < -0x1p40 ? ZERO_EXPONENT : k};
+}
+
+/* log(x), -inf for 0 */
+static double NAME(scaled_log)(NAME(scaled) x) { return log(x.m) + (x.m == 0 ? 0 : x.e * 0.69314718055994531); }
+
+ALWAYS_INLINE NAME(scaled) NAME(sum_of_two)(NAME(scaled) a, NAME(scaled) b) {
+    double e = a.e > b.e ? a.e : b.e;
+    return (NAME(scaled)){a.m * NAME(power_of_two)(a.e - e) + b.m * NAME(power_of_two)(b.e - e), e};
+}
+
+ALWAYS_INLINE NAME(scaled) NAME(sum_of_three)(NAME(scaled) a, NAME(scaled) b, NAME(scaled) c) {
+    NAME(scaled) sum = NAME(sum_of_two)(a, b);
+    double e = sum.e > c.e ? sum.e : c.e;
+    return (NAME(scaled)){sum.m * NAME(power_of_two)(sum.e - e) + c.m * NAME(power_of_two)(c.e - e), e};
+}
+
+/* a b / total <= 1 */
+ALWAYS_INLINE double NAME(share)(NAME(scaled) a, NAME(scaled) b, NAME(scaled) total) {
+    return a.m * b.m / total.m * NAME(power_of_two)(a.e + b.e - total.e);
+}

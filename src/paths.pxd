@@ -1,0 +1,119 @@
+"""Losses of whole sequences, which sum over paths of labels, and the best path: each sequence by itself."""
+
+from libc.stdint cimport int64_t
+
+from kernels cimport *
+from memory cimport *
+from plan cimport *
+from threads cimport *
+
+
+# ---- connectionist temporal classification --------------------------------------------------------------------------
+
+# Operations of a state in a frame, forward and backward.
+cdef enum:
+    CTC_FLOPS = 100
+
+
+cdef struct CTC:
+    const kernel_table *kernels
+    Py_ssize_t N, V, blank
+    size_t item
+    const char *logits           # (T, N, V)
+    const int64_t *lengths       # (N,)
+    const int64_t *labels        # of all sequences, one after the other
+    const int64_t *begins        # (N+1,): of the labels of each sequence
+    const double *weights        # (N,): of the gradients
+    double *losses               # (N,)
+    char *dlogits                # (T, N, V), zeros; NULL: no gradients
+    double *work                 # work_size values for each piece
+    Py_ssize_t work_size
+    int pieces
+    bint began
+
+
+cdef inline int next_ctc_phase(void *context) noexcept nogil:
+    cdef CTC *f = <CTC *>context
+    cdef bint ends = f.began
+    f.began = True
+    return 0 if ends else f.pieces
+
+
+cdef inline void run_ctc_piece(void *context, int piece, bint calls) noexcept nogil:
+    cdef const CTC *f = <const CTC *>context
+    cdef Py_ssize_t n, first, L
+    for n in range(f.N * piece // f.pieces, f.N * (piece + 1) // f.pieces):
+        first, L = f.begins[n], f.begins[n + 1] - f.begins[n]
+        f.losses[n] = f.kernels.ctc(
+            f.lengths[n], f.V, f.logits + n * f.V * f.item, f.N * f.V, L, f.labels + first, f.blank, f.weights[n],
+            NULL if f.dlogits == NULL else f.dlogits + n * f.V * f.item, f.work + piece * f.work_size)
+
+
+cdef inline int run_ctc(CTC *f, const CostRule *rule, int max_threads) except -1:
+    cdef team *threads = NULL
+    cdef block memory
+    cdef job work
+    cdef double flops = 0
+    cdef Py_ssize_t n, L
+    cdef int size
+    f.work_size = 0
+    for n in range(f.N):
+        L = f.begins[n + 1] - f.begins[n]
+        f.work_size = max(f.work_size, padded(ctc_work(f.lengths[n], f.V, L, f.dlogits != NULL)))
+        flops += <double>CTC_FLOPS * f.lengths[n] * (f.V / 8 + 2 * L + 1)
+    size = <int>min(<Py_ssize_t>threads_for(flops, rule, max_threads), f.N)
+    if size > 1:
+        size = take_team(size, &threads)
+    f.pieces, f.began = size, False
+    try:
+        take_memory(size * f.work_size * sizeof(double), &memory)
+        f.work = <double *>memory.start
+        work.next_phase, work.run_piece, work.wait, work.context = next_ctc_phase, run_ctc_piece, NULL, f
+        with nogil:
+            run_job(threads, &work)
+        give_block(memory)
+    finally:
+        if threads != NULL:
+            leave_team(threads, size)
+    return 0
+
+
+# ---- conditional random fields --------------------------------------------------------------------------------------
+
+cdef struct CRF:
+    const kernel_table *kernels
+    Py_ssize_t T, N, K
+    size_t item
+    const char *emissions        # (T, N, K)
+    const int64_t *lengths       # (N,)
+    const double *A              # (K, K)
+    int64_t *tags                # (T, N); NULL: none are given
+    const double *weights        # (N,): of the gradients
+    double *losses               # (N,); NULL: the tags of the best path are wanted
+    char *demissions             # (T, N, K), zeros; NULL: no gradients
+    double *dA                   # (K, K), added to, or NULL
+
+
+cdef inline void run_crf_row(const CRF *f, Py_ssize_t n, double *work) noexcept nogil:
+    cdef Py_ssize_t offset = n * f.K * f.item
+    if f.losses == NULL:
+        f.kernels.viterbi(f.lengths[n], f.K, f.emissions + offset, f.N * f.K, f.A, f.tags + n, f.N, work)
+        return
+    f.losses[n] = f.kernels.crf(
+        f.lengths[n], f.K, f.emissions + offset, f.N * f.K, f.A, NULL if f.tags == NULL else f.tags + n, f.N,
+        f.weights[n], NULL if f.demissions == NULL else f.demissions + offset, f.dA, work)
+
+
+cdef inline int run_crf(CRF *f) except -1:
+    """All rows in one thread, in order: the sums of dA have the same bits for any number of threads."""
+    cdef block memory
+    cdef unsigned long long saved
+    cdef Py_ssize_t n
+    take_memory(max(crf_work(f.T, f.K, f.demissions != NULL), viterbi_work(f.T, f.K)) * sizeof(double), &memory)
+    with nogil:
+        saved = begin_flush_subnormals()
+        for n in range(f.N):
+            run_crf_row(f, n, <double *>memory.start)
+        end_flush_subnormals(saved)
+    give_block(memory)
+    return 0
