@@ -27,7 +27,15 @@ from .text import Vocabulary, batches_by_length, pad, streams
 
 if TYPE_CHECKING:
     from . import metrics, plots, reference, testing
-    from .models import EncoderDecoder, LanguageModel, SequenceClassifier, SequenceGenerator, SequenceTagger, load
+    from .models import (
+        EncoderDecoder,
+        LanguageModel,
+        SequenceClassifier,
+        SequenceGenerator,
+        SequenceTagger,
+        SequenceTranscriber,
+        load,
+    )
 
 __version__ = "0.2.0"
 
@@ -41,6 +49,7 @@ __all__ = [
     "SequenceClassifier",
     "SequenceGenerator",
     "SequenceTagger",
+    "SequenceTranscriber",
     "Vocabulary",
     "available_isas",
     "batches_by_length",

@@ -37,6 +37,11 @@ def not_negative(name: str, value: Any) -> float:
     return _number(name, value, lambda number: 0 <= number < math.inf, "at least 0 and finite")
 
 
+def finite(name: str, value: Any) -> float:
+    """Return a finite float; ValueError otherwise."""
+    return _number(name, value, math.isfinite, "finite")
+
+
 def share(name: str, value: Any) -> float:
     """Return a float in [0, 1); ValueError otherwise."""
     return _number(name, value, lambda number: 0 <= number < 1, "in [0, 1)")

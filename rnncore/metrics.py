@@ -1,4 +1,4 @@
-"""Scores of predicted sequences: entities found in a text (F1), n-grams shared with a reference (BLEU)."""
+"""Scores of predicted sequences: entities found in a text (F1), n-grams shared with a reference (BLEU), edits."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
-__all__ = ["Score", "bleu", "entities", "entity_score"]
+__all__ = ["Score", "bleu", "edit_distance", "entities", "entity_score", "label_error_rate"]
 
 
 class Score(NamedTuple):
@@ -130,6 +130,60 @@ def bleu(references: Sequence[Sequence[Sequence[Any]]], candidates: Sequence[Seq
         return 0.0
     brevity = min(0.0, 1 - reference_length / candidate_length)
     return math.exp(brevity + sum(math.log(matches[k] / totals[k]) for k in orders) / len(orders))
+
+
+def edit_distance(wanted: Sequence[Any], predicted: Sequence[Any]) -> int:
+    """Return the fewest insertions, deletions and substitutions that make one sequence the other (Levenshtein 1966).
+
+    Parameters
+    ----------
+    wanted, predicted : sequences
+        Of characters, words or numbers.
+
+    Returns
+    -------
+    int
+
+    Examples
+    --------
+    >>> edit_distance("pair", "pear"), edit_distance("the pair".split(), "pear".split())
+    (2, 2)
+    """
+    row = list(range(len(predicted) + 1))
+    for i, item in enumerate(wanted, 1):
+        diagonal, row[0] = row[0], i
+        for j, other in enumerate(predicted, 1):
+            diagonal, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, diagonal + (item != other))
+    return int(row[-1])
+
+
+def label_error_rate(wanted: Sequence[Sequence[Any]], predicted: Sequence[Sequence[Any]]) -> float:
+    """Return the edits of all sequences over the labels that were wanted: of characters or words, the usual error rate.
+
+    Parameters
+    ----------
+    wanted, predicted : lists of sequences
+
+    Returns
+    -------
+    float
+        0 is perfect; above 1 with many insertions.
+
+    Raises
+    ------
+    ValueError
+        The lists differ in length, or there is no label to find.
+
+    Examples
+    --------
+    >>> label_error_rate(["pear", "salad"], ["pair", "salad"])
+    0.2222222222222222
+    """
+    edits = sum(edit_distance(w, p) for w, p in _pairs("wanted", wanted, "predicted", predicted))
+    labels = sum(map(len, wanted))
+    if not labels:
+        raise ValueError("wanted must hold at least one label; got none")
+    return edits / labels
 
 
 def _ngrams(tokens: Sequence[Any], k: int) -> Counter[Any]:

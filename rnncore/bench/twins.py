@@ -149,7 +149,9 @@ class TorchModel:
                 array[...] = parameter.detach().numpy()
         return found
 
-    def tensor(self, value: Array | None) -> Tensor:
+    def tensor(self, value: Array | list[Array] | None) -> Tensor:
+        if isinstance(value, list):
+            return [self.torch.from_numpy(array) for array in value]
         return None if value is None else self.torch.from_numpy(value)
 
     def embedded(self, inputs: Tensor, layer: str = "recurrent", embedding: str = "embedding") -> Tensor:
@@ -197,6 +199,14 @@ class TorchModel:
         else:
             losses = self.labels_loss(logits, targets.reshape(logits.shape))
         return self.mean(losses, None if weights is None else self.packed(weights, lengths))
+
+    def SequenceTranscriber(self, inputs: Tensor, targets: list[Tensor], lengths: Tensor, weights: Tensor) -> Tensor:
+        h, _ = self.run(self.embedded(inputs), lengths)
+        log_p, _ = self.torch.nn.utils.rnn.pad_packed_sequence(h._replace(data=self.logits(h.data).log_softmax(1)))
+        counts = self.torch.tensor([len(labels) for labels in targets])
+        function = self.torch.nn.functional.ctc_loss
+        losses = function(log_p, self.torch.cat(targets), lengths, counts, reduction="none")
+        return self.mean(losses, weights)
 
     def labels_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Return the losses (L,) of K labels that do not exclude each other, logits (L, K)."""

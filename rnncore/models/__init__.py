@@ -11,12 +11,23 @@ from .language import LanguageModel
 from .seq2seq import EncoderDecoder
 from .storage import read_model
 from .tagger import SequenceTagger
+from .transcriber import SequenceTranscriber
 
-__all__ = ["EncoderDecoder", "LanguageModel", "SequenceClassifier", "SequenceGenerator", "SequenceTagger", "load"]
+__all__ = [
+    "EncoderDecoder",
+    "LanguageModel",
+    "SequenceClassifier",
+    "SequenceGenerator",
+    "SequenceTagger",
+    "SequenceTranscriber",
+    "load",
+]
 
 _MODELS = {
     model.__name__: model
-    for model in (LanguageModel, SequenceTagger, SequenceClassifier, SequenceGenerator, EncoderDecoder)
+    for model in (
+        *(LanguageModel, SequenceTagger, SequenceClassifier, SequenceGenerator, EncoderDecoder, SequenceTranscriber),
+    )
 }
 
 

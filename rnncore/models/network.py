@@ -12,6 +12,7 @@ from .. import functional
 from .._types import Array, State
 from ..layers import dropout_mask
 from ..losses import fused_softmax_cross_entropy, sigmoid, sigmoid_cross_entropy
+from ..sequence_losses import ctc_loss
 
 
 class Trunk:
@@ -52,7 +53,8 @@ class Trunk:
 
 
 class Head:
-    """Output layer, and what its values mean: classes that exclude each other (softmax), or labels (sigmoid)."""
+    """Output layer, and what its values mean: classes that exclude each other (softmax), labels (sigmoid), or labels of
+    some frames in their order, with 0 for none (ctc)."""
 
     def __init__(self, dense: Any, kind: str, dropout: float, rng: Generator) -> None:
         self.dense, self.kind, self.dropout, self._rng = dense, kind, dropout, rng
@@ -60,28 +62,32 @@ class Head:
     def forward(self, h: Array, targets: Any, lengths: Any = None, weights: Any = None) -> tuple[float, Array]:
         """Mean loss of h (T, N, H), or (N, H) without lengths, and its gradient; adds to the gradients of the layer.
 
-        targets (T, N) of class numbers, or (T, N, K) of labels in [0, 1] for sigmoid.
+        targets (T, N) of class numbers, (T, N, K) of labels in [0, 1] for sigmoid, or N arrays (L,) of numbers for ctc.
+        Weights are those of the losses: (T, N), or (N,) for ctc.
         """
         h, mask = drop(h, self.dropout, self._rng)
         if self.kind == "softmax":
             loss, dh = fused_softmax_cross_entropy(self.dense, h, targets, lengths, weights=weights)
         else:
             logits, cache = self.dense.forward(h)
-            loss, dlogits = sigmoid_cross_entropy(logits, targets, lengths, weights=weights)
+            loss_of = ctc_loss if self.kind == "ctc" else sigmoid_cross_entropy
+            loss, dlogits = loss_of(logits, targets, lengths, weights=weights)
             dh = self.dense.backward(dlogits, cache)
         return loss, undrop(dh, mask)
 
     def losses(self, h: Array, targets: Any, lengths: Any = None, weights: Any = None) -> Array:
-        """Loss of every step times its weight, float64 (T, N) or (N,)."""
+        """Loss of every step, or of every sequence for ctc, times its weight, float64 (T, N) or (N,)."""
         options: dict[str, Any] = {"weights": weights, "reduction": "none"}
         if self.kind == "softmax":
             return fused_softmax_cross_entropy(self.dense, h, targets, lengths, **options, training=False)[0]
+        if self.kind == "ctc":
+            return ctc_loss(self.dense(h), targets, lengths, **options, training=False)[0]
         return sigmoid_cross_entropy(self.dense(h), targets, lengths, **options)[0]
 
     def probabilities(self, h: Array) -> Array:
         """h (..., H) -> (..., K)"""
         logits = self.dense(h)
-        return np.exp(log_softmax(logits)) if self.kind == "softmax" else sigmoid(logits)
+        return sigmoid(logits) if self.kind == "sigmoid" else np.exp(log_softmax(logits))
 
 
 def log_softmax(logits: Array) -> Array:

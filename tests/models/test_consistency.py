@@ -124,9 +124,10 @@ def test_padded_arrays_equal_lists(name, kind):
 )
 def test_what_was_not_in_training_is_unknown(name, level, X, unknown, unk):
     y = {"tagger": [[n % 2 for n in range(len(x.split() if level == "word" and isinstance(x, str) else x))] for x in X]}
+    y["transcriber"] = [[0], [1], [0]]
     y = y.get(name, X if name == "seq2seq" else [0, 1, 0])
     model = make(name, X, y, level=level)
-    labels = X[:2] if name == "seq2seq" else [0, 1]
+    labels = X[:2] if name == "seq2seq" else y[:2] if name == "transcriber" else [0, 1]
     assert_equal(results_of(model, unknown, labels), results_of(model, unk, labels))
     other = results_of(model, X[:1] + unknown[1:], labels)[0]
     assert not all(np.array_equal(a, b) for a, b in zip(other, results_of(model, unknown, labels)[0], strict=True))
@@ -148,6 +149,7 @@ def test_settings_matter_from_the_next_fit_on(tmp_path):
         "classifier": {"pooling": "mean", "bidirectional": False},
         "generator": {},
         "seq2seq": {"reverse_source": True, "bidirectional": True},
+        "transcriber": {"bidirectional": False},
     }
     for name in MODELS:
         model, X, y = make_of(name, "text")

@@ -60,6 +60,22 @@ class Translator(rc.EncoderDecoder):
         return np.array([np.append(ids, 0)[:1] for ids in super().predict(X, **options)])
 
 
+class Transcriber(rc.SequenceTranscriber):
+    """A transcriber whose sequences have one label."""
+
+    def fit(self, X, y, **options):
+        return super().fit(X, as_sequences(y), **options)
+
+    def score(self, X, y, **options):
+        return super().score(X, as_sequences(y), **options)
+
+    def predict(self, X, **options):
+        return np.array([np.append(labels, 0)[:1] for labels in super().predict(X, **options)])
+
+    def predict_proba(self, X, **options):
+        return np.array(super().predict_proba(X, **options))
+
+
 def of_steps(X, y):
     return np.repeat(np.asarray(y)[:, None], np.shape(X)[1], axis=1) if np.ndim(X) == 2 and np.ndim(y) == 1 else y
 
@@ -79,6 +95,7 @@ MODELS = {
     "tagger": Tagger(**SETTINGS),
     "generator": Generator(**SETTINGS),
     "seq2seq": Translator(**SETTINGS),
+    "transcriber": Transcriber(**SETTINGS),
     "language": rc.LanguageModel(),
 }
 

@@ -111,6 +111,15 @@ def test_gradients_of_the_encoder_decoder(kind, settings):
     check_gradients(model, steps(rng, kind), inputs, targets, LENGTHS, OTHER_LENGTHS)
 
 
+@pytest.mark.parametrize("settings", CELLS.values(), ids=CELLS)
+@pytest.mark.parametrize("kind", ["ids", "features"])
+def test_gradients_of_the_transcriber(kind, settings):
+    rng = np.random.default_rng(6)
+    model = make("transcriber", TRAINING[kind], [[7, 5], [], [9]], **{"bidirectional": False} | settings)
+    targets, weights = [np.array(row, int) for row in ([2, 2, 1], [], [3], [3, 1])], np.array([0.5, 1.5, 0.0, 3.0])
+    check_gradients(model, steps(rng, kind), targets, LENGTHS, weights if kind == "ids" else None)
+
+
 def test_padding_of_ids_changes_nothing():
     rng = np.random.default_rng(7)
     model = make("tagger", TRAINING["ids"], [np.arange(V), [], np.arange(V)])

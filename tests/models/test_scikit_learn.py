@@ -109,6 +109,7 @@ class TestScikitLearn:
             "classifier": ["with" if "a" in text else "without" for text in texts],
             "seq2seq": [text[::-1] for text in texts],
             "generator": None,
+            "transcriber": [text[::2] for text in texts],
         }[name]
         model = MODELS[name]("word" if kind == "tokens" else "char", epochs=6, batch_size=4, random_state=0)
         grid = {"hidden_size": [2, 12], "learning_rate": [1e-6, 0.05]}

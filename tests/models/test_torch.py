@@ -30,6 +30,13 @@ CASES = {
     "generator-classes": (rc.SequenceGenerator, TEXTS, CLASSES, {"num_layers": 2}),
     "generator-classes-gru": (rc.SequenceGenerator, TEXTS, CLASSES, {"num_layers": 2, **GRU}),
     "generator-notes": (rc.SequenceGenerator, NOTES, None, {}),
+    "transcriber": (rc.SequenceTranscriber, TEXTS, [text[::2] for text in TEXTS], {"num_layers": 2}),
+    "transcriber-gru": (
+        rc.SequenceTranscriber,
+        FEATURES,
+        [text[::2] for text in TEXTS],
+        {**GRU, "bidirectional": False},
+    ),
     "encoder-decoder": (rc.EncoderDecoder, TEXTS, TEXTS[::-1], {"num_layers": 2}),
     "encoder-decoder-both": (rc.EncoderDecoder, TEXTS, TEXTS[::-1], {"num_layers": 2, "bidirectional": True}),
     "encoder-decoder-gru": (rc.EncoderDecoder, FEATURES, TEXTS[::-1], {"bidirectional": True, **GRU}),

@@ -21,6 +21,7 @@ MODELS = {
     "classifier": (rc.SequenceClassifier, TEXTS, CLASSES),
     "generator": (rc.SequenceGenerator, TEXTS, CLASSES),
     "seq2seq": (rc.EncoderDecoder, TEXTS, [text[::-1] for text in TEXTS]),
+    "transcriber": (rc.SequenceTranscriber, TEXTS, [text[::2] for text in TEXTS]),
     "language": (rc.LanguageModel, LINES, None),
 }
 each_model = pytest.mark.parametrize("name", MODELS)
@@ -108,7 +109,8 @@ def test_loss_of_an_epoch_is_the_mean_of_all_steps(name):
     """With a rate that changes nothing: the loss of the data, whatever the batches."""
     model = fit(make(name, epochs=1, learning_rate=1e-14))
     _, X, y = MODELS[name]
-    steps = len(TEXTS) if name == "classifier" else tokens_of(name) - (sum(map(len, X)) if name == "seq2seq" else 0)
+    one_each = ("classifier", "transcriber")  # a loss for each sequence
+    steps = len(TEXTS) if name in one_each else tokens_of(name) - (sum(map(len, X)) if name == "seq2seq" else 0)
     if name == "tagger":
         nats = fit_score(name, model, X, y) * steps
     elif name == "classifier":
@@ -391,7 +393,7 @@ def test_clip_norm(name):
 # ---- batches and held-out data --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["tagger", "classifier", "generator", "seq2seq"])
+@pytest.mark.parametrize("name", ["tagger", "classifier", "generator", "seq2seq", "transcriber"])
 def test_every_sequence_is_in_one_batch_of_an_epoch(name, monkeypatch):
     _, X, y = MODELS[name]
     model, seen = make(name, epochs=2, batch_size=4), []
@@ -441,7 +443,7 @@ def test_a_share_of_every_class_is_held_out(share, monkeypatch):
         assert sorted(other) != sorted(held_out)
 
 
-@pytest.mark.parametrize("name", ["tagger", "generator", "seq2seq"])
+@pytest.mark.parametrize("name", ["tagger", "generator", "seq2seq", "transcriber"])
 def test_a_share_is_held_out(name, monkeypatch):
     X, y = MODELS[name][1:]
     y = None if name == "generator" else y
@@ -464,7 +466,7 @@ def fit_score(name, model, X, y):
     if name == "tagger":
         pairs = zip(model.predict_proba(X), y, strict=True)
         return -np.mean(np.log(np.concatenate([p[np.arange(len(p)), np.array(t, int)] for p, t in pairs if len(t)])))
-    steps = sum(len(x) + 1 for x in (X if name == "generator" else y))
+    steps = len(X) if name == "transcriber" else sum(len(x) + 1 for x in (X if name == "generator" else y))
     return -model.log_prob(X, y).sum() / steps
 
 

@@ -10,6 +10,7 @@ MODELS = {
     "classifier": rc.SequenceClassifier,
     "generator": rc.SequenceGenerator,
     "seq2seq": rc.EncoderDecoder,
+    "transcriber": rc.SequenceTranscriber,
 }
 
 KINDS = ("text", "tokens", "ids", "features")
@@ -37,6 +38,9 @@ def targets_of(name, kind, labels="str"):
     classes = LABELS[labels]
     if name == "tagger":
         return [[classes["abc".index(c) % len(classes)] for c in text] for text in TEXTS]
+    if name == "transcriber":
+        # Every other label, so that repetitions fit.
+        return [[classes["abc".index(c) % len(classes)] for c in text[::2]] for text in TEXTS]
     if name == "seq2seq":
         return inputs_of("text" if kind == "features" else kind, [text[::-1] + "a" * (len(text) % 3) for text in TEXTS])
     return [classes[n % len(classes)] for n in range(len(TEXTS))]
@@ -63,7 +67,10 @@ def results_of(model, X, y):
         return list(zip(model.predict(X), model.predict(X, beam_width=3), model.log_prob(X, y), strict=True))
     if isinstance(model, rc.SequenceGenerator):
         return list(zip(model.predict(X, y), model.predict_proba(X, y), model.log_prob(X, y), strict=True))
-    return list(zip(model.predict(X), model.predict_proba(X), strict=True))
+    results = [model.predict(X), model.predict_proba(X)]
+    if isinstance(model, rc.SequenceTranscriber):
+        results += [model.predict(X, beam_width=3), model.log_prob(X, y)]
+    return list(zip(*results, strict=True))
 
 
 def assert_equal(got, wanted):
