@@ -6,8 +6,11 @@ import sys
 from pathlib import Path
 
 
-def arguments(description, file, argv, data=True):
-    """Parse the command line of the script ``file`` -> path of the data (None: made-up data), picture."""
+def arguments(description, file, argv, data=True, add=None):
+    """Parse the command line of the script ``file`` -> path of the data (None: made-up data), picture.
+
+    add: a function that gives the parser more arguments.
+    """
     name = Path(file).stem
     parser = argparse.ArgumentParser(
         prog=f"{name}.py", description=description, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -16,6 +19,8 @@ def arguments(description, file, argv, data=True):
         parser.add_argument("path", nargs="?", help="the data; without it a tiny made-up set")
     else:
         parser.add_argument("--steps", type=int, default=60, help="length of the sequences (%(default)s)")
+    if add:
+        add(parser)
     parser.add_argument("--picture", default=f"{name}.png", metavar="FILE", help="default: %(default)s")
     return parser.parse_args(argv)
 

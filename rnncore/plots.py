@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-__all__ = ["beam", "gates", "gradient_flow", "history", "loss_curve"]
+__all__ = ["alignment", "beam", "gates", "gradient_flow", "history", "loss_curve"]
 
 # Visible replacements of white space in labels.
 _VISIBLE = str.maketrans({" ": "␣", "\n": "↵", "\t": "⇥"})
@@ -334,4 +334,42 @@ def beam(
     ax.set_xlabel("step")
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
+    return ax
+
+
+def alignment(
+    probabilities: ArrayLike, classes: Sequence[Any], spans: Sequence[tuple[Any, int, int]], ax: Axes | None = None
+) -> Axes:
+    """Draw the probability of every label in every frame, and which frames gave which label.
+
+    Parameters
+    ----------
+    probabilities : array (T, 1 + C)
+        Of the blank and the labels: one of ``model.predict_proba(X)`` of a :class:`rnncore.SequenceTranscriber`.
+    classes : sequence of C labels
+        ``model.classes_``.
+    spans : list of (label, begin, end)
+        ``model.alignment(x)``.
+    ax : matplotlib Axes, optional
+
+    Returns
+    -------
+    matplotlib Axes
+
+    Raises
+    ------
+    ModuleNotFoundError
+        matplotlib is not installed: ``pip install matplotlib``.
+    """
+    p = np.asarray(probabilities, np.float64)
+    names = ["blank", *(str(label).translate(_VISIBLE) for label in classes)]
+    ax = _axes(ax, max(5.0, 2 + 0.04 * len(p)), 1.5 + 0.2 * len(names))
+    image = ax.imshow(100 * p.T, aspect="auto", cmap="Blues", vmin=0, vmax=100, interpolation="nearest")
+    ax.figure.colorbar(image, ax=ax, pad=0.02, label="probability (percent)")
+    ax.set_yticks(range(len(names)), names, fontsize=8, parse_math=False)
+    for label, begin, end in spans:
+        ax.axvspan(begin - 0.5, end - 0.5, color="C1", alpha=0.25, linewidth=0)
+        name = str(label).translate(_VISIBLE)
+        ax.text((begin + end - 1) / 2, 0, name, ha="center", va="center", fontsize=9, weight="bold", parse_math=False)
+    ax.set_xlabel("frames")
     return ax

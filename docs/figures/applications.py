@@ -14,7 +14,9 @@ PICTURES = {
     "dna.png": {"epochs": 4},
     "sentiment.png": {},
     "names_language.png": {},
-    "speech.png": {},
+    "speaker.png": {},
+    "speech_recognition.png": {},
+    "video.png": {},
     "music.png": {"epochs": 30},
     "translation.png": {"epochs": 40},
 }
