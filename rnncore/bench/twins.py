@@ -37,6 +37,10 @@ def torch_module(layer: Layer) -> Any:
             parameter.requires_grad_(not name.startswith("bias_hh") or layer.variant.has_bhn)
         return module
     arrays = {name: torch.from_numpy(value.copy()) for name, value in layer.params.items()}
+    if "A" in arrays:
+        transitions = torch.nn.Module()
+        transitions.register_parameter("A", torch.nn.Parameter(arrays["A"]))
+        return transitions
     if isinstance(layer, Embedding):
         return torch.nn.Embedding.from_pretrained(arrays["W"], freeze=False)
     module = torch.nn.Linear(*arrays["W"].shape, dtype=arrays["W"].dtype)
@@ -54,7 +58,9 @@ def torch_parameters(module: Any, params: dict[str, Array], of: Of = _itself) ->
     names = {name: of(parameter) for name, parameter in module.named_parameters()}
     for name, value in params.items():
         kind, _, place = name.partition("_")
-        if "weight_ih_l0" not in names:
+        if "A" in names:
+            found = names["A"]
+        elif "weight_ih_l0" not in names:
             # An Embedding has its table as it is, a Linear its weights transposed.
             found = {"W": names["weight"] if "bias" not in names else names["weight"].t(), "b": names.get("bias")}[kind]
         elif kind == "bhn":
@@ -193,6 +199,10 @@ class TorchModel:
 
     def SequenceTagger(self, inputs: Tensor, targets: Tensor, lengths: Tensor, weights: Tensor) -> Tensor:
         h, _ = self.run(self.embedded(inputs), lengths)
+        if self.model.output == "crf":
+            losses = self.crf_losses(h, targets, lengths)
+            weights = self.torch.ones(len(lengths), dtype=losses.dtype) if weights is None else weights
+            return (losses * weights).sum() / (weights * lengths).sum()
         logits, targets = self.logits(h.data), self.packed(targets, lengths)
         if self.model.output == "softmax":
             losses = self.torch.nn.functional.cross_entropy(logits, targets, reduction="none")
@@ -207,6 +217,18 @@ class TorchModel:
         function = self.torch.nn.functional.ctc_loss
         losses = function(log_p, self.torch.cat(targets), lengths, counts, reduction="none")
         return self.mean(losses, weights)
+
+    def crf_losses(self, h: Any, targets: Tensor, lengths: Tensor) -> Tensor:
+        """Return the losses (N,) of a conditional random field: a loop over the steps, as users write it."""
+        torch, A = self.torch, self.modules["transitions"].A
+        y, _ = torch.nn.utils.rnn.pad_packed_sequence(h._replace(data=self.logits(h.data)))
+        rows = torch.arange(len(lengths))
+        sums, score = y[0], y[0, rows, targets[0]]
+        for t in range(1, len(y)):
+            valid = t < lengths
+            sums = torch.where(valid[:, None], torch.logsumexp(sums[:, :, None] + A, dim=1) + y[t], sums)
+            score = score + torch.where(valid, A[targets[t - 1], targets[t]] + y[t, rows, targets[t]], 0)
+        return torch.logsumexp(sums, dim=1) - score
 
     def labels_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Return the losses (L,) of K labels that do not exclude each other, logits (L, K)."""

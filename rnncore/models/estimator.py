@@ -208,10 +208,16 @@ class Labeller(Estimator):
     def _make_layers(self) -> None:
         size = self._embedding_width()
         self._trunk = self._make_trunk(self._input_format, self._rng, size=size, bidirectional=self.bidirectional)
-        outputs, kind = self._outputs()
-        width = self._trunk.recurrent.output_size
-        self._head = Head(Dense(width, outputs, dtype=self.dtype, seed=self._rng), kind, self.dropout, self._rng)
-        self._take_layers(embedding=self._trunk.embedding, recurrent=self._trunk.recurrent, output=self._head.dense)
+        outputs, _ = self._outputs()
+        dense = Dense(self._trunk.recurrent.output_size, outputs, dtype=self.dtype, seed=self._rng)
+        self._head, others = self._make_head(dense)
+        self._take_layers(
+            embedding=self._trunk.embedding, recurrent=self._trunk.recurrent, output=self._head.dense, **others
+        )
+
+    def _make_head(self, dense: Dense) -> tuple[Any, dict[str, Any]]:
+        """Return the head with this output layer, and the layers by name that it has beside it."""
+        return Head(dense, self._outputs()[1], self.dropout, self._rng), {}
 
     def _data_state(self) -> dict[str, dict[str, Any]]:
         return {"inputs": self._input_format.state(), "labels": self._labels.state()}

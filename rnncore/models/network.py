@@ -10,9 +10,9 @@ from numpy.random import Generator
 
 from .. import functional
 from .._types import Array, State
-from ..layers import dropout_mask
+from ..layers import Layer, dropout_mask
 from ..losses import fused_softmax_cross_entropy, sigmoid, sigmoid_cross_entropy
-from ..sequence_losses import ctc_loss
+from ..sequence_losses import crf_loss, crf_marginals, ctc_loss, viterbi
 
 
 class Trunk:
@@ -88,6 +88,70 @@ class Head:
         """h (..., H) -> (..., K)"""
         logits = self.dense(h)
         return sigmoid(logits) if self.kind == "sigmoid" else np.exp(log_softmax(logits))
+
+
+class Transitions(Layer):
+    """The scores of going from one tag to another, A (K, K), of a conditional random field; they begin as zeros.
+
+    forbidden (K, K) and first (K,) are flags of the transitions and of the first tags that cannot be, or None.
+    """
+
+    def __init__(self, size: int, dtype: Any, forbidden: Array | None = None, first: Array | None = None) -> None:
+        super().__init__(dtype)
+        self._add({"A": (size, size)}, lambda: {"A": np.zeros((size, size))})
+        self.forbidden, self.first = forbidden, first
+
+    def scores(self) -> Array:
+        """A, with -inf for what is forbidden."""
+        A = self.params["A"]
+        return A if self.forbidden is None else np.where(self.forbidden, A.dtype.type(-np.inf), A)
+
+    def restrict(self, emissions: Array) -> Array:
+        """Forbid first tags in emissions (T, N, K), in place."""
+        if self.first is not None:
+            emissions[:1, :, self.first] = -np.inf
+        return emissions
+
+
+class CRFHead:
+    """Output layer whose values are the emissions of a conditional random field, with its transitions.
+
+    Its losses are those of sequences; the mean is over their steps, as that of other heads.
+    """
+
+    kind = "crf"
+
+    def __init__(self, dense: Any, transitions: Transitions, dropout: float, rng: Generator) -> None:
+        self.dense, self.transitions, self.dropout, self._rng = dense, transitions, dropout, rng
+
+    def forward(self, h: Array, targets: Any, lengths: Any = None, weights: Any = None) -> tuple[float, Array]:
+        """Mean loss of a step of h (T, N, H), and its gradient; adds to the gradients of the layers. weights: (N,)"""
+        h, mask = drop(h, self.dropout, self._rng)
+        emissions, cache = self.dense.forward(h)
+        T, N = emissions.shape[:2]
+        steps = np.full(N, T) if lengths is None else np.asarray(lengths)
+        weights = np.ones(N) if weights is None else weights
+        scale = 1 / max(float(weights @ steps), np.finfo(np.float64).tiny)
+        emissions, A = self.transitions.restrict(emissions), self.transitions.scores()
+        loss, demissions, dA = crf_loss(emissions, A, targets, lengths, weights=weights * scale, reduction="sum")
+        self.transitions.grads["A"] += dA
+        return loss, undrop(self.dense.backward(demissions, cache), mask)
+
+    def losses(self, h: Array, targets: Any, lengths: Any = None, weights: Any = None) -> Array:
+        """Loss of every sequence times its weight, float64 (N,)."""
+        options: dict[str, Any] = {"weights": weights, "reduction": "none", "training": False}
+        return crf_loss(self.emissions(h), self.transitions.scores(), targets, lengths, **options)[0]
+
+    def emissions(self, h: Array) -> Array:
+        return self.transitions.restrict(self.dense(h))
+
+    def probabilities(self, h: Array, lengths: Any) -> Array:
+        """h (T, N, H) -> (T, N, K): of the tag of a step, over all tag sequences"""
+        return crf_marginals(self.emissions(h), self.transitions.scores(), lengths)
+
+    def best(self, h: Array, lengths: Any) -> Array:
+        """h (T, N, H) -> (T, N): the tags of the highest score"""
+        return viterbi(self.emissions(h), self.transitions.scores(), lengths)
 
 
 def log_softmax(logits: Array) -> Array:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence, Sized
+from itertools import pairwise
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -11,12 +12,19 @@ from numpy.typing import ArrayLike
 
 from .. import checks
 from .._types import Array
+from ..layers import Dense
 from ..text import pad
 from .base import setting
 from .data import Examples, Labels, as_sample_weight, class_weights, label_array, pad_inputs, take, unwrap
 from .documentation import document
 from .estimator import Batch, Labeller, Sequences, Validation
+from .network import CRFHead, Transitions
 from .training import Callbacks
+
+
+def may_follow(before: str, label: str) -> bool:
+    """Tell whether a label of the scheme IOB may stand after another one, or after "O" at the beginning."""
+    return not label.startswith("I-") or before[:2] in ("B-", "I-") and before[2:] == label[2:]
 
 
 @document
@@ -28,11 +36,16 @@ class SequenceTagger(Labeller):
     ----------
     NETWORK
     bidirectional : bool, default True
-    output : {"softmax", "sigmoid"}
+    output : {"softmax", "sigmoid", "crf"}
         One of several classes a step; or one label a step that holds or does not (the binary label of the course),
-        and, where the targets are arrays (T, K) of 0 and 1, K labels that do not exclude each other.
+        and, where the targets are arrays (T, K) of 0 and 1, K labels that do not exclude each other. "crf": one of
+        several classes a step, each scored with the one before it, in a conditional random field (Lample et al. 2016);
+        ``predict`` then returns the best sequence of labels (Viterbi).
+    scheme : {"iob"} or None
+        For "crf": labels are ``O``, ``B-type`` and ``I-type``, and an ``I`` that follows neither ``B`` nor ``I`` of its
+        type cannot be.
     class_weight : dict, "balanced" or None
-        Weight of the steps of each class in the loss; "balanced" is n / (C * count). Not for K labels.
+        Weight of the steps of each class in the loss; "balanced" is n / (C * count). Not for K labels, nor for "crf".
     TRAINING
     RANDOM
 
@@ -52,7 +65,10 @@ class SequenceTagger(Labeller):
     [['O', 'O', 'P']]
     """
 
-    output: Literal["softmax", "sigmoid"] = setting("softmax", checks.one_of(("softmax", "sigmoid")), network=True)
+    output: Literal["softmax", "sigmoid", "crf"] = setting(
+        "softmax", checks.one_of(("softmax", "sigmoid", "crf")), network=True
+    )
+    scheme: Literal["iob"] | None = setting(None, checks.optional(checks.choice, choices=("iob",)), network=True)
 
     # ---- data ---------------------------------------------------------------------------------------------------
 
@@ -112,8 +128,27 @@ class SequenceTagger(Labeller):
                 )
         self._make_layers()
 
+    def _settings(self) -> dict[str, Any]:
+        settings = super()._settings()
+        if settings["scheme"] is not None and settings["output"] != "crf":
+            raise ValueError(f"scheme needs output='crf'; got {settings['output']!r}")
+        if settings["class_weight"] is not None and settings["output"] == "crf":
+            raise ValueError("class_weight weighs single steps, which output='crf' does not; got both")
+        return settings
+
+    def _make_head(self, dense: Dense) -> tuple[Any, dict[str, Any]]:
+        if self.output != "crf":
+            return super()._make_head(dense)
+        forbidden = first = None
+        if self.scheme == "iob":
+            names = [str(label) for label in self._labels.classes]
+            forbidden = np.array([[not may_follow(before, after) for after in names] for before in names])
+            first = np.array([not may_follow("O", name) for name in names])
+        transitions = Transitions(len(self._labels), self.dtype, forbidden, first)
+        return CRFHead(dense, transitions, self.dropout, self._rng), {"transitions": transitions}
+
     def _outputs(self) -> tuple[int, str]:
-        if self.output == "softmax":
+        if self.output != "sigmoid":
             return len(self._labels), "softmax"
         return (len(self._labels) if self._multiple else 1), "sigmoid"
 
@@ -123,6 +158,8 @@ class SequenceTagger(Labeller):
         inputs = self._input_format.encode(names[0], X)
         targets = [self._numbers(f"{names[1]}[{n}]", labels) for n, labels in enumerate(y)]
         lengths = np.array([len(sequence) for sequence in inputs], np.int64)
+        if self._built["output"] == "crf":
+            return Examples(inputs, targets, lengths, weights)
         setting = self._settings()["class_weight"] if training else None
         if self._multiple and setting is not None:
             raise ValueError("class_weight needs one class a step; y holds several labels")
@@ -143,6 +180,12 @@ class SequenceTagger(Labeller):
                 raise ValueError(f"{name} must be (T, {K}), as y[0]; got {labels.shape}")
             return labels.reshape(len(labels), K)
         self._check_axes(name, labels)
+        if self._built["scheme"] == "iob":
+            for step, (before, label) in enumerate(pairwise(["O", *map(str, labels)])):
+                if not may_follow(before, label):
+                    raise ValueError(
+                        f"{name} must not hold {label!r} after {before!r} (scheme 'iob'); got it at {step}"
+                    )
         return self._labels.encode(name, labels)
 
     def _check_axes(self, name: str, labels: Any) -> None:
@@ -152,6 +195,11 @@ class SequenceTagger(Labeller):
     def _batch(self, examples: Examples, rows: Any) -> Batch:
         inputs, lengths = pad_inputs(take(examples.inputs, rows), self._input_format, self._built["dtype"])
         targets, _ = pad(take(examples.targets, rows), dtype=np.int64)
+        if self._head.kind == "crf":
+            weights = None if examples.weights is None else examples.weights[rows]
+            tokens = int(lengths.sum())
+            weight = tokens if weights is None else float(weights @ lengths)
+            return Batch((inputs, targets, lengths, weights), weight, tokens)
         weights = None if examples.weights is None else pad(take(examples.weights, rows))[0]
         tokens = int(lengths.sum())
         return Batch((inputs, targets, lengths, weights), tokens if weights is None else float(weights.sum()), tokens)
@@ -169,8 +217,8 @@ class SequenceTagger(Labeller):
         targets : integer array (T, N), or (T, N, K)
             Numbers of the classes; for sigmoid 0 or 1.
         lengths : integer array (N,), optional
-        weights : array (T, N), optional
-            How much each step counts.
+        weights : array (T, N), or (N,) for ``output="crf"``, optional
+            How much each step, or each sequence, counts.
 
         Returns
         -------
@@ -233,22 +281,31 @@ class SequenceTagger(Labeller):
         list of N ndarrays (T, C)
             Columns in the order of ``classes_``. For K labels (T, K), the probability of each to hold.
         """
-        inputs = self._inputs(X, lengths)
+        return self._of_steps(self._inputs(X, lengths), self._probabilities)
+
+    def _probabilities(self, h: Array, steps: Array) -> Array:
+        """h (T, N, H) -> (T, N, C)"""
+        if self._head.kind == "crf":
+            return self._head.probabilities(h, steps)
+        p = self._head.probabilities(h)
+        if self._head.kind == "sigmoid" and not self._multiple:
+            # A single class has no other to be told from: it has the number 0.
+            p = np.concatenate([1 - p, p], axis=2)[..., : len(self._labels)]
+        return p
+
+    def _of_steps(self, inputs: list[Array], function: Any) -> list[Array]:
+        """Return what a function of h (T, N, H) and lengths says of the steps of each sequence."""
         result: list[Any] = [None] * len(inputs)
         trunk = self._trunk.freeze()
         for rows in self._inference_batches([len(sequence) for sequence in inputs]):
             batch, steps = pad_inputs(take(inputs, rows), self._input_format, self._built["dtype"])
-            h, _ = trunk(batch, None, steps)
-            p = self._head.probabilities(h)
-            if self._head.kind == "sigmoid" and not self._multiple:
-                # A single class has no other to be told from: it has the number 0.
-                p = np.concatenate([1 - p, p], axis=2)[..., : len(self._labels)]
+            values = function(trunk(batch, None, steps)[0], steps)
             for n, row in enumerate(rows):
-                result[row] = p[: steps[n], n].copy()
+                result[row] = values[: steps[n], n].copy()
         return result
 
     def predict(self, X: Sequences, *, lengths: ArrayLike | None = None) -> list[Array]:
-        """Return the most probable label of every step.
+        """Return the most probable label of every step, or for ``output="crf"`` the most probable labels together.
 
         SEEN
 
@@ -257,6 +314,8 @@ class SequenceTagger(Labeller):
         list of N ndarrays (T,)
             For K labels (T, K) of 0 and 1.
         """
+        if self.layers is not None and self._head.kind == "crf":
+            return [self.classes_[tags] for tags in self._of_steps(self._inputs(X, lengths), self._head.best)]
         probabilities = self.predict_proba(X, lengths=lengths)
         if self._multiple:
             return [(p >= 0.5).astype(np.int64) for p in probabilities]

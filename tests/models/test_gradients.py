@@ -69,6 +69,16 @@ def test_gradients_of_the_tagger(kind, head, settings):
 
 
 @pytest.mark.parametrize("settings", CELLS.values(), ids=CELLS)
+@pytest.mark.parametrize("kind", ["ids", "features"])
+def test_gradients_of_the_tagger_with_a_random_field(kind, settings):
+    rng = np.random.default_rng(3)
+    settings = {"bidirectional": False, "output": "crf"} | settings
+    model = make("tagger", TRAINING[kind], [np.arange(V) % C, [], np.arange(V) % C], **settings)
+    weights = None if kind == "ids" else np.array([0.5, 1.5, 2.0, 3.0])
+    check_gradients(model, steps(rng, kind), numbers(rng, C), LENGTHS, weights)
+
+
+@pytest.mark.parametrize("settings", CELLS.values(), ids=CELLS)
 @pytest.mark.parametrize("pooling", ["last", "mean"])
 @pytest.mark.parametrize("kind", ["ids", "features"])
 def test_gradients_of_the_classifier(kind, pooling, settings):

@@ -23,6 +23,7 @@ CASES = {
     "classifier-gru": (rc.SequenceClassifier, TEXTS, CLASSES, {"class_weight": {3: 0.2, 1: 3, 2: 1}, **GRU}),
     "classifier-forward": (rc.SequenceClassifier, TEXTS, CLASSES, {"bidirectional": False, "embedding_size": 0}),
     "tagger": (rc.SequenceTagger, TEXTS, STEPS, {"num_layers": 2}),
+    "tagger-crf": (rc.SequenceTagger, TEXTS, STEPS, {"output": "crf", "num_layers": 2}),
     "tagger-weights": (rc.SequenceTagger, FEATURES, STEPS, {"class_weight": "balanced", "cell": "rnn"}),
     "tagger-binary": (rc.SequenceTagger, TEXTS, [[c == "a" for c in text] for text in TEXTS], {"output": "sigmoid"}),
     "tagger-labels": (rc.SequenceTagger, TEXTS, NOTES, {"output": "sigmoid", **GRU}),
