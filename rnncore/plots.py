@@ -364,7 +364,8 @@ def alignment(
     p = np.asarray(probabilities, np.float64)
     names = ["blank", *(str(label).translate(_VISIBLE) for label in classes)]
     ax = _axes(ax, max(5.0, 2 + 0.04 * len(p)), 1.5 + 0.2 * len(names))
-    image = ax.imshow(100 * p.T, aspect="auto", cmap="Blues", vmin=0, vmax=100, interpolation="nearest")
+    extent = (-0.5, max(len(p), 1) - 0.5, len(names) - 0.5, -0.5)
+    image = ax.imshow(100 * p.T, aspect="auto", cmap="Blues", vmin=0, vmax=100, interpolation="nearest", extent=extent)
     ax.figure.colorbar(image, ax=ax, pad=0.02, label="probability (percent)")
     ax.set_yticks(range(len(names)), names, fontsize=8, parse_math=False)
     for label, begin, end in spans:

@@ -29,6 +29,7 @@ DRAWINGS = {
     "gradient_flow": (NORMS,),
     "gates": (np.eye(3), "abc"),
     "beam": (BEAM,),
+    "alignment": (np.eye(3)[[0, 1, 1, 0, 2]], "a ", [("a", 1, 3), (" ", 4, 5)]),
 }
 
 
@@ -130,6 +131,17 @@ def test_beam_ranks_hypotheses_and_joins_them_to_their_parents():
         ((1, 0), (2, 2)),
     }
     assert {edge for edge, width in edges.items() if width > 1} == best
+
+
+def test_alignment_marks_the_frames_of_each_label():
+    p = np.array([[0.9, 0.1, 0.0], [0.2, 0.8, 0.0], [0.0, 0.3, 0.7], [1.0, 0.0, 0.0]])
+    ax = plots.alignment(p, ["a", " "], [("a", 1, 2), (" ", 2, 3)])
+    np.testing.assert_allclose(ax.images[0].get_array(), 100 * p.T)
+    assert tick_labels(ax.yaxis) == ["blank", "a", "␣"]
+    assert [(text.get_text(), text.get_position()) for text in ax.texts] == [("a", (1, 0)), ("␣", (2, 0))]
+    spans = [(patch.get_x(), patch.get_x() + patch.get_width()) for patch in ax.patches]
+    assert spans == [(0.5, 1.5), (1.5, 2.5)]
+    plots.alignment(np.zeros((0, 3)), "ab", [])
 
 
 def test_the_best_path_of_a_beam_may_be_given():
