@@ -109,8 +109,8 @@ def picture(model, held_out):
     from matplotlib.figure import Figure
 
     X, y = held_out
-    classes = list(dict.fromkeys(y))
-    chosen = [y.index(classes[k % len(classes)], k // len(classes)) for k in range(6)]
+    # One of each class, then another of each.
+    chosen = sorted(range(len(y)), key=lambda row: y[:row].count(y[row]))[:6]
     figure = Figure(figsize=(12, 6.4), layout="constrained")
     axes = figure.subplots(2, 6, height_ratios=[1.2, 1])
     for (above, below), row in zip(axes.T, chosen, strict=True):
