@@ -17,6 +17,7 @@ from .config import show_config
 from .functional import *  # noqa: F403
 from .gates import *  # noqa: F403
 from .inspection import gate_activations, gradient_flow
+from .layers.attention import *  # noqa: F403
 from .layers.frozen import *  # noqa: F403
 from .layers.recurrent import *  # noqa: F403
 from .layers.simple import *  # noqa: F403
@@ -77,6 +78,7 @@ __all__ = [
     "viterbi",
 ]
 __all__ += functional.__all__
+__all__ += layers.attention.__all__
 __all__ += layers.frozen.__all__
 __all__ += gates.__all__
 __all__ += layers.recurrent.__all__

@@ -175,6 +175,21 @@ def read(a: Array) -> float: ...
 def softmax_cross_entropy(
     logits: Array, targets: NDArray[np.int64], weights: NDArray[np.float64], losses: NDArray[np.float64]
 ) -> None: ...
+def attention(
+    lengths: NDArray[np.int64],
+    memory_lengths: NDArray[np.int64],
+    q: Array,
+    k: Array | None,
+    v: Array | None,
+    memory: Array,
+    weights: Array,
+    context: Array | None,
+    dcontext: Array | None = None,
+    dq: Array | None = None,
+    dk: Array | None = None,
+    dv: Array | None = None,
+    dmemory: Array | None = None,
+) -> None: ...
 def ctc(
     logits: Array,
     lengths: NDArray[np.int64],

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-__all__ = ["alignment", "beam", "gates", "gradient_flow", "history", "loss_curve"]
+__all__ = ["alignment", "attention", "beam", "gates", "gradient_flow", "history", "loss_curve"]
 
 # Visible replacements of white space in labels.
 _VISIBLE = str.maketrans({" ": "␣", "\n": "↵", "\t": "⇥"})
@@ -373,4 +373,47 @@ def alignment(
         name = str(label).translate(_VISIBLE)
         ax.text((begin + end - 1) / 2, 0, name, ha="center", va="center", fontsize=9, weight="bold", parse_math=False)
     ax.set_xlabel("frames")
+    return ax
+
+
+def attention(weights: ArrayLike, source: Sequence[Any], target: Sequence[Any], ax: Axes | None = None) -> Axes:
+    """Draw which steps of a source each step of a target looked at.
+
+    Parameters
+    ----------
+    weights : array (T, S)
+        ``model.attention_weights(x, y)`` of a :class:`rnncore.EncoderDecoder`.
+    source, target : sequences of S and of T or T - 1 tokens
+        Without a name the last row is that of the end.
+    ax : matplotlib Axes, optional
+
+    Returns
+    -------
+    matplotlib Axes
+
+    Raises
+    ------
+    ModuleNotFoundError
+        matplotlib is not installed: ``pip install matplotlib``.
+    ValueError
+        There are not as many tokens as rows and columns.
+    """
+    w = np.asarray(weights, np.float64)
+    rows, columns = ([str(token).translate(_VISIBLE) for token in tokens] for tokens in (target, source))
+    if w.ndim == 2 and len(rows) == len(w) - 1:
+        rows.append("<eos>")
+    if w.shape != (len(rows), len(columns)):
+        raise ValueError(
+            f"weights must be (tokens of the target, of the source) = {len(rows), len(columns)}; got {w.shape}"
+        )
+    ax = _axes(ax, 2.5 + 0.35 * len(columns), 1.5 + 0.3 * len(rows))
+    extent = (-0.5, max(len(columns), 1) - 0.5, max(len(rows), 1) - 0.5, -0.5)
+    image = ax.imshow(w, aspect="auto", cmap="Blues", vmin=0, vmax=1, extent=extent)
+    ax.figure.colorbar(image, ax=ax, pad=0.02, label="weight")
+    ax.set_xticks(
+        range(len(columns)), columns, rotation=90 if max(map(len, columns), default=0) > 2 else 0, parse_math=False
+    )
+    ax.set_yticks(range(len(rows)), rows, parse_math=False)
+    ax.set_xlabel("source")
+    ax.set_ylabel("target")
     return ax

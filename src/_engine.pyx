@@ -15,6 +15,7 @@ from cpython.buffer cimport PyBuffer_FillInfo
 from cpython.pycapsule cimport PyCapsule_GetPointer, PyCapsule_New
 
 from arrays cimport *
+from attention cimport *
 from call cimport *
 from cells cimport *
 from forward cimport *
@@ -318,9 +319,9 @@ def fits(Cell cell, x, Wx, Wh, b, h0, c0, bhn, peephole):
     if not ids and cnp.PyArray_NDIM(<cnp.ndarray>x) != 3:
         return False
     number = cnp.PyArray_TYPE(<cnp.ndarray>Wx)
-    N = cnp.PyArray_DIM(<cnp.ndarray>x, 1)
+    N = length(x, 1)
     D = cnp.PyArray_DIM(<cnp.ndarray>(Wx if ids else x), 0 if ids else 2)
-    GH = cnp.PyArray_DIM(<cnp.ndarray>Wx, 1)
+    GH = length(Wx, 1)
     H = GH // G
     return ((number == cnp.NPY_FLOAT or number == cnp.NPY_DOUBLE) and GH % G == 0
             and (is_plain(Wx, number, 2, D, GH) if ids else is_plain(x, number, 3, N, D))
@@ -397,58 +398,58 @@ def affine(x, W, b, y, targets, weights, losses, dx, dW, db):
     memset(&f, 0, sizeof(Affine))
     f.is_double = is_double(W)
     f.kernels = active.f64 if f.is_double else active.f32
-    f.L = cnp.PyArray_DIM(<cnp.ndarray>x, 0)
-    f.D = cnp.PyArray_DIM(<cnp.ndarray>W, 0)
-    f.K = cnp.PyArray_DIM(<cnp.ndarray>W, 1)
+    f.L, f.D, f.K = length(x, 0), length(W, 0), length(W, 1)
     f.computes_y = b is not None
-    f.x = address(x)
-    f.W = matrix_of(W)
-    f.b = address(b)
-    f.y = address(y)
+    f.x, f.W, f.b, f.y = address(x), matrix_of(W), address(b), address(y)
     f.targets = <const int64_t *>address(targets)
     f.weights = <const double *>address(weights)
     f.losses = <double *>address(losses)
-    f.dx = address(dx)
-    f.dW = matrix_of(dW)
-    f.db = address(db)
+    f.dx, f.dW, f.db = address(dx), matrix_of(dW), address(db)
     run_affine(&f, &cost_rule, max_threads)
+
+
+# ---- attention ------------------------------------------------------------------------------------------------------
+
+def attention(lengths, memory_lengths, q, k, v, memory, weights, context, dcontext=None, dq=None, dk=None, dv=None,
+              dmemory=None):
+    """Write weights and context, or with dcontext add to the gradients: see Attention. Needs T, N, S, A, E > 0."""
+    cdef Attention f
+    memset(&f, 0, sizeof(Attention))
+    f.is_double = is_double(q)
+    f.kernels = active.f64 if f.is_double else active.f32
+    f.T, f.N, f.A = length(q, 0), length(q, 1), length(q, 2)
+    f.S, f.E = length(memory, 0), length(memory, 2)
+    f.backward = dcontext is not None
+    f.lengths, f.memory_lengths = <const int64_t *>address(lengths), <const int64_t *>address(memory_lengths)
+    f.q, f.k, f.v, f.memory = address(q), address(k), address(v), address(memory)
+    f.weights, f.context, f.dcontext = address(weights), address(context), address(dcontext)
+    f.dq, f.dk, f.dv, f.dmemory = address(dq), address(dk), address(dv), address(dmemory)
+    run_attention(&f, &cost_rule, max_threads)
 
 
 # ---- losses of whole sequences --------------------------------------------------------------------------------------
 
 def ctc(logits, const int64_t[::1] lengths, const int64_t[::1] labels, const int64_t[::1] begins,
         Py_ssize_t blank, const double[::1] weights, double[::1] losses, dlogits):
-    """Write losses (N,) of logits (T,N,V), and the gradients to dlogits, zeros like logits, unless None: see CTC.
-
-    Needs N, V > 0, and one label in all at least.
-    """
+    """Write losses (N,), and the gradients to dlogits unless None: see CTC. Needs N, V and the number of labels > 0."""
     cdef CTC f
     memset(&f, 0, sizeof(CTC))
     f.kernels = active.f64 if is_double(logits) else active.f32
     f.item = sizeof(double) if is_double(logits) else sizeof(float)
-    f.N = cnp.PyArray_DIM(<cnp.ndarray>logits, 1)
-    f.V = cnp.PyArray_DIM(<cnp.ndarray>logits, 2)
+    f.N, f.V = length(logits, 1), length(logits, 2)
     f.logits = <const char *>address(logits)
-    f.lengths, f.labels, f.begins = &lengths[0], &labels[0], &begins[0]
-    f.blank = blank
-    f.weights, f.losses = &weights[0], &losses[0]
-    f.dlogits = <char *>address(dlogits)
+    f.lengths, f.labels, f.begins, f.blank = &lengths[0], &labels[0], &begins[0], blank
+    f.weights, f.losses, f.dlogits = &weights[0], &losses[0], <char *>address(dlogits)
     run_ctc(&f, &cost_rule, max_threads)
 
 
 def crf(emissions, const int64_t[::1] lengths, const double[:, ::1] A, tags, weights, losses, demissions, dA):
-    """Write losses (N,), and the gradients to demissions unless None; or tags (T,N) if losses is None: see CRF.
-
-    Needs T, N, K > 0.
-    """
+    """Write losses (N,), and gradients unless None; or tags (T,N) if losses is None: see CRF. Needs T, N, K > 0."""
     cdef CRF f
     f.kernels = active.f64 if is_double(emissions) else active.f32
     f.item = sizeof(double) if is_double(emissions) else sizeof(float)
-    f.T = cnp.PyArray_DIM(<cnp.ndarray>emissions, 0)
-    f.N = cnp.PyArray_DIM(<cnp.ndarray>emissions, 1)
-    f.K = cnp.PyArray_DIM(<cnp.ndarray>emissions, 2)
-    f.emissions = <const char *>address(emissions)
-    f.lengths, f.A = &lengths[0], &A[0, 0]
+    f.T, f.N, f.K = length(emissions, 0), length(emissions, 1), length(emissions, 2)
+    f.emissions, f.lengths, f.A = <const char *>address(emissions), &lengths[0], &A[0, 0]
     f.tags = <int64_t *>address(tags)
     f.weights, f.losses = <const double *>address(weights), <double *>address(losses)
     f.demissions, f.dA = <char *>address(demissions), <double *>address(dA)
@@ -495,7 +496,7 @@ def optimizer_step(int rule, tuple constants, g, p, m, v):
     """Apply a rule of RULES in place: g, p, m, v (count,) of one dtype; constants as in kernels.h. m, v may be None."""
     cdef double[OPTIMIZER_CONSTANTS] numbers
     cdef const kernel_table *k = active.f64 if is_double(p) else active.f32
-    cdef Py_ssize_t count = cnp.PyArray_DIM(<cnp.ndarray>p, 0)
+    cdef Py_ssize_t count = length(p, 0)
     cdef void *address_g = address(g)
     cdef void *address_p = address(p)
     cdef void *address_m = address(m)
@@ -571,7 +572,7 @@ cdef class Stack:
             h0, c0 = <tuple>state
         if not cnp.PyArray_CheckExact(x) or cnp.PyArray_NDIM(<cnp.ndarray>x) != 3 or not (<cnp.ndarray>x).size:
             return None
-        T, N = cnp.PyArray_DIM(<cnp.ndarray>x, 0), cnp.PyArray_DIM(<cnp.ndarray>x, 1)
+        T, N = length(x, 0), length(x, 1)
         if (not is_plain(x, number, 3, N, self.input_size)
                 or not self.fits_state(h0, number, N) or (self.has_c and not self.fits_state(c0, number, N))):
             return None
@@ -587,7 +588,7 @@ cdef class Stack:
 
     cdef bint fits_state(self, state, int number, Py_ssize_t N):
         return state is None or (is_plain(state, number, self.state_axes, N, self.hidden_size)
-                                 and (self.state_axes == 2 or cnp.PyArray_DIM(<cnp.ndarray>state, 0) == self.count))
+                                 and (self.state_axes == 2 or length(state, 0) == self.count))
 
 
 cdef class Stream:

@@ -21,6 +21,10 @@ cdef inline Matrix matrix_of(array) noexcept:
     return matrix
 
 
+cdef inline Py_ssize_t length(array, int axis) noexcept:
+    return cnp.PyArray_DIM(<cnp.ndarray>array, axis)
+
+
 cdef inline bint is_double(array) noexcept:
     return cnp.PyArray_TYPE(<cnp.ndarray>array) == cnp.NPY_DOUBLE
 

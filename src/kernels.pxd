@@ -47,6 +47,14 @@ cdef extern from "kernels.h" nogil:
         const cell_kernels *cells
         void (*softmax_cross_entropy)(Py_ssize_t rows, Py_ssize_t V, void *logits, const int64_t *targets,
                                       const double *weights, double *losses) noexcept nogil
+        void (*additive_scores)(Py_ssize_t T, Py_ssize_t S, Py_ssize_t A, const void *q, Py_ssize_t ldq, const void *k,
+                                Py_ssize_t ldk, const void *v, void *scores, Py_ssize_t lds) noexcept nogil
+        void (*additive_backward)(Py_ssize_t T, Py_ssize_t S, Py_ssize_t A, const void *q, Py_ssize_t ldq,
+                                  const void *k, Py_ssize_t ldk, const void *v, const void *dscores, Py_ssize_t lds,
+                                  void *dq, Py_ssize_t lddq, void *dk, Py_ssize_t lddk, void *dv) noexcept nogil
+        void (*softmax_rows)(Py_ssize_t rows, Py_ssize_t S, void *scores, Py_ssize_t lds) noexcept nogil
+        void (*softmax_rows_backward)(Py_ssize_t rows, Py_ssize_t S, const void *weights, Py_ssize_t ldw,
+                                      void *dweights, Py_ssize_t ldd) noexcept nogil
         double (*ctc)(Py_ssize_t T, Py_ssize_t V, const void *logits, Py_ssize_t step, Py_ssize_t L,
                       const int64_t *labels, Py_ssize_t blank, double weight, void *dlogits,
                       double *work) noexcept nogil

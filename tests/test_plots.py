@@ -29,6 +29,7 @@ DRAWINGS = {
     "gradient_flow": (NORMS,),
     "gates": (np.eye(3), "abc"),
     "beam": (BEAM,),
+    "attention": (np.eye(3)[:, :2], "ab", "xy"),
     "alignment": (np.eye(3)[[0, 1, 1, 0, 2]], "a ", [("a", 1, 3), (" ", 4, 5)]),
 }
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from .._types import Array
-from ..layers import Embedding, Layer, Recurrent
+from ..layers import Dense, Embedding, Layer, Recurrent
 
 Tensor = Any  # PyTorch is an extra: its types are not known here
 Of = Callable[[Tensor], Tensor]
@@ -37,10 +37,11 @@ def torch_module(layer: Layer) -> Any:
             parameter.requires_grad_(not name.startswith("bias_hh") or layer.variant.has_bhn)
         return module
     arrays = {name: torch.from_numpy(value.copy()) for name, value in layer.params.items()}
-    if "A" in arrays:
-        transitions = torch.nn.Module()
-        transitions.register_parameter("A", torch.nn.Parameter(arrays["A"]))
-        return transitions
+    if not isinstance(layer, Dense | Embedding):
+        module = torch.nn.Module()  # of parameters that are used by name
+        for name, array in arrays.items():
+            module.register_parameter(name, torch.nn.Parameter(array))
+        return module
     if isinstance(layer, Embedding):
         return torch.nn.Embedding.from_pretrained(arrays["W"], freeze=False)
     module = torch.nn.Linear(*arrays["W"].shape, dtype=arrays["W"].dtype)
@@ -58,8 +59,8 @@ def torch_parameters(module: Any, params: dict[str, Array], of: Of = _itself) ->
     names = {name: of(parameter) for name, parameter in module.named_parameters()}
     for name, value in params.items():
         kind, _, place = name.partition("_")
-        if "A" in names:
-            found = names["A"]
+        if name in names:
+            found = names[name]
         elif "weight_ih_l0" not in names:
             # An Embedding has its table as it is, a Linear its weights transposed.
             found = {"W": names["weight"] if "bias" not in names else names["weight"].t(), "b": names.get("bias")}[kind]
@@ -230,6 +231,21 @@ class TorchModel:
             score = score + torch.where(valid, A[targets[t - 1], targets[t]] + y[t, rows, targets[t]], 0)
         return torch.logsumexp(sums, dim=1) - score
 
+    def attend(self, h: Any, memory: Any, lengths: Tensor, memory_lengths: Tensor) -> Any:
+        """Return packed states that have looked back at the packed memory."""
+        torch, p = self.torch, self.modules["attention"]
+        h, _ = torch.nn.utils.rnn.pad_packed_sequence(h)
+        memory, _ = torch.nn.utils.rnn.pad_packed_sequence(memory)
+        h, memory = h.transpose(0, 1), memory.transpose(0, 1)
+        if self.model.attention == "multiplicative":
+            scores = h @ p.W @ memory.transpose(1, 2)
+        else:
+            scores = torch.tanh((h @ p.Wq)[:, :, None] + (memory @ p.Wk + p.b)[:, None]) @ p.v
+        padded = torch.arange(memory.shape[1]) >= memory_lengths[:, None]
+        context = scores.masked_fill(padded[:, None], -torch.inf).softmax(dim=2) @ memory
+        y = torch.tanh(self.modules["combine"](torch.cat([context, h], dim=2))).transpose(0, 1)
+        return torch.nn.utils.rnn.pack_padded_sequence(y, lengths, enforce_sorted=False)
+
     def labels_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Return the losses (L,) of K labels that do not exclude each other, logits (L, K)."""
         function = self.torch.nn.functional.binary_cross_entropy_with_logits
@@ -262,7 +278,7 @@ class TorchModel:
         weights: Tensor,
     ) -> Tensor:
         x = self.embedded(sources, "encoder", "source_embedding")
-        _, state = self.run(x, source_lengths, "encoder")
+        memory, state = self.run(x, source_lengths, "encoder")
         if self.model.bidirectional:
             states = state if isinstance(state, tuple) else (state,)
             states = tuple(
@@ -271,6 +287,8 @@ class TorchModel:
             )
             state = states if len(states) > 1 else states[0]
         h, _ = self.run(self.embedded(inputs, "decoder", "target_embedding"), lengths, "decoder", state)
+        if self.model.attention is not None:
+            h = self.attend(h, memory, lengths, source_lengths)
         logits, targets = self.logits(h.data), self.packed(targets, lengths)
         losses = self.torch.nn.functional.cross_entropy(logits, targets, reduction="none")
         return self.mean(losses, None if weights is None else self.packed(weights, lengths))

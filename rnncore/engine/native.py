@@ -200,6 +200,58 @@ def softmax_cross_entropy_rows(
     return losses.reshape(targets.shape)
 
 
+# ---- attention --------------------------------------------------------------------------------------------------
+
+
+def _dense_or_none(array: Array | None, dtype: np.dtype[Any]) -> Any:
+    return None if array is None else as_dense(array, dtype)
+
+
+def attend(
+    lengths: NDArray[np.int64],
+    memory_lengths: NDArray[np.int64],
+    q: Any,
+    k: Array | None,
+    v: Array | None,
+    memory: Any,
+) -> tuple[Array, Array]:
+    """Return the weights (T, N, S) of a memory (S, N, E) for queries q (T, N, A), and the context (T, N, E).
+
+    Additive with keys k (S, N, A) and v (A,), multiplicative without, then A = E. All are of one dtype.
+    """
+    (T, N, A), S = q.shape, len(memory)
+    if k is not None:
+        check_shape("keys", k, "(S, N, A)", (S, N, A))
+        check_shape("v", v, "(A,)", (A,))  # type: ignore[arg-type]
+    dtype = memory.dtype
+    weights, context = zeros((T, N, S), dtype), zeros((T, N, memory.shape[2]), dtype)
+    if 0 not in (T, N, S):
+        q, k, v, memory = (_dense_or_none(array, dtype) for array in (q, k, v, memory))
+        _engine.attention(lengths, memory_lengths, q, k, v, memory, weights, context)
+    return weights, context
+
+
+def attend_backward(
+    lengths: NDArray[np.int64],
+    memory_lengths: NDArray[np.int64],
+    q: Any,
+    k: Array | None,
+    v: Array | None,
+    memory: Any,
+    weights: Array,
+    dcontext: Array,
+) -> tuple[Array, Any, Any, Array]:
+    """Return dq, dk (None without keys), dv (N, A) of each row, and dmemory; arguments as in :func:`attend`."""
+    (T, N, A), S, dtype = q.shape, len(memory), memory.dtype
+    dq, dmemory = zeros(q.shape, dtype), zeros(memory.shape, dtype)
+    dk, dv = (None, None) if k is None else (zeros(k.shape, dtype), zeros((N, A), dtype))
+    if 0 not in (T, N, S):
+        q, k, v, memory = (_dense_or_none(array, dtype) for array in (q, k, v, memory))
+        own = as_dense(dcontext, dtype)
+        _engine.attention(lengths, memory_lengths, q, k, v, memory, weights, None, own, dq, dk, dv, dmemory)
+    return dq, dk, dv, dmemory
+
+
 # ---- losses of whole sequences ----------------------------------------------------------------------------------
 
 

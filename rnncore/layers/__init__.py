@@ -4,6 +4,7 @@ Every layer has ``params`` and ``grads``, dicts with the same keys whose arrays 
 place. ``forward`` returns a cache for ``backward``, which adds to ``grads``; calling a layer is inference.
 """
 
+from .attention import *  # noqa: F403
 from .base import Layer as Layer
 from .base import blank_layers as blank_layers
 from .base import dropout_mask as dropout_mask

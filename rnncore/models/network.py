@@ -10,7 +10,7 @@ from numpy.random import Generator
 
 from .. import functional
 from .._types import Array, State
-from ..layers import Layer, dropout_mask
+from ..layers import Attention, Dense, Layer, dropout_mask
 from ..losses import fused_softmax_cross_entropy, sigmoid, sigmoid_cross_entropy
 from ..sequence_losses import crf_loss, crf_marginals, ctc_loss, viterbi
 
@@ -50,6 +50,64 @@ class Trunk:
         if self.embedding:
             self.embedding.backward(undrop(dx, mask), ids)
         return dstate
+
+
+class Attentive:
+    """A trunk whose states look back at a memory: tanh([context; h] W + b), with the context of attention.
+
+    The states are those of Luong et al. 2015 without input feeding: the recurrent layers do not see the contexts, so
+    that all steps of all sequences attend at once.
+    """
+
+    def __init__(self, trunk: Trunk, attention: Attention, combine: Dense) -> None:
+        self.trunk, self.attention, self.combine = trunk, attention, combine
+
+    def __call__(
+        self, inputs: Array, state: Any, lengths: Any, memory: Array, memory_lengths: Any, keys: Any = None
+    ) -> tuple[Any, ...]:
+        """Return h (T, N, H), the final state, and the weights (T, N, S)."""
+        h, state = self.trunk(inputs, state, lengths)
+        context, weights = self.attention(h, memory, lengths, memory_lengths, keys=keys)
+        return np.tanh(self.combine(np.concatenate([context, h], axis=2))), state, weights
+
+    def forward(self, inputs: Array, state: Any, lengths: Any, memory: Array, memory_lengths: Any) -> tuple[Array, Any]:
+        """Return h (T, N, H) and a cache."""
+        h, _, trunk_cache = self.trunk.forward(inputs, state, lengths)
+        context, _, attention_cache = self.attention.forward(h, memory, lengths, memory_lengths)
+        y, combine_cache = self.combine.forward(np.concatenate([context, h], axis=2))
+        np.tanh(y, out=y)
+        return y, (trunk_cache, attention_cache, combine_cache, y)
+
+    def backward(self, dh: Array, cache: Any) -> tuple[Any, Array]:
+        """Return the gradients of the initial state and of the memory; add those of the parameters to ``grads``."""
+        trunk_cache, attention_cache, combine_cache, y = cache
+        dparts = self.combine.backward(dh * (1 - y * y), combine_cache)
+        E = self.attention.memory_size
+        dqueries, dmemory = self.attention.backward(dparts[..., :E], attention_cache)
+        return self.trunk.backward(dparts[..., E:] + dqueries, trunk_cache), dmemory
+
+    def reading(self, memory: Array, memory_lengths: Array, copies: int) -> Reading:
+        """Return a trunk that reads this memory (S, N, E), of which each row serves ``copies`` rows in a row."""
+        memory, lengths = np.repeat(memory, copies, axis=1), np.repeat(memory_lengths, copies)
+        return Reading(self, memory, lengths)
+
+
+class Reading:
+    """An attentive trunk bound to its memory, called as a plain one: for decoding step by step."""
+
+    def __init__(self, attentive: Attentive, memory: Array, lengths: Array) -> None:
+        self.attentive, self.memory, self.lengths = attentive, memory, lengths
+        self.keys = attentive.attention.keys(memory)
+
+    def __call__(self, inputs: Array, state: Any = None) -> tuple[Array, Any]:
+        h, state, _ = self.attentive(inputs, state, None, self.memory, self.lengths, self.keys)
+        return h, state
+
+    def freeze(self) -> Reading:
+        """Return one with a copy of the weights of the recurrent layers."""
+        attentive = self.attentive
+        frozen = Attentive(attentive.trunk.freeze(), attentive.attention, attentive.combine)
+        return Reading(frozen, self.memory, self.lengths)
 
 
 class Head:

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from .. import checks
 from .._types import Array, State
-from ..layers import Dense
+from ..layers import Attention, Dense
 from ..text import Vocabulary, pad
 from .base import as_generator, setting
 from .data import Examples, Format, as_sample_weight, as_sequences, pad_inputs, steps_before, steps_weights, take
 from .decoding import Beam, beam_search
 from .documentation import document
 from .estimator import Batch, Estimator, Sequences, Validation
-from .network import Head, as_states, from_states
+from .network import Attentive, Head, as_states, from_states
 from .training import Callbacks
 
 
@@ -38,6 +38,9 @@ class EncoderDecoder(Estimator):
         The encoder reads in both directions.
     reverse_source : bool, default False
         The encoder reads from the last step to the first, so that the beginnings are near (Sutskever et al.).
+    attention : {"additive", "multiplicative"} or None
+        Each step of the decoder also sees a mean of the encoder's states, weighted by a score: of Bahdanau et al. 2015,
+        or of Luong et al. 2015. The query is the decoder's state at that step.
     TRAINING
     RANDOM
 
@@ -60,6 +63,9 @@ class EncoderDecoder(Estimator):
 
     bidirectional: bool = setting(False, checks.flag, network=True)
     reverse_source: bool = setting(False, checks.flag, network=True)
+    attention: Literal["additive", "multiplicative"] | None = setting(
+        None, checks.optional(checks.choice, choices=("additive", "multiplicative")), network=True
+    )
 
     # ---- data ---------------------------------------------------------------------------------------------------
 
@@ -103,12 +109,20 @@ class EncoderDecoder(Estimator):
         names = self._encoder.recurrent.state_names if self.bidirectional else ()
         bridge_names, H = [f"bridge_{name}" for name in names], self.hidden_size
         self._bridges = tuple(Dense(2 * H, H, dtype=self.dtype, seed=rng) for _ in names)
+        self._attentive, others = None, {}
+        if self.attention is not None:
+            width = self._encoder.recurrent.output_size
+            attention = Attention(H, width, self.attention, dtype=self.dtype, seed=rng)
+            combine = Dense(width + H, H, dtype=self.dtype, seed=rng)
+            self._attentive = Attentive(self._decoder, attention, combine)
+            others = {"attention": attention, "combine": combine}
         self._take_layers(
             source_embedding=self._encoder.embedding,
             encoder=self._encoder.recurrent,
             **dict(zip(bridge_names, self._bridges, strict=True)),
             target_embedding=self._decoder.embedding,
             decoder=self._decoder.recurrent,
+            **others,
             output=output,
         )
 
@@ -163,12 +177,18 @@ class EncoderDecoder(Estimator):
             Nats a token.
         """
         self._zero_grad()
-        _, state, encoder_cache = self._encoder.forward(sources, None, source_lengths)
+        memory, state, encoder_cache = self._encoder.forward(sources, None, source_lengths)
         state, bridge_caches = self._cross(state)
-        h, _, decoder_cache = self._decoder.forward(inputs, state, lengths)
+        if self._attentive is None:
+            h, _, decoder_cache = self._decoder.forward(inputs, state, lengths)
+        else:
+            h, decoder_cache = self._attentive.forward(inputs, state, lengths, memory, source_lengths)
         loss, dh = self._head.forward(h, targets, lengths, weights)
-        dstate = self._cross_back(self._decoder.backward(dh, decoder_cache), bridge_caches)
-        self._encoder.backward(None, encoder_cache, dstate)
+        if self._attentive is None:
+            dstate, dmemory = self._decoder.backward(dh, decoder_cache), None
+        else:
+            dstate, dmemory = self._attentive.backward(dh, decoder_cache)
+        self._encoder.backward(dmemory, encoder_cache, self._cross_back(dstate, bridge_caches))
         return loss
 
     def _cross(self, state: Any) -> tuple[State, Any]:
@@ -196,9 +216,17 @@ class EncoderDecoder(Estimator):
 
     def _losses(self, batch: Batch) -> Array:
         sources, inputs, targets, source_lengths, lengths, weights = batch.arguments
-        state, _ = self._cross(self._encoder(sources, None, source_lengths)[1])
-        h, _ = self._decoder(inputs, state, lengths)
+        h = self._read(sources, inputs, source_lengths, lengths)[0]
         return self._head.losses(h, targets, lengths, weights)
+
+    def _read(self, sources: Array, inputs: Array, source_lengths: Any, lengths: Any) -> tuple[Any, ...]:
+        """Return the states of the decoder (T, N, H) and with attention its weights (T, N, S), else None."""
+        memory, state = self._encoder(sources, None, source_lengths)
+        state, _ = self._cross(state)
+        if self._attentive is None:
+            return self._decoder(inputs, state, lengths)[0], None
+        h, _, weights = self._attentive(inputs, state, lengths, memory, source_lengths)
+        return h, weights
 
     # ---- use ----------------------------------------------------------------------------------------------------
 
@@ -301,6 +329,34 @@ class EncoderDecoder(Estimator):
         name = str if vocabulary is None else vocabulary.tokens.__getitem__
         return search.beam(0, self._decode, name)
 
+    def attention_weights(self, x: Any, y: Any) -> Array:
+        """Return how much each step of a target looked at each step of its source.
+
+        Parameters
+        ----------
+        x, y : sequences, one source and one target as in :meth:`fit`
+
+        Returns
+        -------
+        ndarray (len(y) + 1, len(x))
+            In tokens; the last row is that of the end. Each row sums to 1. Drawn by :func:`rnncore.plots.attention`.
+
+        Raises
+        ------
+        ValueError
+            The model has no attention.
+        TypeError, ValueError
+            A sequence is not as in training.
+        """
+        self._check_built()
+        if self._attentive is None:
+            raise ValueError("attention_weights needs a model with attention; this one has attention=None")
+        source = self._reversed(self._input_format.encode_one("x", x))
+        target = np.append(self._target_format.encode_one("y", y), self._end_id)
+        batch, lengths = pad_inputs([source], self._input_format, self._built["dtype"])
+        weights = self._read(batch, steps_before(target[:, None], self._end_id), lengths, None)[1][:, 0]
+        return weights[:, ::-1].copy() if self._built["reverse_source"] else weights
+
     def _inputs(self, X: Any, lengths: Any) -> list[Array]:
         self._check_built()
         return self._sources("X", as_sequences("X", X, lengths))
@@ -318,11 +374,15 @@ class EncoderDecoder(Estimator):
         for begin in range(0, len(order), count):
             rows = order[begin : begin + count]
             batch, lengths = pad_inputs(take(sources, rows), self._input_format, self._built["dtype"])
-            state, _ = self._cross(self._encoder(batch, None, lengths)[1])
+            memory, state = self._encoder(batch, None, lengths)
+            state, _ = self._cross(state)
+            decoder = self._decoder
+            if self._attentive is not None:
+                decoder = self._attentive.reading(memory, lengths, width)
             yield (
                 rows,
                 beam_search(
-                    *(self._decoder, self._head.dense, state, np.full(len(rows), self._end_id)),
+                    *(decoder, self._head.dense, state, np.full(len(rows), self._end_id)),
                     2 * lengths + 10 if max_length is None else np.full(len(rows), max_length),
                     width=width,
                     length_penalty=length_penalty,

@@ -88,6 +88,19 @@ typedef struct kernel_table {
     void (*softmax_cross_entropy)(ptrdiff_t rows, ptrdiff_t V, void *logits, const int64_t *targets,
                                   const double *weights, double *losses);
 
+    /* Attention. scores (T, S) = v . tanh(q_t + k_s), with q (T, A), k (S, A), v (A,) */
+    void (*additive_scores)(ptrdiff_t T, ptrdiff_t S, ptrdiff_t A, const void *q, ptrdiff_t ldq, const void *k,
+                            ptrdiff_t ldk, const void *v, void *scores, ptrdiff_t lds);
+    /* dq (T, A), dk (S, A), dv (A,) += the gradients, given dscores (T, S) */
+    void (*additive_backward)(ptrdiff_t T, ptrdiff_t S, ptrdiff_t A, const void *q, ptrdiff_t ldq, const void *k,
+                              ptrdiff_t ldk, const void *v, const void *dscores, ptrdiff_t lds, void *dq,
+                              ptrdiff_t lddq, void *dk, ptrdiff_t lddk, void *dv);
+    /* scores (rows, S) become their softmax, S > 0 */
+    void (*softmax_rows)(ptrdiff_t rows, ptrdiff_t S, void *scores, ptrdiff_t lds);
+    /* dweights (rows, S) become the gradient of the scores, given the softmax */
+    void (*softmax_rows_backward)(ptrdiff_t rows, ptrdiff_t S, const void *weights, ptrdiff_t ldw, void *dweights,
+                                  ptrdiff_t ldd);
+
     /* -log P(labels (L,) | logits (T, V)), nats, of connectionist temporal classification with this blank; dlogits =
      * weight times the gradient, unless NULL. Rows of both are `step` apart. inf if no path is possible, then the gradient
      * is NaN, and NaN if a logit is. `work` has as many doubles as ctc_work says */

@@ -21,6 +21,7 @@ typedef real NAME(vector) __attribute__((vector_size(VECTOR_BYTES), aligned(size
 #if REAL_IS_DOUBLE
 #include "scaled.inc.h"
 #endif
+#include "attention.inc.h"
 #include "ctc.inc.h"
 #include "crf.inc.h"
 
@@ -38,6 +39,10 @@ const kernel_table NAME(kernels) = {
     .add = NAME(add),
     .cells = &NAME(cell_kernels),
     .softmax_cross_entropy = NAME(softmax_cross_entropy),
+    .additive_scores = NAME(additive_scores),
+    .additive_backward = NAME(additive_backward),
+    .softmax_rows = NAME(softmax_rows),
+    .softmax_rows_backward = NAME(softmax_rows_backward),
     .ctc = NAME(ctc),
     .crf = NAME(crf),
     .viterbi = NAME(viterbi),

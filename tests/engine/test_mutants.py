@@ -16,6 +16,18 @@ FILES = ["setup.py", "pyproject.toml", "README.md", "LICENSE", "src", "rnncore",
 
 # name -> (file, correct text, broken text), and the test file if it is not engine/test_engine.py
 MUTANTS = {
+    "attention: the keys of another row": (
+        "src/attention.pxd",
+        "t.additive_scores(T, S, A, q, N * A, k, N * A, f.v,",
+        "t.additive_scores(T, S, A, q, N * A, k, A, f.v,",
+        "layers/test_attention.py",
+    ),
+    "attention: the memory has no gradient through the scores": (
+        "src/attention.pxd",
+        "add_outer_product(t, T, S, E, dscores, S, q, N * E, dmemory, N * E, work)",
+        "pass",
+        "layers/test_attention.py",
+    ),
     "CTC: a label may follow an equal one without a blank": (
         "src/kernels/ctc.inc.h",
         "0 < k && k < L && labels[k] != labels[k - 1] ? 0",

@@ -110,6 +110,8 @@ def test_gradients_of_the_generator(kind, labels, case):
         {"num_layers": 2, "bidirectional": True},
         {"num_layers": 2, "cell": "gru", "reverse_source": True},
         {"num_layers": 2, "dropout": 0.4, "recurrent_dropout": 0.4, "bidirectional": True},
+        {"attention": "additive", "bidirectional": True},
+        {"attention": "multiplicative", "reverse_source": True, "cell": "gru", "dropout": 0.4},
     ],
     ids=lambda settings: "-".join(map(str, settings.values())),
 )

@@ -40,6 +40,11 @@ CASES = {
     ),
     "encoder-decoder": (rc.EncoderDecoder, TEXTS, TEXTS[::-1], {"num_layers": 2}),
     "encoder-decoder-both": (rc.EncoderDecoder, TEXTS, TEXTS[::-1], {"num_layers": 2, "bidirectional": True}),
+    "encoder-decoder-additive": (rc.EncoderDecoder, TEXTS, TEXTS[::-1], {"attention": "additive"}),
+    "encoder-decoder-multiplicative": (
+        *(rc.EncoderDecoder, FEATURES, TEXTS[::-1]),
+        {"attention": "multiplicative", "bidirectional": True, "num_layers": 2},
+    ),
     "encoder-decoder-gru": (rc.EncoderDecoder, FEATURES, TEXTS[::-1], {"bidirectional": True, **GRU}),
 }
 

@@ -1,0 +1,172 @@
+"""Attention: a mean of the steps of one sequence for every step of another, by how well the two go together."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike
+
+from .. import checks
+from .._types import Array, Seed
+from ..engine import arrays, native
+from .base import Layer, glorot_uniform
+
+__all__ = ["Attention"]
+
+SCORES = ("additive", "multiplicative")
+
+
+class Attention(Layer):
+    """Weigh the steps of a memory for every query, and return their mean.
+
+    ``weights(t, .) = softmax(score(query_t, memory_.))`` and ``context_t = sum_s weights(t, s) memory_s``. The score is
+
+    * "multiplicative": ``query W memory'`` (Luong, Pham and Manning 2015, "general")
+    * "additive": ``v . tanh(query Wq + memory Wk + b)`` (Bahdanau, Cho and Bengio 2015)
+
+    Parameters
+    ----------
+    query_size, memory_size : int
+        H and E.
+    score : {"multiplicative", "additive"}
+    size : int, optional
+        A, the width of the additive score; H if not given.
+    dtype : {"float32", "float64"}
+    seed : int, numpy.random.Generator or None
+
+    Examples
+    --------
+    >>> attention = Attention(4, 6, seed=0)
+    >>> context, weights = attention(np.ones((3, 2, 4)), np.ones((5, 2, 6)), memory_lengths=[5, 2])
+    >>> context.shape, weights.shape, weights[0, 1].round(3).tolist()
+    ((3, 2, 6), (3, 2, 5), [0.5, 0.5, 0.0, 0.0, 0.0])
+    """
+
+    def __init__(
+        self,
+        query_size: int,
+        memory_size: int,
+        score: Literal["multiplicative", "additive"] = "multiplicative",
+        *,
+        size: int | None = None,
+        dtype: DTypeLike = "float32",
+        seed: Seed = None,
+    ) -> None:
+        super().__init__(dtype)
+        self.query_size = checks.integer("query_size", query_size, least=1)
+        self.memory_size = checks.integer("memory_size", memory_size, least=1)
+        self.score = checks.choice("score", score, SCORES)
+        self.size = self.query_size if size is None else checks.integer("size", size, least=1)
+        H, E, A = self.query_size, self.memory_size, self.size
+        shapes: dict[str, tuple[int, ...]] = {"W": (H, E)}
+        if self.score == "additive":
+            shapes = {"Wq": (H, A), "Wk": (E, A), "b": (A,), "v": (A,)}
+
+        def draw() -> dict[str, Array]:
+            rng = np.random.default_rng(seed)
+            values = {name: glorot_uniform(rng, *shape) for name, shape in shapes.items() if len(shape) == 2}
+            if self.score == "additive":
+                values |= {"b": np.zeros(A), "v": glorot_uniform(rng, A, 1)[:, 0]}
+            return values
+
+        self._add(shapes, draw)
+
+    def keys(self, memory: Array) -> Array | None:
+        """Return what the additive score needs of a memory (S, N, E), (S, N, A): made once for many calls."""
+        if self.score == "multiplicative":
+            return None
+        return _affine(memory, self.params["Wk"], self.params["b"])
+
+    def __call__(
+        self,
+        queries: ArrayLike,
+        memory: ArrayLike,
+        lengths: ArrayLike | None = None,
+        memory_lengths: ArrayLike | None = None,
+        *,
+        keys: Array | None = None,
+    ) -> tuple[Array, Array]:
+        """Return the context (T, N, E) and the weights (T, N, S); arguments as in :meth:`forward`."""
+        context, weights, _ = self.forward(queries, memory, lengths, memory_lengths, keys=keys)
+        return context, weights
+
+    def forward(
+        self,
+        queries: ArrayLike,
+        memory: ArrayLike,
+        lengths: ArrayLike | None = None,
+        memory_lengths: ArrayLike | None = None,
+        *,
+        keys: Array | None = None,
+    ) -> tuple[Array, Array, Any]:
+        """Attend to a memory.
+
+        Parameters
+        ----------
+        queries : float array (T, N, H)
+        memory : float array (S, N, E)
+            Finite, also where it is padded.
+        lengths, memory_lengths : integer arrays (N,), optional
+            Steps from there on do not ask, and are not looked at.
+        keys : array, optional
+            ``self.keys(memory)``.
+
+        Returns
+        -------
+        context : ndarray (T, N, E)
+            0 at padded steps, and for a memory of length 0.
+        weights : ndarray (T, N, S)
+            Sum to 1 over the valid steps of the memory; 0 elsewhere.
+        cache
+            For :meth:`backward`.
+
+        Raises
+        ------
+        ValueError, TypeError
+            A shape, dtype or length is wrong.
+        """
+        queries = arrays.as_floating("queries", queries).astype(self.dtype, copy=False)
+        memory = arrays.as_floating("memory", memory).astype(self.dtype, copy=False)
+        if queries.ndim != 3 or queries.shape[2] != self.query_size:
+            raise ValueError(f"queries must be (T, N, query_size) = (T, N, {self.query_size}); got {queries.shape}")
+        if memory.ndim != 3 or memory.shape[1:] != (queries.shape[1], self.memory_size):
+            wanted = f"(S, N, memory_size) = (S, {queries.shape[1]}, {self.memory_size})"
+            raise ValueError(f"memory must be {wanted}; got {memory.shape}")
+        T, N, _ = queries.shape
+        S = len(memory)
+        steps = np.full(N, T) if lengths is None else arrays.as_lengths(lengths, T, N)
+        memory_steps = np.full(N, S) if memory_lengths is None else arrays.as_lengths(memory_lengths, S, N)
+        if self.score == "multiplicative":
+            q, v = _affine(queries, self.params["W"]), None
+        else:
+            q, v = _affine(queries, self.params["Wq"]), self.params["v"]
+            keys = self.keys(memory) if keys is None else keys
+        weights, context = native.attend(steps, memory_steps, q, keys, v, memory)
+        return context, weights, (queries, memory, steps, memory_steps, q, keys, weights)
+
+    def backward(self, dcontext: ArrayLike, cache: Any) -> tuple[Array, Array]:
+        """Return dqueries (T, N, H) and dmemory (S, N, E) for dcontext (T, N, E); add to ``grads``."""
+        queries, memory, steps, memory_steps, q, keys, weights = cache
+        dcontext = arrays.as_shaped("dcontext", dcontext, (*queries.shape[:2], self.memory_size), self.dtype)
+        v = self.params.get("v")
+        dq, dk, dv, dmemory = native.attend_backward(steps, memory_steps, q, keys, v, memory, weights, dcontext)
+        if self.score == "multiplicative":
+            return _affine_backward(queries, self.params["W"], dq, self.grads["W"]), dmemory
+        self.grads["v"] += dv.sum(axis=0)
+        dmemory += _affine_backward(memory, self.params["Wk"], dk, self.grads["Wk"], self.grads["b"])
+        return _affine_backward(queries, self.params["Wq"], dq, self.grads["Wq"]), dmemory
+
+
+def _affine(x: Array, W: Array, b: Array | None = None) -> Array:
+    """x (..., D) W (D, K) + b"""
+    rows = x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
+    y = native.affine_forward(rows, W, np.zeros(W.shape[1], W.dtype) if b is None else b)
+    return y.reshape(*x.shape[:-1], W.shape[1])
+
+
+def _affine_backward(x: Array, W: Array, dy: Array, dW: Array, db: Array | None = None) -> Array:
+    rows = x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
+    db = np.zeros(W.shape[1], W.dtype) if db is None else db
+    return native.affine_backward(rows, W, dy.reshape(len(rows), W.shape[1]), dW, db).reshape(x.shape)

@@ -1,0 +1,137 @@
+"""Attention of every step over a memory: scores, their softmax, and the mean of the memory that they weigh.
+
+Row n of the batch attends to memory[:lengths_memory[n], n] alone: each row by itself, cut into shares for threads.
+"""
+
+from cython cimport floating
+from libc.stdint cimport int64_t
+
+from call cimport *
+from kernels cimport *
+from memory cimport *
+from plan cimport *
+from products cimport *
+from threads cimport *
+
+
+cdef struct Attention:
+    const kernel_table *kernels
+    Py_ssize_t T, N, S, E, A
+    bint is_double, backward, began
+    const int64_t *lengths           # (N,): steps that ask
+    const int64_t *memory_lengths    # (N,)
+    const void *q                    # (T, N, A)
+    const void *k                    # (S, N, A): keys; NULL: the memory itself, A = E
+    const void *v                    # (A,), with keys
+    const void *memory               # (S, N, E)
+    void *weights                    # (T, N, S), zeros
+    void *context                    # (T, N, E), zeros
+    const void *dcontext             # (T, N, E)
+    void *dq                         # zeros, as all that follow
+    void *dk
+    void *dv                         # (N, A): of each row
+    void *dmemory
+    void *work                       # (T, S) and work of products, for each piece
+    Py_ssize_t work_size
+    int pieces
+
+
+cdef inline void attend_row(const Attention *f, Py_ssize_t n, const floating *q, const floating *k,
+                            const floating *memory, floating *weights, floating *context) noexcept nogil:
+    cdef const kernel_table *t = f.kernels
+    cdef Py_ssize_t T = f.lengths[n], S = f.memory_lengths[n], A = f.A, E = f.E, N = f.N
+    if k != NULL:
+        t.additive_scores(T, S, A, q, N * A, k, N * A, f.v, weights, N * f.S)
+    else:
+        # scores (T,S) = q (T,E) memory' (E,S)
+        t.multiply(T, E, S, q, N * E, memory, 1, N * E, NULL, 0, weights, N * f.S)
+    t.softmax_rows(T, S, weights, N * f.S)
+    # context (T,E) = weights (T,S) memory (S,E)
+    t.multiply(T, S, E, weights, N * f.S, memory, N * E, 1, NULL, 0, context, N * E)
+
+
+cdef inline void add_outer_product(const kernel_table *t, Py_ssize_t T, Py_ssize_t m, Py_ssize_t M, const floating *A,
+                                   Py_ssize_t lda, const floating *B, Py_ssize_t ldb, floating *C, Py_ssize_t ldc,
+                                   floating *work) noexcept nogil:
+    """C (m, M) += A' B over T rows"""
+    cdef weight_gradient out
+    out.adds, out.m, out.M, out.A, out.lda, out.C, out.ldc = True, m, M, A, lda, C, ldc
+    t.weight_gradients(T, M, B, ldb, &out, 1, NULL, work)
+
+
+cdef inline void attend_row_backward(const Attention *f, Py_ssize_t n, const floating *q, const floating *k,
+                                     const floating *memory, const floating *weights, const floating *dcontext,
+                                     floating *dq, floating *dk, floating *dv, floating *dmemory,
+                                     floating *work) noexcept nogil:
+    cdef const kernel_table *t = f.kernels
+    cdef Py_ssize_t T = f.lengths[n], S = f.memory_lengths[n], A = f.A, E = f.E, N = f.N
+    cdef floating *dscores = work
+    work += padded(f.T * f.S)
+    # d weights (T,S) = dcontext (T,E) memory' (E,S);   dmemory (S,E) += weights' dcontext
+    t.multiply(T, E, S, dcontext, N * E, memory, 1, N * E, NULL, 0, dscores, S)
+    add_outer_product(t, T, S, E, weights, N * f.S, dcontext, N * E, dmemory, N * E, work)
+    t.softmax_rows_backward(T, S, weights, N * f.S, dscores, S)
+    if k != NULL:
+        t.additive_backward(T, S, A, q, N * A, k, N * A, f.v, dscores, S, dq, N * A, dk, N * A, dv)
+        return
+    # dq (T,E) = dscores (T,S) memory (S,E);   dmemory (S,E) += dscores' q
+    t.multiply(T, S, E, dscores, S, memory, N * E, 1, NULL, 0, dq, N * E)
+    add_outer_product(t, T, S, E, dscores, S, q, N * E, dmemory, N * E, work)
+
+
+cdef inline void attend(const Attention *f, Py_ssize_t n, floating *work) noexcept nogil:
+    cdef Py_ssize_t query = n * f.A, memory = n * f.E
+    if f.lengths[n] == 0 or f.memory_lengths[n] == 0:
+        return
+    if not f.backward:
+        attend_row(f, n, <const floating *>f.q + query, <const floating *>at(f.k, query, work),
+                   <const floating *>f.memory + memory, <floating *>f.weights + n * f.S,
+                   <floating *>f.context + memory)
+        return
+    attend_row_backward(f, n, <const floating *>f.q + query, <const floating *>at(f.k, query, work),
+                        <const floating *>f.memory + memory, <const floating *>f.weights + n * f.S,
+                        <const floating *>f.dcontext + memory, <floating *>f.dq + query,
+                        <floating *>at(f.dk, query, work), <floating *>at(f.dv, query, work),
+                        <floating *>f.dmemory + memory, work)
+
+
+cdef inline int next_attention_phase(void *context) noexcept nogil:
+    cdef Attention *f = <Attention *>context
+    cdef bint ends = f.began
+    f.began = True
+    return 0 if ends else f.pieces
+
+
+cdef inline void run_attention_piece(void *context, int piece, bint calls) noexcept nogil:
+    cdef const Attention *f = <const Attention *>context
+    cdef Py_ssize_t n
+    for n in range(f.N * piece // f.pieces, f.N * (piece + 1) // f.pieces):
+        if f.is_double:
+            attend(f, n, <double *>f.work + piece * f.work_size)
+        else:
+            attend(f, n, <float *>f.work + piece * f.work_size)
+
+
+cdef inline int run_attention(Attention *f, const CostRule *rule, int max_threads) except -1:
+    cdef team *threads = NULL
+    cdef block memory
+    cdef job work
+    cdef double flops = 2. * f.T * f.N * f.S * (f.A * (1 if f.k == NULL else 20) + f.E) * (3 if f.backward else 1)
+    cdef int size = <int>min(<Py_ssize_t>threads_for(flops, rule, max_threads), f.N)
+    if size > 1:
+        size = take_team(size, &threads)
+    f.pieces, f.began = size, False
+    f.work_size = 0
+    if f.backward:
+        f.work_size = padded(f.T * f.S) + gradients_work(f.S, f.T, f.E)
+    try:
+        take_memory(size * f.work_size * (sizeof(double) if f.is_double else sizeof(float)), &memory)
+        f.work = memory.start
+        work.next_phase, work.run_piece, work.wait, work.context = next_attention_phase, run_attention_piece, NULL, f
+        with nogil:
+            run_job(threads, &work)
+        give_block(memory)
+    finally:
+        if threads != NULL:
+            leave_team(threads, size)
+    return 0
