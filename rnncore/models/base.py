@@ -22,7 +22,7 @@ from ..optim import SGD, Adagrad, Adam, RMSProp
 from . import scikit_learn
 from .network import Trunk
 from .storage import write_model
-from .training import Run, check_idle
+from .training import Run, Schedule, check_idle, check_schedule
 
 OPTIMIZERS = {"sgd": SGD, "rmsprop": RMSProp, "adagrad": Adagrad, "adam": Adam}
 
@@ -84,6 +84,9 @@ class Model:
     optimizer: Literal["adam", "rmsprop", "adagrad", "sgd"] = setting("adam", checks.one_of(OPTIMIZERS))
     learning_rate: float = setting(2e-3, checks.positive)
     learning_rate_decay: float = setting(1.0, checks.positive)
+    schedule: Schedule = setting(None, check_schedule)
+    warm_up: int = setting(0, partial(checks.integer, least=0))
+    accumulation: int = setting(1, COUNT)
     clip_norm: float | None = setting(5.0, checks.optional(checks.positive))
     patience: int | None = setting(None, checks.optional(checks.integer, least=1))
     warm_start: bool = setting(False, checks.flag)
@@ -235,6 +238,8 @@ class Model:
         settings = self._settings()
         if self.patience is not None and validation is None:
             raise ValueError("patience needs validation data in fit, to see when the held-out loss rises; got none")
+        if settings["schedule"] == "plateau" and validation is None:
+            raise ValueError("schedule 'plateau' needs validation data in fit, to see when the loss rests; got none")
         goes_on = self.warm_start and self.layers is not None
         for name, was in self._built.items() if goes_on else ():
             if settings[name] != was:
@@ -288,6 +293,8 @@ class Model:
         settings = self._settings() | self._built
         if isinstance(settings["random_state"], (Generator, RandomState)):
             settings["random_state"] = None
+        if callable(settings["schedule"]):
+            settings["schedule"] = None
         if isinstance(settings.get("class_weight"), dict):
             settings["class_weight"] = list(settings["class_weight"].items())  # keys of JSON are str, labels any type
         description = {"settings": settings, **self._data_state(), "history": self.history}

@@ -36,6 +36,14 @@ optimizer : {"adam", "rmsprop", "adagrad", "sgd"}
 learning_rate : float
 learning_rate_decay : float
     Factor that multiplies the learning rate after every epoch: 0.9 leaves a third after 10 epochs.
+schedule : {"cosine", "plateau"}, function or None
+    What else the learning rate does: "cosine" lets it fall to zero over all updates (Loshchilov and Hutter 2017),
+    "plateau" halves it when the held-out loss has not fallen for two epochs; a function takes the number of the update,
+    from 1, and that of all updates, and returns a factor. Files do not keep a function.
+warm_up : int
+    Updates in which the rate rises from zero, before the schedule begins.
+accumulation : int
+    Batches whose gradients make one update, each with its weight: as a batch that is so many times as large.
 clip_norm : float or None
     Largest global norm of the gradients.
 patience : int, optional

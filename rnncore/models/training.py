@@ -6,8 +6,11 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
+import numpy as np
+
+from .. import checks
 from .._types import Array
 from ..optim import Optimizer
 
@@ -28,6 +31,15 @@ class Progress(NamedTuple):
 
 Callback = Callable[[Progress], bool | None]
 Callbacks = Callback | Sequence[Callback]
+
+
+Schedule = Literal["cosine", "plateau"] | Callable[[int, int], float] | None
+PLATEAU_EPOCHS = 2
+
+
+def check_schedule(name: str, value: Any) -> Any:
+    """Return a schedule; ValueError for anything else."""
+    return value if value is None or callable(value) else checks.choice(name, value, ("cosine", "plateau"))
 
 
 # The models that are being trained.
@@ -83,11 +95,17 @@ class Run:
         record: dict[str, Any] = {"epoch": epoch, "loss": 0.0, "held_out": None, "tokens": 0, "seconds": 0.0}
         record["learning_rate"] = optimizer.learning_rate
         model.history.append(record)
-        updates, total = len(batches) * model.epochs, 0.0
-        for number, batch in enumerate(batches, 1):
+        groups = [batches[k : k + model.accumulation] for k in range(0, len(batches), model.accumulation)]
+        updates, total = len(groups) * model.epochs, 0.0
+        if groups:
+            record["learning_rate"] *= self._factor(self.update + 1, updates)
+        for number, group in enumerate(groups, 1):
             start = time.perf_counter()
-            loss, weight, tokens = model._update(batch)
+            loss, weight, tokens = self._gradients(group)
+            rate = optimizer.learning_rate
+            optimizer.learning_rate = rate * self._factor(self.update + 1, updates)
             optimizer.step(model.grads, clip_norm=model.clip_norm)
+            optimizer.learning_rate = rate
             total += weight
             self.update += 1
             self.tokens += tokens
@@ -95,7 +113,7 @@ class Run:
             if weight:
                 record["loss"] += (loss - record["loss"]) * weight / total
             record["seconds"] += time.perf_counter() - start
-            ends = number == len(batches)
+            ends = number == len(groups)
             if ends and score is not None:
                 record["held_out"] = score()
                 self._compare(record["held_out"])
@@ -106,8 +124,36 @@ class Run:
                 return True
         return False
 
+    def _factor(self, update: int, updates: int) -> float:
+        """What multiplies the learning rate of an update."""
+        schedule, warm_up = self.model.schedule, self.model.warm_up
+        if update <= warm_up:
+            return update / warm_up
+        if schedule == "cosine":
+            return (1 + math.cos(math.pi * (update - 1 - warm_up) / max(updates - warm_up, 1))) / 2
+        return float(schedule(update, updates)) if callable(schedule) else 1.0
+
+    def _gradients(self, batches: list[Any]) -> tuple[float, float, int]:
+        """Leave the gradient of the mean loss of some batches in ``grads``; return it, its weight, and the steps."""
+        model = self.model
+        if len(batches) == 1:
+            return model._update(batches[0])
+        sums = {name: np.zeros_like(grad) for name, grad in model.grads.items()}
+        loss = total = 0.0
+        steps = 0
+        for batch in batches:
+            mean, weight, tokens = model._update(batch)
+            for name, grad in model.grads.items():
+                sums[name] += grad * grad.dtype.type(weight)
+            loss, total, steps = loss + mean * weight, total + weight, steps + tokens
+        for name, grad in model.grads.items():
+            grad[...] = sums[name] / grad.dtype.type(total or 1)
+        return loss / (total or 1), total, steps
+
     def _compare(self, held_out: float) -> None:
         self.since_best += 1
+        if self.model.schedule == "plateau" and held_out >= self.best and self.since_best % PLATEAU_EPOCHS == 0:
+            self.optimizer.learning_rate /= 2
         if held_out < self.best:
             self.best, self.best_update, self.since_best = held_out, self.update, 0
             self.best_params = {name: p.copy() for name, p in self.model.params.items()}
