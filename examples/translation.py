@@ -1,7 +1,8 @@
 """Short sentences from English to French.
 
-Many to many of different lengths: an encoder LSTM reads the English words, a decoder LSTM writes the French ones,
-starting from the encoder's last state. Translations are found by greedy or beam search.
+Many to many of different lengths: a bidirectional LSTM reads the English words, another LSTM writes the French ones,
+starting from the last state of the first and looking back at its states (attention). Translations are found by greedy
+or beam search.
 
 Data: eng-fra.txt or its folder (20,000 pairs from tatoeba.org via manythings.org/anki): English, tab, French. Most
 English sentences have several translations. 10 % of the distinct English sentences, at most 1,000, are held out with
@@ -72,6 +73,7 @@ MADE_UP |= {"learning_rate_decay": 0.95}
 
 def make_model(random_state=0, **settings):
     tuned = {"hidden_size": 256, "dropout": 0.3, "epochs": 12, "batch_size": 64}
+    tuned |= {"attention": "additive", "bidirectional": True}
     tuned |= {"learning_rate": 3e-3, "learning_rate_decay": 0.85}
     return rc.EncoderDecoder("word", random_state=random_state, **tuned | settings)
 
@@ -88,16 +90,22 @@ def figures(model, held_out):
 
 
 def picture(model, held_out):
-    """Draw the search for the translation of one sentence: the longest, of five tokens at most, that it gets right."""
+    """Draw the search for the translation of one sentence, the longest of five tokens at most that it gets right, and
+    which words each word of the translation looked at."""
+    from matplotlib.figure import Figure
+
     short = [(words, known) for words, known in zip(*held_out, strict=True) if len(words.split()) <= 5]
     said = model.predict([words for words, _ in short], beam_width=4)
     right = [words for (words, known), found in zip(short, said, strict=True) if found in known]
     source = max(right, key=lambda words: len(words.split()), default=held_out[0][0])
     beam = model.beam_search(source, beam_width=4)
-    ax = plots.beam(beam.steps, best=beam.best)
-    ax.set_title(text_of(source), fontsize=10)
-    ax.set_xlabel("step (below each word: log-probability of the path so far, in nats)")
-    return ax
+    left, right = Figure(figsize=(13, 4), layout="constrained").subplots(1, 2, width_ratios=[2.2, 1])
+    plots.beam(beam.steps, best=beam.best, ax=left)
+    left.set_title(text_of(source), fontsize=10)
+    left.set_xlabel("step (below each word: log-probability of the path so far, in nats)")
+    said = beam.hypotheses[0].sequence
+    plots.attention(model.attention_weights(source, said), source.split(), said.split(), ax=right)
+    return left
 
 
 def main(argv=None):

@@ -27,7 +27,7 @@ def draw(target):
     try:
         for file, settings in PICTURES.items():
             figure = draw_example(Path(file).stem, settings).figure
-            figure.set_figwidth(min(8, figure.get_figwidth()))
+            figure.set_figwidth(min(11, figure.get_figwidth()))
             figure.savefig(target / file, dpi=120)
     finally:
         sys.path.remove(str(EXAMPLES))
