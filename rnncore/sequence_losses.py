@@ -143,6 +143,7 @@ def crf_loss(
     Returns
     -------
     loss : float (nats), or float64 array (N,) for "none"
+        inf for tags that are forbidden; the gradients are NaN then.
     demissions : ndarray like emissions, or None
         0 at padded steps.
     dtransitions : ndarray (K, K), or None

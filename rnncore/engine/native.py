@@ -219,10 +219,7 @@ def attend(
 
     Additive with keys k (S, N, A) and v (A,), multiplicative without, then A = E. All are of one dtype.
     """
-    (T, N, A), S = q.shape, len(memory)
-    if k is not None:
-        check_shape("keys", k, "(S, N, A)", (S, N, A))
-        check_shape("v", v, "(A,)", (A,))  # type: ignore[arg-type]
+    (T, N, _), S = q.shape, len(memory)
     dtype = memory.dtype
     weights, context = zeros((T, N, S), dtype), zeros((T, N, memory.shape[2]), dtype)
     if 0 not in (T, N, S):

@@ -140,9 +140,11 @@ class Attention(Layer):
         memory_steps = np.full(N, S) if memory_lengths is None else arrays.as_lengths(memory_lengths, S, N)
         if self.score == "multiplicative":
             q, v = _affine(queries, self.params["W"]), None
+            if keys is not None:
+                raise ValueError(f"keys belong to the additive score; got {type(keys).__name__}")
         else:
             q, v = _affine(queries, self.params["Wq"]), self.params["v"]
-            keys = self.keys(memory) if keys is None else keys
+            keys = self.keys(memory) if keys is None else arrays.as_shaped("keys", keys, (S, N, self.size), self.dtype)
         weights, context = native.attend(steps, memory_steps, q, keys, v, memory)
         return context, weights, (queries, memory, steps, memory_steps, q, keys, weights)
 

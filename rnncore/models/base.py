@@ -149,7 +149,10 @@ class Model:
         ValueError, TypeError
             The value of a setting is wrong.
         """
-        self._settings()
+        self._check_together(self._settings())
+
+    def _check_together(self, settings: dict[str, Any]) -> None:
+        """Raise ValueError for settings that do not go together; what was fitted may differ from some of them."""
 
     def _settings(self) -> dict[str, Any]:
         """Return the checked settings in plain types. Attributes stay as given, which scikit-learn requires."""
@@ -236,6 +239,7 @@ class Model:
         """Settings may have been set since they were checked. -> whether ``fit`` goes on with the layers as they are"""
         check_idle(self)
         settings = self._settings()
+        self._check_together(settings)
         if self.patience is not None and validation is None:
             raise ValueError("patience needs validation data in fit, to see when the held-out loss rises; got none")
         if settings["schedule"] == "plateau" and validation is None:
@@ -306,7 +310,7 @@ class Model:
         if isinstance(settings.get("class_weight"), list):
             settings["class_weight"] = {label: weight for label, weight in settings["class_weight"]}
         model = cls(**settings)
-        model.check_settings()
+        model._settings()
         # Room for an array that is missing: it is named below.
         with blank_layers(2 * sum(array.nbytes for array in arrays.values())):
             model._restore_data(description)

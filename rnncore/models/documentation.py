@@ -39,7 +39,7 @@ learning_rate_decay : float
 schedule : {"cosine", "plateau"}, function or None
     What else the learning rate does: "cosine" lets it fall to zero over all updates (Loshchilov and Hutter 2017),
     "plateau" halves it when the held-out loss has not fallen for two epochs; a function takes the number of the update,
-    from 1, and that of all updates, and returns a factor. Files do not keep a function.
+    from 1 (also those of the warm-up count), and that of all updates, and returns a factor. Files do not keep it.
 warm_up : int
     Updates in which the rate rises from zero, before the schedule begins.
 accumulation : int

@@ -188,8 +188,9 @@ class CRFHead:
         emissions, cache = self.dense.forward(h)
         T, N = emissions.shape[:2]
         steps = np.full(N, T) if lengths is None else np.asarray(lengths)
-        weights = np.ones(N) if weights is None else weights
-        scale = 1 / max(float(weights @ steps), np.finfo(np.float64).tiny)
+        weights = np.where(steps > 0, 1.0 if weights is None else weights, 0.0)
+        weights /= weights.max(initial=0) or 1
+        scale = 1 / max(float(weights @ steps), 1)
         emissions, A = self.transitions.restrict(emissions), self.transitions.scores()
         loss, demissions, dA = crf_loss(emissions, A, targets, lengths, weights=weights * scale, reduction="sum")
         self.transitions.grads["A"] += dA

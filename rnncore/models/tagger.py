@@ -128,13 +128,11 @@ class SequenceTagger(Labeller):
                 )
         self._make_layers()
 
-    def _settings(self) -> dict[str, Any]:
-        settings = super()._settings()
+    def _check_together(self, settings: dict[str, Any]) -> None:
         if settings["scheme"] is not None and settings["output"] != "crf":
             raise ValueError(f"scheme needs output='crf'; got {settings['output']!r}")
         if settings["class_weight"] is not None and settings["output"] == "crf":
             raise ValueError("class_weight weighs single steps, which output='crf' does not; got both")
-        return settings
 
     def _make_head(self, dense: Dense) -> tuple[Any, dict[str, Any]]:
         if self.output != "crf":

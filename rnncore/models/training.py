@@ -60,7 +60,7 @@ class Run:
 
     def __init__(self, model: Any, optimizer: Any, callbacks: list[Any]) -> None:
         self.model, self.optimizer, self.callbacks = model, optimizer, callbacks
-        self.update = self.tokens = 0
+        self.update = self.tokens = self.epochs = 0
         self.best, self.best_update, self.since_best = math.inf, 0, 0
         self.best_params: dict[str, Array] | None = None
 
@@ -96,16 +96,15 @@ class Run:
         record["learning_rate"] = optimizer.learning_rate
         model.history.append(record)
         groups = [batches[k : k + model.accumulation] for k in range(0, len(batches), model.accumulation)]
-        updates, total = len(groups) * model.epochs, 0.0
-        if groups:
-            record["learning_rate"] *= self._factor(self.update + 1, updates)
+        updates, total = self.update + len(groups) * (model.epochs - self.epochs), 0.0
+        self.epochs += 1
         for number, group in enumerate(groups, 1):
             start = time.perf_counter()
             loss, weight, tokens = self._gradients(group)
-            rate = optimizer.learning_rate
-            optimizer.learning_rate = rate * self._factor(self.update + 1, updates)
-            optimizer.step(model.grads, clip_norm=model.clip_norm)
-            optimizer.learning_rate = rate
+            factor = self._factor(self.update + 1, updates)
+            if number == 1:
+                record["learning_rate"] *= factor
+            self._step(factor)
             total += weight
             self.update += 1
             self.tokens += tokens
@@ -124,31 +123,44 @@ class Run:
                 return True
         return False
 
+    def _step(self, factor: float) -> None:
+        """Update the parameters, with the learning rate times a factor."""
+        optimizer, rate = self.optimizer, self.optimizer.learning_rate
+        if factor == 0:
+            return
+        try:
+            optimizer.learning_rate = rate * factor
+            optimizer.step(self.model.grads, clip_norm=self.model.clip_norm)
+        finally:
+            optimizer.learning_rate = rate
+
     def _factor(self, update: int, updates: int) -> float:
         """What multiplies the learning rate of an update."""
         schedule, warm_up = self.model.schedule, self.model.warm_up
         if update <= warm_up:
             return update / warm_up
         if schedule == "cosine":
-            return (1 + math.cos(math.pi * (update - 1 - warm_up) / max(updates - warm_up, 1))) / 2
-        return float(schedule(update, updates)) if callable(schedule) else 1.0
+            return (1 + math.cos(math.pi * min(1, (update - 1 - warm_up) / max(updates - warm_up, 1)))) / 2
+        return checks.not_negative("the value of schedule", schedule(update, updates)) if callable(schedule) else 1.0
 
     def _gradients(self, batches: list[Any]) -> tuple[float, float, int]:
         """Leave the gradient of the mean loss of some batches in ``grads``; return it, its weight, and the steps."""
         model = self.model
         if len(batches) == 1:
             return model._update(batches[0])
-        sums = {name: np.zeros_like(grad) for name, grad in model.grads.items()}
+        means = {name: np.zeros_like(grad) for name, grad in model.grads.items()}
         loss = total = 0.0
         steps = 0
         for batch in batches:
             mean, weight, tokens = model._update(batch)
+            total, steps = total + weight, steps + tokens
+            share = weight / total if total else 0.0  # of the mean so far
+            loss += (mean - loss) * share
             for name, grad in model.grads.items():
-                sums[name] += grad * grad.dtype.type(weight)
-            loss, total, steps = loss + mean * weight, total + weight, steps + tokens
+                means[name] += (grad - means[name]) * grad.dtype.type(share)
         for name, grad in model.grads.items():
-            grad[...] = sums[name] / grad.dtype.type(total or 1)
-        return loss / (total or 1), total, steps
+            grad[...] = means[name]
+        return loss, total, steps
 
     def _compare(self, held_out: float) -> None:
         self.since_best += 1

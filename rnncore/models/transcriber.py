@@ -263,7 +263,7 @@ class SequenceTranscriber(Estimator):
             As in :meth:`fit`. Characters and words that are not in the training data become ``<unk>``.
         beam_width : int, optional
             Prefixes that go on after each step of a prefix beam search, which sums over alignments. None takes the most
-            probable label of each step (best path), or 16 prefixes with a language model.
+            probable label of each step (best path), or 16 prefixes with a language model or a bonus.
         language_model : LanguageModel, optional
             A fitted one, of the labels: characters or words. One of words also goes with labels that are characters;
             it then sees the words between spaces.
@@ -283,9 +283,9 @@ class SequenceTranscriber(Estimator):
             An argument is wrong; the message names it.
         """
         inputs = self._inputs(X, lengths)
-        if beam_width is None and language_model is None:
-            return [self._decode(merge(log_p.argmax(axis=1))) for log_p in self._log_probs(inputs)]
         fusion, width = self._fusion(language_model, lm_weight, insertion_bonus), self._width(beam_width)
+        if beam_width is None and language_model is None and not fusion.bonus:
+            return [self._decode(merge(log_p.argmax(axis=1))) for log_p in self._log_probs(inputs)]
         return [self._decode(prefix_beam_search(log_p, width, fusion)[0].labels) for log_p in self._log_probs(inputs)]
 
     def beam_search(
@@ -331,7 +331,7 @@ class SequenceTranscriber(Estimator):
                 raise ValueError(
                     f"language_model needs labels that are str; those of training are {self.classes_.dtype}"
                 )
-        return Fusion(model, self.classes_.tolist(), weight, bonus)
+        return Fusion(model, self.classes_.tolist(), weight, bonus, text=self._spells)
 
     def alignment(self, x: Any, y: Any = None) -> list[Span]:
         """Return which steps of one sequence gave which label.

@@ -64,14 +64,14 @@ def align(log_p: Array, labels: Array) -> list[tuple[int, int]]:
 class Fusion:
     """What a language model adds to the score of a prefix: weight log p + bonus for each of its tokens.
 
-    Its tokens are the labels; or, if the labels are characters and the model is one of words, what stands between
-    spaces. Labels and words that it does not know are <unk>. Without a model the bonus alone counts, for each label.
+    Its tokens are the labels; or, if the labels are the characters of a text and the model is one of words, what stands
+    between spaces. Labels and words that it does not know are <unk>. Without a model the bonus counts for each label.
 
     The state of n prefixes is a tuple: that of the recurrent layers, log p of the next token (n, V), and of each prefix
     the word that is not complete.
     """
 
-    def __init__(self, model: Any, labels: list[Any], weight: float, bonus: float) -> None:
+    def __init__(self, model: Any, labels: list[Any], weight: float, bonus: float, *, text: bool = False) -> None:
         self.model, self.weight, self.bonus = model, weight, bonus
         self.count = len(labels)
         if model is None:
@@ -80,7 +80,7 @@ class Fusion:
         if self.vocabulary.level == "char" and any(len(label) != 1 for label in labels):
             raise ValueError("language_model must be one of words, as the labels are; got one of characters")
         self.labels = labels
-        self.spells = self.vocabulary.level == "word" and all(len(label) == 1 for label in labels)
+        self.spells = self.vocabulary.level == "word" and text
         self.space = labels.index(" ") if self.spells and " " in labels else -1
         self.ids = np.array([self._id(label) for label in labels], np.int64)
 
@@ -169,6 +169,8 @@ def prefix_beam_search(log_p: Array, width: int, fusion: Fusion) -> list[Prefix]
     The paths of one labelling are summed, and the ``width`` best prefixes go on after each frame (Graves and Jaitly
     2014; with a language model Hannun et al. 2014).
     """
+    if not np.isfinite(log_p).all():
+        raise ValueError("the output of the model is not finite: it cannot be searched")
     # A prefix is a node: its parent, and its last label, 0 at the root.
     parents, last, children = [-1], [BLANK], dict[tuple[int, int], int]()
     beam = np.zeros(1, np.int64)

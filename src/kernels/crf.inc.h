@@ -139,14 +139,15 @@ static double NAME(crf)(ptrdiff_t T, ptrdiff_t K, const void *emissions, ptrdiff
     double log_Z = !T           ? 0
                    : !is_finite ? NAN
                                 : NAME_F64(crf_paths)(T, K, A, demissions != NULL, weight, y, dA, rest);
-    double scale = log_Z > -INFINITY ? weight : NAN;
-    if (!is_finite) scale = NAN;
+    if (log_Z == -INFINITY) log_Z = NAN;
+    int is_possible = log_Z - path < INFINITY;
+    for (ptrdiff_t j = 0; j < K * K && dA && !is_possible; j++) dA[j] = NAN;
     for (ptrdiff_t t = 0; t < T && demissions; t++) {
         real *d = (real *)demissions + t * step;
-        for (ptrdiff_t j = 0; j < K; j++) d[j] = (real)(scale * y[t * K + j]);
+        for (ptrdiff_t j = 0; j < K; j++) d[j] = is_possible ? (real)(weight * y[t * K + j]) : NAN;
         if (!tags) continue;
-        d[tags[t * tag_step]] -= (real)scale;
-        if (t && dA) dA[tags[(t - 1) * tag_step] * K + tags[t * tag_step]] -= scale;
+        d[tags[t * tag_step]] -= (real)weight;
+        if (t && dA) dA[tags[(t - 1) * tag_step] * K + tags[t * tag_step]] -= weight;
     }
     return tags ? log_Z - path : log_Z + shift;
 }

@@ -32,7 +32,7 @@ static void NAME(clear_states)(double *row, ptrdiff_t stride) {
 ALWAYS_INLINE NAME(scaled) NAME(A)(NAME(states) s, ptrdiff_t k) { return (NAME(scaled)){s.A_m[k], s.A_e[k]}; }
 ALWAYS_INLINE NAME(scaled) NAME(B)(NAME(states) s, ptrdiff_t k) { return (NAME(scaled)){s.B_m[k], s.B_e[k]}; }
 
-/* a_t from a_{t-1}; y (L+1,): logits of the blank and the labels, skip_e (L+1,): 0, or ZERO_EXPONENT if skip is 0 */
+/* a_t from a_{t-1}; y (L+1,): logits of the blank and the labels, skip_e (L+1,): 0, or LEFT_OUT if skip is 0 */
 static void NAME(ctc_forward)(ptrdiff_t L, const double *restrict y, const double *restrict skip_e, NAME(states) before,
                               NAME(states) now) {
     double *restrict A_m = now.A_m, *restrict A_e = now.A_e, *restrict B_m = now.B_m, *restrict B_e = now.B_e;
@@ -104,7 +104,7 @@ static void NAME(ctc_shares)(ptrdiff_t L, NAME(states) a, NAME(states) b, NAME(s
 static NAME(scaled) NAME(ctc_paths)(ptrdiff_t T, ptrdiff_t L, const int64_t *labels, int trains, double *y, double *work) {
     ptrdiff_t stride = ctc_stride(L), size = 4 * stride;
     double *skip_e = work, *first = work + stride, *second = first + size, *all = second + size;
-    for (ptrdiff_t k = 0; k <= L; k++) skip_e[k] = 0 < k && k < L && labels[k] != labels[k - 1] ? 0 : ZERO_EXPONENT;
+    for (ptrdiff_t k = 0; k <= L; k++) skip_e[k] = 0 < k && k < L && labels[k] != labels[k - 1] ? 0 : LEFT_OUT;
     NAME(clear_states)(first, stride);
     NAME(clear_states)(second, stride);
     NAME(states) a = NAME(states_at)(first, stride);

@@ -111,7 +111,7 @@ typedef struct kernel_table {
      * demissions are `step` apart, tags tag_step. Returns log Z - score(tags), nats; demissions (unless NULL) = weight times
      * the gradient, dA (unless NULL; only with demissions) += that of A.
      * Without tags (NULL): log Z, and weight times the probability of every tag at every step.
-     * inf if the tags are impossible; NaN, with its gradients, if a value is NaN or +inf or nothing is possible.
+     * inf if the tags are impossible, NaN if a value is NaN or +inf or nothing is possible; then the gradients are NaN.
      * `work` has as many doubles as crf_work says */
     double (*crf)(ptrdiff_t T, ptrdiff_t K, const void *emissions, ptrdiff_t step, const double *A, const int64_t *tags,
                   ptrdiff_t tag_step, double weight, void *demissions, double *dA, double *work);

@@ -8,7 +8,8 @@ typedef struct {
     double m, e;
 } NAME(scaled);
 
-#define ZERO_EXPONENT (-0x1p60) /* far below every other */
+#define ZERO_EXPONENT (-0x1p900) /* far below every other */
+#define LEFT_OUT (2 * ZERO_EXPONENT) /* added to an exponent: below that of zero, so that the number adds nothing */
 static const NAME(scaled) NAME(zero) = {0, ZERO_EXPONENT};
 
 /* 2^e for a whole e <= 1023; 0 below 2^-1022 */
@@ -36,12 +37,12 @@ ALWAYS_INLINE NAME(scaled) NAME(normalised)(double m, double e) {
     return result;
 }
 
-/* exp(x) for finite x < 2^40, and 0 for -inf */
+/* exp(x) for x of size up to 2^50, and 0 for what is below, -inf too */
 ALWAYS_INLINE NAME(scaled) NAME(scaled_exp)(double x) {
-    double clamped = x < -0x1p40 ? -0x1p40 : x, scale;
+    double clamped = x < -0x1p50 ? -0x1p50 : x, scale;
     double k = (clamped * 1.4426950408889634 + 0x1.8p52) - 0x1.8p52; /* as exp_parts has it */
     double m = 1 + NAME(exp_parts)(clamped, &scale);
-    return (NAME(scaled)){x < -0x1p40 ? 0 : m, x < -0x1p40 ? ZERO_EXPONENT : k};
+    return (NAME(scaled)){x < -0x1p50 ? 0 : m, x < -0x1p50 ? ZERO_EXPONENT : k};
 }
 
 /* log(x), -inf for 0 */

@@ -37,7 +37,7 @@ MUTANTS = {
     "CTC: the backward pass does not skip": (
         "src/kernels/ctc.inc.h",
         "next.e += skip_e[k + 1];",
-        "next.e += ZERO_EXPONENT;",
+        "next.e += LEFT_OUT;",
         "losses/test_ctc.py",
     ),
     "CTC: the path ends in a blank": (

@@ -134,7 +134,7 @@ def test_nothing(score):
         ({"memory": np.zeros((5, 3, 6), int)}, TypeError, "memory must be an array of float32 or float64"),
         ({"lengths": [5, 0, 0]}, ValueError, r"lengths must lie in \[0, T\] = \[0, 4\]; got 5"),
         ({"memory_lengths": [6, 0, 0]}, ValueError, r"lengths must lie in \[0, T\] = \[0, 5\]; got 6"),
-        ({"keys": np.zeros((5, 3, 1))}, ValueError, r"keys must be \(S, N, A\) = \(5, 3, 2\); got \(5, 3, 1\)"),
+        ({"keys": np.zeros((5, 3, 1))}, ValueError, r"keys must be \(5, 3, 2\); got \(5, 3, 1\)"),
     ],
 )
 def test_wrong_arguments(change, error, message):
@@ -144,6 +144,8 @@ def test_wrong_arguments(change, error, message):
 
 
 def test_wrong_settings():
+    with pytest.raises(ValueError, match="keys belong to the additive score; got ndarray"):
+        make("multiplicative")(np.zeros((T, N, H)), np.zeros((S, N, E)), keys=np.zeros((S, N, A)))
     with pytest.raises(ValueError, match="score must be one of 'additive', 'multiplicative'; got 'dot'"):
         rc.Attention(3, 3, "dot")
     with pytest.raises(ValueError, match="memory_size must be at least 1; got 0"):

@@ -121,9 +121,20 @@ def test_impossible_tags():
     A[0, 1] = -np.inf
     loss, dy, dA = rc.crf_loss(np.zeros((2, 1, 2)), A, [[0], [1]])
     assert loss == np.inf
-    losses, dy, _ = rc.crf_loss(np.zeros((2, 1, 2)), np.full((2, 2), -np.inf), [[0], [1]], reduction="none")
-    assert np.isnan(losses).all() or np.isposinf(losses).all()
     assert np.isnan(dy).all()
+    assert np.isnan(dA).all()
+    _, _, dA = rc.crf_loss(np.zeros((2, 1, 2)), A, [[1], [1]])
+    assert dA[0, 1] == 0
+    losses, dy, _ = rc.crf_loss(np.zeros((2, 1, 2)), np.full((2, 2), -np.inf), [[0], [1]], reduction="none")
+    assert np.isnan(losses).all()
+    assert np.isnan(dy).all()
+
+
+@pytest.mark.parametrize("size", [-1e13, 1e13])
+def test_large_transitions(size):
+    loss, dy, _ = rc.crf_loss(np.zeros((3, 1, 2)), np.full((2, 2), size), [[0], [1], [0]])
+    np.testing.assert_allclose(loss, np.log(8), atol=0.02)  # differences of 1e13 are good to a hundredth
+    np.testing.assert_allclose(dy, np.array([[[-0.5, 0.5]], [[0.5, -0.5]], [[-0.5, 0.5]]]), atol=0.02)
 
 
 @pytest.mark.parametrize("wrong", [np.nan, np.inf])

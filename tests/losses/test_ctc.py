@@ -141,6 +141,25 @@ def test_infinite_logits(ctc_loss):
     np.testing.assert_array_equal(dlogits, 0)
 
 
+def test_a_repeated_label_needs_the_blank(restore_isa):
+    """Without a blank there is no path: a skip that is forbidden adds nothing, however small all others are."""
+    y = np.zeros((4, 1, 3))
+    for lowest in (-np.inf, -1e13, -1e4):
+        y[:, :, 0] = lowest
+        for isa in rc.available_isas():
+            rc.use_isa(isa)
+            loss, dlogits = rc.ctc_loss(y, [[1, 1]])
+            if lowest == -np.inf:
+                assert loss == np.inf
+                assert np.isnan(dlogits).all()
+                assert rc.ctc_loss(y, [[1, 1]], zero_infinity=True)[0] == 0
+            else:
+                wanted, gradient = reference.ctc_loss(y, [[1, 1]])
+                np.testing.assert_allclose(loss, wanted, rtol=1e-12)
+                # A path among numbers of 1e13 is good to a thousandth.
+                np.testing.assert_allclose(dlogits, gradient, atol=1e-12 if lowest == -1e4 else 1e-2)
+
+
 @pytest.mark.parametrize("wrong", [np.nan, np.inf])
 @every_dtype
 def test_a_wrong_value_stays_in_its_row(rng, dtype, wrong):

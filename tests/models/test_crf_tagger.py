@@ -97,6 +97,26 @@ def test_weights_are_counts():
     assert_same_parameters(again, one)
 
 
+def test_empty_sequences_of_any_weight():
+    X, y = [["a", "b"], ["b", "a"], [], []], [["O", "P"], ["P", "O"], [], []]
+    settings = {"output": "crf", "hidden_size": 4, "batch_size": 2, "epochs": 2, "dtype": "float64", "random_state": 0}
+    models = [rc.SequenceTagger("word", **settings).fit(X, y, sample_weight=[w] * 4) for w in (1.0, 5.0, 1e-60, 1e200)]
+    for model in models[1:]:
+        for key, p in model.params.items():
+            np.testing.assert_allclose(p, models[0].params[key], rtol=1e-9, atol=1e-12, err_msg=key)
+
+
+def test_settings_of_the_next_fit_do_not_spoil_the_file(tmp_path):
+    model = make("tagger", SENTENCES, TAGS, output="crf", scheme="iob")
+    wanted = model.predict(SENTENCES)
+    model.set_params(output="softmax", class_weight="balanced")
+    model.save(tmp_path / "model.npz")
+    for got, want in zip(rc.load(tmp_path / "model.npz").predict(SENTENCES), wanted, strict=True):
+        np.testing.assert_array_equal(got, want)
+    with pytest.raises(ValueError, match="scheme needs output='crf'"):
+        model.fit(SENTENCES, TAGS)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

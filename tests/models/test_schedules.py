@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 from support.training import TEXTS, each_model, fit, make, parameters, scripted
 
+import rnncore as rc
+
 
 def rates_of(model, **options):
     """Learning rates of the updates of plain gradient descent: what the parameters moved by, over the gradient."""
@@ -63,6 +65,41 @@ def test_accumulated_batches_are_one(name):
     for key, p in one.params.items():
         np.testing.assert_allclose(p, other.params[key], rtol=1e-9, atol=1e-12, err_msg=key)
     np.testing.assert_allclose(one.history[-1]["loss"], other.history[-1]["loss"], rtol=1e-9)
+
+
+def test_a_schedule_may_reach_zero_but_not_go_below():
+    model = fit(make("tagger", schedule=lambda update, updates: 1 - update / updates))
+    assert all(np.isfinite(p).all() for p in model.params.values())
+    with pytest.raises(ValueError, match="the value of schedule must be at least 0 and finite; got -1"):
+        fit(make("tagger", schedule=lambda update, updates: -1))
+
+
+def test_an_interrupt_in_an_update_leaves_the_rate(monkeypatch):
+    model = make("tagger", schedule="cosine", learning_rate=0.01, warm_start=True)
+    steps = []
+    original = rc.Adam.step
+
+    def interrupted(self, *arguments, **options):
+        steps.append(self.learning_rate)
+        if len(steps) == 3:
+            raise KeyboardInterrupt
+        return original(self, *arguments, **options)
+
+    monkeypatch.setattr(rc.Adam, "step", interrupted)
+    fit(model)
+    assert model.interrupted
+    assert steps[2] < 0.01
+    assert model._optimizer.learning_rate == 0.01
+
+
+@pytest.mark.parametrize("weight", [1e-60, 1e60])
+def test_accumulation_takes_any_weights(weight):
+    settings = {"accumulation": 3, "dtype": "float32", "epochs": 2}
+    plain, weighted = make("tagger", **settings), make("tagger", **settings)
+    fit(plain)
+    fit(weighted, sample_weight=np.full(len(TEXTS), weight))
+    for key, p in weighted.params.items():
+        np.testing.assert_allclose(p, plain.params[key], rtol=1e-4, atol=1e-5, err_msg=key)
 
 
 def test_accumulation_counts_updates():

@@ -107,6 +107,15 @@ def test_labels_come_back_as_they_were(y, kind):
     assert model.score(["abcabc", "cccc"], [predicted[0], predicted[2]] if len(predicted[0]) else [y[0], y[2]]) <= 1
 
 
+def test_a_bonus_alone_counts():
+    model = make("transcriber", TEXTS, [text[::2] for text in TEXTS])
+    plain, longer = model.predict(["abcabc"]), model.predict(["abcabc"], insertion_bonus=50.0)
+    assert len(longer[0]) > len(plain[0])
+    model.params["output.b"][0] = np.nan
+    with pytest.raises(ValueError, match="the output of the model is not finite: it cannot be searched"):
+        model.predict(["ab"], beam_width=3)
+
+
 def test_score():
     X, y = ["aabb", "bbaa", "ab"], ["ab", "ba", "ab"]
     model = rc.SequenceTranscriber(hidden_size=16, epochs=150, learning_rate=0.02, random_state=0).fit(X, y)
@@ -206,6 +215,11 @@ def test_a_language_model_of_labels_that_are_words(rng):
         lm = language.log_prob([" ".join(hypothesis.sequence)])[0]
         wanted = hypothesis.log_prob + 0.5 * lm + 0.25 * len(hypothesis.sequence)
         np.testing.assert_allclose(hypothesis.score, wanted, rtol=1e-4, atol=1e-5)
+    one = make("transcriber", X, [["u", "a"], ["a", "u"], ["u", "a", "u"]] * 2)
+    words = rc.LanguageModel("word", hidden_size=8, epochs=5, batch_size=2, random_state=0).fit(["u a", "a u", "u"] * 4)
+    for hypothesis in one.beam_search("aabb", beam_width=20, language_model=words, lm_weight=1.0):
+        wanted = hypothesis.log_prob + words.log_prob([" ".join(hypothesis.sequence)])[0]
+        np.testing.assert_allclose(hypothesis.score, wanted, rtol=1e-4, atol=1e-5)
     characters = rc.LanguageModel(hidden_size=4, epochs=1, batch_size=2).fit(["one two"] * 3)
     with pytest.raises(ValueError, match="language_model must be one of words, as the labels are"):
         model.predict(X, language_model=characters)
@@ -235,7 +249,7 @@ def test_wrong_labels(y, error, message):
     ("options", "error", "message"),
     [
         ({"beam_width": 0}, ValueError, "beam_width must be at least 1; got 0"),
-        ({"beam_width": 2, "lm_weight": -1}, ValueError, "lm_weight must be at least 0 and finite; got -1"),
+        ({"lm_weight": -1}, ValueError, "lm_weight must be at least 0 and finite; got -1"),
         ({"beam_width": 2, "insertion_bonus": np.nan}, ValueError, "insertion_bonus must be finite; got nan"),
         ({"language_model": "x"}, TypeError, "language_model must be a LanguageModel or None; got str"),
         ({"language_model": rc.LanguageModel()}, ValueError, "the model has no parameters yet"),
