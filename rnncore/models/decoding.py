@@ -78,6 +78,55 @@ def sample_tokens(
             return
 
 
+def sample_sequences(
+    trunk: Any,
+    dense: Any,
+    state: Any,
+    first: Sequence[int] | Array,
+    steps: Array,
+    rng: Generator,
+    *,
+    temperature: float,
+    top_k: int | None,
+    top_p: float | None,
+    stop: int,
+    banned: list[int],
+) -> list[Array]:
+    """Draw a continuation of each of N sequences, ids up to and with ``stop``, or as many as steps (N,) says.
+
+    One uniform number is used for each step of each sequence, ended or not: those of a sequence stand in a row.
+    """
+    trunk = trunk.freeze()
+    tokens, ended = np.array(first), np.zeros(len(first), bool)
+    uniforms, drawn = rng.random((len(first), steps.max(initial=0))), []
+    for step in range(steps.max(initial=0)):
+        h, state = trunk(tokens[None], state)
+        logits = dense(h[0]).astype(np.float64)
+        if not np.isfinite(logits).all():
+            raise ValueError("the output of the model is not finite: it cannot be sampled from")
+        logits[:, banned] = -np.inf
+        order = np.argsort(-logits, axis=1, kind="stable")  # the likeliest first
+        p = np.exp(log_softmax(np.take_along_axis(logits, order, axis=1) / (temperature or 1.0)))
+        kept = 1 if temperature == 0 else top_k or p.shape[1]
+        p[:, kept:] = 0
+        if top_p is not None:
+            p /= p.sum(axis=1, keepdims=True)
+            p[p.cumsum(axis=1) - p >= top_p] = 0
+        sums = p.cumsum(axis=1)
+        places = (sums <= uniforms[:, [step]] * sums[:, -1:]).sum(axis=1)
+        tokens = np.where(ended, stop, np.take_along_axis(order, places[:, None], axis=1)[:, 0])
+        drawn.append(tokens)
+        ended |= (tokens == stop) | (step + 1 >= steps)
+        if ended.all():
+            break
+    table, result = np.array(drawn).reshape(len(drawn), len(first)), []
+    for n in range(len(first)):
+        ids = table[: steps[n], n]
+        ends = np.flatnonzero(ids == stop)
+        result.append(ids[: ends[0] + 1] if len(ends) else ids)
+    return result
+
+
 # ---- beam search ------------------------------------------------------------------------------------------------
 
 

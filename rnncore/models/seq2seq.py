@@ -13,9 +13,9 @@ from .. import checks
 from .._types import Array, State
 from ..layers import Attention, Dense
 from ..text import Vocabulary, pad
-from .base import as_generator, setting
+from .base import Random, as_generator, setting
 from .data import Examples, Format, as_sample_weight, as_sequences, pad_inputs, steps_before, steps_weights, take
-from .decoding import Beam, beam_search
+from .decoding import Beam, beam_search, check_sampling, sample_sequences
 from .documentation import document
 from .estimator import Batch, Estimator, Sequences, Validation
 from .network import Attentive, Head, as_states, from_states
@@ -305,6 +305,54 @@ class EncoderDecoder(Estimator):
                 result[row] = self._decode(search.ids(n, 0))
         return result
 
+    def sample(
+        self,
+        X: Sequences,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        seed: Random = None,
+        *,
+        lengths: ArrayLike | None = None,
+        max_length: int | None = None,
+    ) -> list[Any]:
+        """Draw a target for each source: every drawn token is fed back. ``<unk>`` is never drawn.
+
+        Parameters
+        ----------
+        X, lengths
+            As in :meth:`fit`.
+        temperature : float
+            Divides the logits: below 1 is more careful, 0 always takes the likeliest token.
+        top_k : int, optional
+            Draw among the k likeliest tokens.
+        top_p : float, optional
+            Draw among the likeliest tokens that together reach this probability.
+        seed : int, numpy.random.Generator, numpy.random.RandomState or None
+        max_length : int, optional
+            As in :meth:`predict`.
+
+        Returns
+        -------
+        list of N str, lists of str, or arrays of ids
+            As the targets were.
+
+        Raises
+        ------
+        TypeError, ValueError
+            An argument is wrong; the message names it.
+        """
+        sources = self._inputs(X, lengths)
+        _, temperature, top_k, top_p = check_sampling(0, temperature, top_k, top_p)
+        rng, result = as_generator(seed), list[Any]([None] * len(sources))
+        for rows, decoder, state, steps in self._encoded(sources, 64, 1, self._check_length(max_length)):
+            options: dict[str, Any] = {"temperature": temperature, "top_k": top_k, "top_p": top_p, **self._limits()}
+            first = np.full(len(rows), self._end_id)
+            drawn = sample_sequences(decoder, self._head.dense, state, first, steps, rng, **options)
+            for row, ids in zip(rows, drawn, strict=True):
+                result[row] = self._decode(ids)
+        return result
+
     def beam_search(
         self, source: Any, *, beam_width: int = 5, length_penalty: float = 0.7, max_length: int | None = None
     ) -> Beam:
@@ -365,31 +413,33 @@ class EncoderDecoder(Estimator):
         """Yield rows of sources and the Search of them."""
         width = checks.integer("beam_width", beam_width, least=1)
         length_penalty = checks.not_negative("length_penalty", length_penalty)
-        if max_length is not None:
-            max_length = checks.integer("max_length", max_length, least=1)
+        max_length = self._check_length(max_length)
         # The scores of all candidates of a step stay within some megabytes.
         count = max(1, min(64, 2**21 // (width * self._head.dense.output_size)))
-        order = np.argsort([len(source) for source in sources], kind="stable")
+        for rows, decoder, state, steps in self._encoded(sources, count, width, max_length):
+            first = np.full(len(rows), self._end_id)
+            options: dict[str, Any] = {"width": width, "length_penalty": length_penalty}
+            yield rows, beam_search(decoder, self._head.dense, state, first, steps, **options, **self._limits())
+
+    def _check_length(self, max_length: Any) -> int | None:
+        return None if max_length is None else checks.integer("max_length", max_length, least=1)
+
+    def _limits(self) -> dict[str, Any]:
+        """Where a target ends, and what is never in it."""
         vocabulary = self._target_format.vocabulary
+        return {"stop": self._end_id, "banned": [] if vocabulary is None else [vocabulary.unk_id]}
+
+    def _encoded(self, sources: Any, count: int, copies: int, max_length: int | None) -> Iterator[Any]:
+        """Yield rows of ``count`` sources of like length, a decoder for ``copies`` rows of each, its initial state, and
+        the tokens of each target at most."""
+        order = np.argsort([len(source) for source in sources], kind="stable")
         for begin in range(0, len(order), count):
             rows = order[begin : begin + count]
             batch, lengths = pad_inputs(take(sources, rows), self._input_format, self._built["dtype"])
             memory, state = self._encoder(batch, None, lengths)
-            state, _ = self._cross(state)
-            decoder = self._decoder
-            if self._attentive is not None:
-                decoder = self._attentive.reading(memory, lengths, width)
-            yield (
-                rows,
-                beam_search(
-                    *(decoder, self._head.dense, state, np.full(len(rows), self._end_id)),
-                    2 * lengths + 10 if max_length is None else np.full(len(rows), max_length),
-                    width=width,
-                    length_penalty=length_penalty,
-                    stop=self._end_id,
-                    banned=[] if vocabulary is None else [vocabulary.unk_id],
-                ),
-            )
+            decoder = self._decoder if self._attentive is None else self._attentive.reading(memory, lengths, copies)
+            steps = 2 * lengths + 10 if max_length is None else np.full(len(rows), max_length)
+            yield rows, decoder, self._cross(state)[0], steps
 
     def _decode(self, ids: Array) -> str:
         return self._target_format.decode(ids[:-1] if len(ids) and ids[-1] == self._end_id else ids)

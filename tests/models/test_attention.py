@@ -45,6 +45,28 @@ def test_beam_search_scores_as_log_prob_does(settings):
                 np.testing.assert_allclose(hypothesis.log_prob, ended, rtol=1e-9)
 
 
+@pytest.mark.parametrize("settings", [{}, *SETTINGS], ids=lambda s: "-".join(map(str, s.values())))
+def test_samples_have_the_probabilities_of_the_model(settings):
+    model, X, _ = fitted(**settings)
+    assert model.sample(X, temperature=0) == model.predict(X)
+    assert model.sample(X, seed=3) == model.sample(X, seed=3)
+    assert model.sample(X, top_k=1) == model.predict(X)
+    assert model.sample(X, top_p=1e-9) == model.predict(X)
+    assert model.sample([]) == []
+    count, end = 4000, model._end_id
+    source = model._sources("X", inputs_of("text", ["ab"]))[0][:, None]
+    p = model._head.probabilities(model._read(source, np.array([[end]]), None, None)[0])[0, 0]
+    p[model.target_vocabulary.unk_id] = 0
+    for temperature in (1.0, 0.5):
+        drawn = model.sample(["ab"] * count, temperature, seed=0, max_length=1)
+        wanted = p ** (1 / temperature) / (p ** (1 / temperature)).sum()
+        for token, share in zip(model.target_vocabulary.tokens, wanted, strict=True):
+            found = drawn.count("" if token == "<eos>" else token) / count
+            assert abs(found - share) <= 5 * np.sqrt(share * (1 - share) / count)
+    with pytest.raises(ValueError, match="temperature must be at least 0 and finite; got -1"):
+        model.sample(X, temperature=-1)
+
+
 @every_setting
 def test_weights(settings):
     model, X, y = fitted(**settings)
