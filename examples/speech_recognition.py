@@ -200,7 +200,7 @@ def picture(model, held_out):
     """Draw what the model hears in each frame of one string."""
     x, text = held_out[0][0], held_out[1][0]
     ax = rc.plots.alignment(model.predict_proba([x])[0], model.classes_, model.alignment(x))
-    ax.set_title(f"Spoken: {text}   heard: {model.predict([x])[0]}", fontsize=10)
+    ax.set_title(f"Spoken: {text}   heard: {model.predict([x])[0]}", fontsize=10, pad=18)
     ax.set_xlabel(f"frames of {1000 * HOP * TOGETHER // RATE} ms")
     return ax
 

@@ -371,7 +371,7 @@ def alignment(
     for label, begin, end in spans:
         ax.axvspan(begin - 0.5, end - 0.5, color="C1", alpha=0.25, linewidth=0)
         name = str(label).translate(_VISIBLE)
-        ax.text((begin + end - 1) / 2, 0, name, ha="center", va="center", fontsize=9, weight="bold", parse_math=False)
+        ax.text((begin + end - 1) / 2, -0.6, name, ha="center", va="bottom", fontsize=9, parse_math=False)
     ax.set_xlabel("frames")
     return ax
 

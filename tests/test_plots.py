@@ -139,7 +139,7 @@ def test_alignment_marks_the_frames_of_each_label():
     ax = plots.alignment(p, ["a", " "], [("a", 1, 2), (" ", 2, 3)])
     np.testing.assert_allclose(ax.images[0].get_array(), 100 * p.T)
     assert tick_labels(ax.yaxis) == ["blank", "a", "␣"]
-    assert [(text.get_text(), text.get_position()) for text in ax.texts] == [("a", (1, 0)), ("␣", (2, 0))]
+    assert [(text.get_text(), text.get_position()) for text in ax.texts] == [("a", (1, -0.6)), ("␣", (2, -0.6))]
     spans = [(patch.get_x(), patch.get_x() + patch.get_width()) for patch in ax.patches]
     assert spans == [(0.5, 1.5), (1.5, 2.5)]
     plots.alignment(np.zeros((0, 3)), "ab", [])
