@@ -26,7 +26,12 @@ __all__ = [
 _MODELS = {
     model.__name__: model
     for model in (
-        *(LanguageModel, SequenceTagger, SequenceClassifier, SequenceGenerator, EncoderDecoder, SequenceTranscriber),
+        LanguageModel,
+        SequenceTagger,
+        SequenceClassifier,
+        SequenceGenerator,
+        EncoderDecoder,
+        SequenceTranscriber,
     )
 }
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .._types import Array
-from .network import log_softmax, take_rows
+from .network import as_states, log_softmax, take_rows
 
 BLANK = 0  # labels have the numbers from 1 on
 
@@ -131,7 +131,7 @@ class Fusion:
         grown = np.flatnonzero(ids >= 0)
         if len(grown):
             read, log_p[grown] = self._read(ids[grown], take_rows(inner, grown))
-            for array, new in zip(_arrays(inner), _arrays(read), strict=True):
+            for array, new in zip(as_states(inner), as_states(read), strict=True):
                 array[:, grown] = new
         return inner, log_p, words
 
@@ -149,10 +149,6 @@ class Fusion:
                 log_p[whole] = self._read(ids, take_rows(inner, whole))[1]
             added += self.weight * log_p[:, self.vocabulary.eos_id]
         return added
-
-
-def _arrays(state: Any) -> tuple[Array, ...]:
-    return state if isinstance(state, tuple) else (state,)
 
 
 class Prefix(NamedTuple):

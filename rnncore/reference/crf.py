@@ -18,7 +18,8 @@ def crf_loss(
     *,
     weights: ArrayLike | None = None,
     reduction: str = "mean",
-) -> tuple[Any, Array, Array]:
+    training: bool = True,
+) -> tuple[Any, Array | None, Array | None]:
     """Return the loss of tags, and its gradients.
 
     Equations, with emissions y_t (K,) and transitions A (K, K), all in log space::
@@ -38,12 +39,13 @@ def crf_loss(
     lengths : integer array (N,), optional
     weights : array (N,), optional
     reduction : {"mean", "sum", "none"}
+    training : bool
 
     Returns
     -------
     loss : float, or array (N,) for "none"
-    demissions : array (T, N, K)
-    dtransitions : array (K, K)
+    demissions : array (T, N, K), or None without training
+    dtransitions : array (K, K), or None
     """
     y, A, wanted = np.asarray(emissions), np.asarray(transitions), np.asarray(tags)
     dtype = np.result_type(y, A, np.float32)
@@ -65,7 +67,7 @@ def crf_loss(
         dy[:L, n] = weight[n] * scale * marginals
         dA += weight[n] * scale * pairs
     loss = losses if reduction == "none" else float(losses.sum() * scale)
-    return loss, dy.astype(dtype), dA.astype(dtype)
+    return (loss, dy.astype(dtype), dA.astype(dtype)) if training else (loss, None, None)
 
 
 def crf_marginals(emissions: ArrayLike, transitions: ArrayLike, lengths: ArrayLike | None = None) -> Array:

@@ -20,7 +20,8 @@ def ctc_loss(
     weights: ArrayLike | None = None,
     reduction: str = "mean",
     zero_infinity: bool = False,
-) -> tuple[Any, Array]:
+    training: bool = True,
+) -> tuple[Any, Array | None]:
     """Return the loss of labels whose place in the frames is unknown, and its gradient.
 
     Equations, for a sequence of labels l (L,), s = blank l_0 blank l_1 ... l_{L-1} blank (S = 2L+1,), and
@@ -39,12 +40,12 @@ def ctc_loss(
     blank : int
     weights : array (N,), optional
     reduction : {"mean", "sum", "none"}
-    zero_infinity : bool
+    zero_infinity, training : bool
 
     Returns
     -------
     loss : float, or array (N,) for "none"
-    dlogits : array (T, N, V)
+    dlogits : array (T, N, V), or None without training
     """
     y = np.asarray(logits)
     y = y.astype(np.result_type(y, np.float32))
@@ -61,7 +62,8 @@ def ctc_loss(
             continue
         losses[n] = weight[n] * loss
         dlogits[: steps[n], n] = weight[n] * scale * gradient
-    return (losses if reduction == "none" else float(losses.sum() * scale)), dlogits
+    loss = losses if reduction == "none" else float(losses.sum() * scale)
+    return loss, dlogits if training else None
 
 
 def _one(y: Array, labels: Array, blank: int) -> tuple[float, Array]:

@@ -1,5 +1,6 @@
 """Connectionist temporal classification against brute force, the reference, PyTorch and numeric gradients."""
 
+import inspect
 import itertools
 
 import numpy as np
@@ -243,3 +244,14 @@ def test_wrong_arguments(change, error, message):
     arguments = {"logits": np.zeros((3, 2, 4)), "targets": [[1], [2, 3]]} | change
     with pytest.raises(error, match=message):
         rc.ctc_loss(**arguments)
+
+
+def test_the_reference_takes_the_same_arguments():
+    for name in ("ctc_loss", "crf_loss", "crf_marginals", "viterbi"):
+        theirs, ours = (inspect.signature(getattr(module, name)).parameters for module in (reference, rc))
+        assert [(p.name, p.kind, p.default) for p in theirs.values()] == [
+            (p.name, p.kind, p.default) for p in ours.values()
+        ]
+    loss, dlogits = reference.ctc_loss(np.zeros((3, 1, 3)), [[1, 2]], training=False)
+    assert dlogits is None
+    np.testing.assert_allclose(loss, reference.ctc_loss(np.zeros((3, 1, 3)), [[1, 2]])[0], rtol=0)
