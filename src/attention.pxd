@@ -8,16 +8,16 @@ from libc.stdint cimport int64_t
 
 from call cimport *
 from kernels cimport *
-from memory cimport *
 from plan cimport *
 from products cimport *
-from threads cimport *
+from shares cimport *
 
 
 cdef struct Attention:
+    Shares shares                    # with (T, S) values and work of products, for each piece
     const kernel_table *kernels
     Py_ssize_t T, N, S, E, A
-    bint is_double, backward, began
+    bint is_double, backward
     const int64_t *lengths           # (N,): steps that ask
     const int64_t *memory_lengths    # (N,)
     const void *q                    # (T, N, A)
@@ -31,9 +31,6 @@ cdef struct Attention:
     void *dk
     void *dv                         # (N, A): of each row
     void *dmemory
-    void *work                       # (T, S) and work of products, for each piece
-    Py_ssize_t work_size
-    int pieces
 
 
 cdef inline void attend_row(const Attention *f, Py_ssize_t n, const floating *q, const floating *k,
@@ -95,43 +92,19 @@ cdef inline void attend(const Attention *f, Py_ssize_t n, floating *work) noexce
                         <floating *>f.dmemory + memory, work)
 
 
-cdef inline int next_attention_phase(void *context) noexcept nogil:
-    cdef Attention *f = <Attention *>context
-    cdef bint ends = f.began
-    f.began = True
-    return 0 if ends else f.pieces
-
-
 cdef inline void run_attention_piece(void *context, int piece, bint calls) noexcept nogil:
     cdef const Attention *f = <const Attention *>context
+    cdef char *work = f.shares.work + piece * f.shares.work_size
     cdef Py_ssize_t n
-    for n in range(f.N * piece // f.pieces, f.N * (piece + 1) // f.pieces):
+    for n in range(first_row(&f.shares, f.N, piece), first_row(&f.shares, f.N, piece + 1)):
         if f.is_double:
-            attend(f, n, <double *>f.work + piece * f.work_size)
+            attend(f, n, <double *>work)
         else:
-            attend(f, n, <float *>f.work + piece * f.work_size)
+            attend(f, n, <float *>work)
 
 
 cdef inline int run_attention(Attention *f, const CostRule *rule, int max_threads) except -1:
-    cdef team *threads = NULL
-    cdef block memory
-    cdef job work
     cdef double flops = 2. * f.T * f.N * f.S * (f.A * (1 if f.k == NULL else 20) + f.E) * (3 if f.backward else 1)
-    cdef int size = <int>min(<Py_ssize_t>threads_for(flops, rule, max_threads), f.N)
-    if size > 1:
-        size = take_team(size, &threads)
-    f.pieces, f.began = size, False
-    f.work_size = 0
-    if f.backward:
-        f.work_size = padded(f.T * f.S) + gradients_work(f.S, f.T, f.E)
-    try:
-        take_memory(size * f.work_size * (sizeof(double) if f.is_double else sizeof(float)), &memory)
-        f.work = memory.start
-        work.next_phase, work.run_piece, work.wait, work.context = next_attention_phase, run_attention_piece, NULL, f
-        with nogil:
-            run_job(threads, &work)
-        give_block(memory)
-    finally:
-        if threads != NULL:
-            leave_team(threads, size)
-    return 0
+    cdef Py_ssize_t values = padded(f.T * f.S) + gradients_work(f.S, f.T, f.E) if f.backward else 0
+    f.shares.work_size = values * (sizeof(double) if f.is_double else sizeof(float))
+    return run_shares(&f.shares, run_attention_piece, f.N, flops, rule, max_threads)

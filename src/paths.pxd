@@ -5,7 +5,7 @@ from libc.stdint cimport int64_t
 from kernels cimport *
 from memory cimport *
 from plan cimport *
-from threads cimport *
+from shares cimport *
 
 
 # ---- connectionist temporal classification --------------------------------------------------------------------------
@@ -16,6 +16,7 @@ cdef enum:
 
 
 cdef struct CTC:
+    Shares shares
     const kernel_table *kernels
     Py_ssize_t N, V, blank
     size_t item
@@ -26,56 +27,27 @@ cdef struct CTC:
     const double *weights        # (N,): of the gradients
     double *losses               # (N,)
     char *dlogits                # (T, N, V), zeros; NULL: no gradients
-    double *work                 # work_size values for each piece
-    Py_ssize_t work_size
-    int pieces
-    bint began
-
-
-cdef inline int next_ctc_phase(void *context) noexcept nogil:
-    cdef CTC *f = <CTC *>context
-    cdef bint ends = f.began
-    f.began = True
-    return 0 if ends else f.pieces
 
 
 cdef inline void run_ctc_piece(void *context, int piece, bint calls) noexcept nogil:
     cdef const CTC *f = <const CTC *>context
     cdef Py_ssize_t n, first, L
-    for n in range(f.N * piece // f.pieces, f.N * (piece + 1) // f.pieces):
+    for n in range(first_row(&f.shares, f.N, piece), first_row(&f.shares, f.N, piece + 1)):
         first, L = f.begins[n], f.begins[n + 1] - f.begins[n]
         f.losses[n] = f.kernels.ctc(
             f.lengths[n], f.V, f.logits + n * f.V * f.item, f.N * f.V, L, f.labels + first, f.blank, f.weights[n],
-            NULL if f.dlogits == NULL else f.dlogits + n * f.V * f.item, f.work + piece * f.work_size)
+            NULL if f.dlogits == NULL else f.dlogits + n * f.V * f.item, <double *>(f.shares.work + piece * f.shares.work_size))
 
 
 cdef inline int run_ctc(CTC *f, const CostRule *rule, int max_threads) except -1:
-    cdef team *threads = NULL
-    cdef block memory
-    cdef job work
     cdef double flops = 0
-    cdef Py_ssize_t n, L
-    cdef int size
-    f.work_size = 0
+    cdef Py_ssize_t n, L, values = 0
     for n in range(f.N):
         L = f.begins[n + 1] - f.begins[n]
-        f.work_size = max(f.work_size, padded(ctc_work(f.lengths[n], f.V, L, f.dlogits != NULL)))
+        values = max(values, padded(ctc_work(f.lengths[n], f.V, L, f.dlogits != NULL)))
         flops += <double>CTC_FLOPS * f.lengths[n] * (f.V / 8 + 2 * L + 1)
-    size = <int>min(<Py_ssize_t>threads_for(flops, rule, max_threads), f.N)
-    if size > 1:
-        size = take_team(size, &threads)
-    f.pieces, f.began = size, False
-    try:
-        take_memory(size * f.work_size * sizeof(double), &memory)
-        f.work = <double *>memory.start
-        work.next_phase, work.run_piece, work.wait, work.context = next_ctc_phase, run_ctc_piece, NULL, f
-        with nogil:
-            run_job(threads, &work)
-        give_block(memory)
-    finally:
-        if threads != NULL:
-            leave_team(threads, size)
-    return 0
+    f.shares.work_size = values * sizeof(double)
+    return run_shares(&f.shares, run_ctc_piece, f.N, flops, rule, max_threads)
 
 
 # ---- conditional random fields --------------------------------------------------------------------------------------
