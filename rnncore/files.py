@@ -7,14 +7,15 @@ import io
 import os
 import secrets
 import shutil
-import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
-__all__ = ["interrupts_later", "is_stream", "replacing"]
+from .interrupts import interrupts_later
+
+__all__ = ["is_stream", "replacing"]
 
 
 def is_stream(path: str | PathLike[str]) -> bool:
@@ -75,34 +76,6 @@ def replacing(path: str | PathLike[str]) -> Iterator[Any]:
         if written:
             interrupt.add_note(f"{os.fspath(path)} was written before the interrupt")
         raise
-
-
-@contextmanager
-def interrupts_later() -> Iterator[None]:
-    """Let Ctrl-C wait for the end of the block, where the handler of SIGINT is called; in the main thread.
-
-    Examples
-    --------
-    >>> with interrupts_later():
-    ...     print("whole")
-    whole
-    """
-    handler = signal.getsignal(signal.SIGINT)
-    if not callable(handler):  # ignored, or the end of the process, or not of Python
-        yield
-        return
-    received: list[tuple[Any, ...]] = []
-    try:
-        signal.signal(signal.SIGINT, lambda *arguments: received.append(arguments))
-    except ValueError:  # not in the main thread, which is the one that handlers run in
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, handler)
-        if received:
-            handler(*received[0])
 
 
 def _write_into(path: str | PathLike[str], content: memoryview) -> None:

@@ -1,5 +1,6 @@
 """The command line as a user runs it: what it prints, what it leaves behind, how it fails."""
 
+import errno
 import os
 import re
 import signal
@@ -460,3 +461,86 @@ def test_module_runs(tmp_path):
     command = [sys.executable, "-m", "rnncore", "info"]
     result = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
     assert result.stdout.startswith("rnncore ")
+
+
+def test_resume(tmp_path, text_file, capsys, monkeypatch):
+    """A run that is interrupted, and one whose process is killed, go on to the bits of one that is not."""
+    whole, path = tmp_path / "whole.npz", tmp_path / "model.npz"
+    command = ["train", str(text_file), "--epochs", "4", "--dropout", "0.2", *SMALL, "-o"]
+    assert main([*command, str(whole)]) == 0
+    whole = rc.load(whole)
+    call = Report.__call__
+
+    def end_with(error, update):
+        def end(report, progress):
+            call(report, progress)
+            if progress.update == update:
+                raise error
+
+        return end
+
+    updates = whole.history[0]["updates"]
+    for error, update, going_on in (
+        (KeyboardInterrupt, updates + 2, updates + 2),
+        (KeyboardInterrupt, 2 * updates, 2 * updates),
+        (SystemError, 2 * updates + 3, 2 * updates),  # as a kill: what counts is the file at the end of the epoch
+    ):
+        path.unlink(missing_ok=True)
+        with monkeypatch.context() as patch:
+            patch.setattr(Report, "__call__", end_with(error, update))
+            if error is SystemError:
+                patch.setattr("rnncore.cli.training.save", kept := Kept())
+                with pytest.raises(SystemError):
+                    main([*command, str(path)])
+                path.write_bytes(kept.files[-2])
+            else:
+                assert main([*command, str(path)]) == 130
+                assert "the same command with --resume goes on" in capsys.readouterr().out
+        assert main([*command, str(path), "--resume"]) == 0
+        out = capsys.readouterr().out
+        assert f"going on after update {going_on}, in epoch {-(-(going_on + 1) // updates)}\n" in out
+        model = rc.load(path)
+        assert model.losses == whole.losses
+        assert all((model.params[name] == p).all() for name, p in whole.params.items())
+    before = path.read_bytes()
+    assert main([*command, str(path), "--resume"]) == 0
+    assert f"{path}: the run has ended, after 4 epochs; a larger --epochs goes on" in capsys.readouterr().out
+    assert main([*command, str(path), "--resume", "--hidden", "9"]) == 2
+    assert "has hidden_size = 12; got 9" in capsys.readouterr().err
+    text_file.write_text(TEXT.replace("best", "Best"))
+    assert main([*command, str(path), "--resume", "--epochs", "5"]) == 2
+    assert "resume needs the data of the run" in capsys.readouterr().err
+    assert path.read_bytes() == before
+
+
+class Kept:
+    """Saves models, and keeps the bytes of every file."""
+
+    def __init__(self):
+        self.files = []
+
+    def __call__(self, model, path, *, training=True):
+        model.save(path, training=training)
+        self.files.append(path.read_bytes())
+
+
+def test_resume_without_a_file_begins(tmp_path, text_file):
+    path = tmp_path / "model.npz"
+    assert main(["train", str(text_file), "-o", str(path), "--epochs", "1", "--resume", *SMALL]) == 0
+    assert path.exists()
+
+
+def test_a_disk_that_is_full_does_not_end_the_training(tmp_path, text_file, capsys, monkeypatch):
+    """Only the last save of a run has to succeed."""
+    path, save, calls = tmp_path / "model.npz", rc.LanguageModel.save, []
+
+    def full(model, *arguments, **options):
+        calls.append(None)
+        if len(calls) == 1:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return save(model, *arguments, **options)
+
+    monkeypatch.setattr(rc.LanguageModel, "save", full)
+    assert main(["train", str(text_file), "-o", str(path), "--epochs", "2", *SMALL]) == 0
+    assert f"cannot write {path}: No space left on device; the training goes on" in capsys.readouterr().out
+    assert len(rc.load(path).history) == 2

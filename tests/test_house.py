@@ -23,7 +23,8 @@ MAY_IMPORT = {
     "documentation": set(),
     "reference": set(),
     "checks": set(),
-    "files": set(),
+    "files": {"interrupts"},
+    "interrupts": set(),
     "testing": set(),
     "config": {"_engine", "engine", "__version__"},
     "text": {"checks"},
@@ -43,6 +44,7 @@ MAY_IMPORT = {
         "engine",
         "files",
         "functional",
+        "interrupts",
         "layers",
         "losses",
         "optim",
@@ -56,7 +58,7 @@ MAY_IMPORT = {
         *("_engine", "config", "engine", "functional", "interop", "layers", "models", "optim", "reference", "testing"),
         "text",
     },
-    "cli": {"bench", "checks", "engine", "files", "functional", "models", "reference", "plots"},
+    "cli": {"bench", "checks", "engine", "files", "functional", "interrupts", "models", "reference", "plots"},
 }
 
 

@@ -91,6 +91,8 @@ def make_parser() -> Any:
     p = commands.add_parser("train", help="train a language model on a text file", formatter_class=Help)
     file_argument(p, "file", nargs="?", help="a text file; without one, Python's own help topics")
     file_argument(p, "-o", "--output", default="model.npz", help="model file; the loss curve goes beside it")
+    resume = "go on with the run of the output file, if there is one; other options as they were, but for --epochs"
+    p.add_argument("--resume", action="store_true", help=f"{resume}, --minutes, --patience and --sample")
     p.add_argument("--level", choices=["char", "word"], default="char", help="what a token is")
     p.add_argument("--cell", choices=CELLS, default="lstm", help="recurrent cell")
     p.add_argument("--hidden", type=count, default=256, help="hidden size")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import importlib.util
+import itertools
 import math
 import os
 import statistics
@@ -18,11 +19,14 @@ import numpy as np
 import rnncore
 
 from .. import functional, reference
-from ..files import interrupts_later, is_stream, replacing
+from ..files import is_stream, replacing
+from ..interrupts import interrupts_later
 from ..models.training import Bar
+from .commands import load_language_model
 from .errors import DONE, INTERRUPTED, UserError
 from .texts import describe_loss, read_texts
 
+MAY_CHANGE = ("epochs", "patience")  # settings, in a run that goes on
 LOSS_CURVE = "rnncore loss curve"  # title in the metadata of our pictures, by which they are known again
 
 
@@ -50,16 +54,20 @@ class Report:
     def __init__(self, model: Any, arguments: Any, training: str, held_out: str) -> None:
         self.model, self.arguments = model, arguments
         self.training, self.held_out_text = training, held_out
-        self.losses: list[float] = []
-        self.held_out: list[tuple[int, float]] = []
+        self.losses: list[float] = model.losses  # those of a run that goes on
+        ends = itertools.accumulate(record["updates"] for record in model.history)
+        scored = [record["held_out"] for record in model.history]
+        self.held_out = [(end, nats) for end, nats in zip(ends, scored, strict=True) if nats is not None]
+        self.begun = False
         self.start = time.perf_counter()
         # No bar where the output is a file.
         self.bar = Bar(disable=None) if importlib.util.find_spec("tqdm") is not None else None
         self.late = False
 
     def __call__(self, progress: Any) -> bool:
-        self.losses.append(progress.loss)
-        if progress.update == 1:
+        self.losses[progress.update - 1 :] = [progress.loss]
+        if not self.begun:
+            self.begun = True
             self.begin(progress)
         seconds = time.perf_counter() - self.start
         if self.bar is not None:
@@ -81,6 +89,8 @@ class Report:
         tokens = len(vocabulary.encode(self.training))
         speedup = step_speedup(self.model, max(1, min(self.model.chunk_length, tokens // self.model.batch_size)))
         self.say(f"{speedup:.1f} times as fast a training step as with the NumPy reference in the engine's place\n")
+        if progress.update > 1:
+            self.say(f"going on after update {progress.update - 1:,}, in epoch {progress.epoch}\n")
         self.start = time.perf_counter()
 
     def epoch(self, progress: Any) -> None:
@@ -93,6 +103,15 @@ class Report:
         )
         text = self.model.sample(self.arguments.sample, temperature=0.8, seed=progress.epoch)
         self.say("    " + text.strip().replace("\n", "\n    ") + "\n")
+        if not is_stream(self.arguments.output):
+            self.save()
+
+    def save(self) -> None:
+        """Save the model while the training goes on: what kills the process then costs one epoch."""
+        try:
+            save(self.model, Path(self.arguments.output))
+        except UserError as error:
+            self.say(f"{error}; the training goes on")
 
     def saved_update(self) -> int:
         """Return the update whose parameters the model has."""
@@ -162,32 +181,53 @@ def make_model(arguments: Any) -> Any:
     return model
 
 
+def resume_model(arguments: Any) -> Any:
+    """Return the model of the output file, with the settings of these arguments; UserError if they are others."""
+    wanted = make_model(arguments).get_params()
+    model = load_language_model(arguments.output)
+    for name, value in model.get_params().items():
+        if name not in MAY_CHANGE and value != wanted[name]:
+            run = f"the run in {arguments.output} has {name} = {value!r}"
+            raise UserError(f"--resume needs the same options: {run}; got {wanted[name]!r}")
+    return model.set_params(**{name: wanted[name] for name in MAY_CHANGE})
+
+
 def train(arguments: Any) -> int:
     output, picture = check_output(arguments)
-    model = make_model(arguments)
+    resume = arguments.resume and output.exists()
+    model = resume_model(arguments) if resume else make_model(arguments)
     name, training, held_out = read_texts(arguments)
     print(f"{name}: {len(training):,} characters to train on, {len(held_out):,} held out", flush=True)
     report = Report(model, arguments, training, held_out)
     last = None
     try:
-        model.fit(training, held_out, callback=report)
+        model.fit(training, held_out, callback=report, resume=resume)
+    except ValueError as error:
+        if not resume or report.begun:
+            raise
+        raise UserError(f"cannot go on with {output}: {error}") from None
     finally:
         # Whatever ends the training, what was learned is kept. Only the reader of a FIFO may be long in coming.
         with nullcontext() if is_stream(output) else interrupts_later():
             report.close()
-            if report.losses:
+            if report.begun:
                 save(model, output)
                 begin = "\n" if model.interrupted else ""  # after the ^C of the terminal
                 print(f"{begin}model: {output}   (rnncore sample {output})", flush=True)
                 if model.last_params is not None and picture is not None:
                     last = save_last(model, output.with_suffix(".last.npz"))
-    if not report.losses:
-        raise KeyboardInterrupt
+    if not report.begun:
+        if model.interrupted:
+            raise KeyboardInterrupt
+        print(f"{output}: the run has ended, after {len(model.history)} epochs; a larger --epochs goes on")
+        return DONE
     saved = report.saved_update()
     if model.interrupted:
         updates = len(report.losses)
         print(f"interrupted after {updates:,} updates: {output} has the parameters of update {saved:,}", end="")
         print(", of the best epoch" if model.last_params is not None else "")
+        if picture is not None:
+            print("the same command with --resume goes on")
         if last is not None:
             print(f"{last} has those of update {updates:,}, the last   (rnncore sample {last})")
     elif report.late:
@@ -201,9 +241,9 @@ def train(arguments: Any) -> int:
     return INTERRUPTED if model.interrupted else DONE
 
 
-def save(model: Any, path: Path) -> None:
+def save(model: Any, path: Path, *, training: bool = True) -> None:
     try:
-        model.save(path)
+        model.save(path, training=training)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}") from None
 
@@ -222,7 +262,7 @@ def save_last(model: Any, path: Path) -> Path | None:
     for name, p in model.params.items():
         p[...] = model.last_params[name]
     try:
-        save(model, path)
+        save(model, path, training=False)
     finally:
         for name, p in model.params.items():
             p[...] = best[name]

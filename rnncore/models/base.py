@@ -21,6 +21,7 @@ from ..layers import RECURRENT, Embedding, blank_layers
 from ..optim import SGD, Adagrad, Adam, RMSProp
 from . import scikit_learn
 from .network import Trunk
+from .position import Numbers, Position, check_arrays, get_random, make_random, set_random, take_group
 from .storage import write_model
 from .training import Run, Schedule, check_idle, check_schedule
 
@@ -101,10 +102,20 @@ class Model:
     layers = cast("dict[str, Any]", None)  # by name
     params = cast("dict[str, Array]", None)
     grads = cast("dict[str, Array]", None)
+    _rng = cast(Generator, None)
+    _optimizer = cast(Any, None)
+    _optimizer_settings = ("", 0.0)  # of which it was made
+    _position = cast("Position | None", None)  # of the last run
+    _carried = cast(Any, None)  # state of the recurrent layers that goes on from batch to batch
 
     _estimator_type: ClassVar[str | None] = None  # "classifier", so that scikit-learn splits by class
     _takes_arrays = True
     _needs_targets = True
+
+    @property
+    def losses(self) -> list[float]:
+        """The loss of every update of the last run, nats; empty before ``fit``."""
+        return [] if self._position is None else list(self._position.losses)
 
     # ---- settings -----------------------------------------------------------------------------------------------
 
@@ -203,7 +214,7 @@ class Model:
         self.layers = {name: layer for name, layer in layers.items() if layer is not None}
         self.params = {f"{name}.{key}": a for name, layer in self.layers.items() for key, a in layer.params.items()}
         self.grads = {f"{name}.{key}": a for name, layer in self.layers.items() for key, a in layer.grads.items()}
-        self._optimizer = None
+        self._optimizer = self._position = self._carried = None
         network = {field.name for field in dataclasses.fields(self) if field.metadata["network"]}
         self._built = {name: value for name, value in self._settings().items() if name in network}
 
@@ -235,7 +246,7 @@ class Model:
             self.__dict__.update(before)
             raise
 
-    def _check_training(self, validation: Any) -> bool:
+    def _check_training(self, validation: Any, resume: bool) -> bool:
         """Settings may have been set since they were checked. -> whether ``fit`` goes on with the layers as they are"""
         check_idle(self)
         settings = self._settings()
@@ -244,11 +255,31 @@ class Model:
             raise ValueError("patience needs validation data in fit, to see when the held-out loss rises; got none")
         if settings["schedule"] == "plateau" and validation is None:
             raise ValueError("schedule 'plateau' needs validation data in fit, to see when the loss rests; got none")
-        goes_on = self.warm_start and self.layers is not None
+        resume = checks.flag("resume", resume)
+        if resume and self._position is None:
+            raise ValueError(
+                "resume goes on with a run of this model, or of a file that save(path, training=True) wrote; "
+                f"{'the model was not fitted' if self.layers is None else 'this model was loaded without its run'}"
+            )
+        goes_on = resume or (self.warm_start and self.layers is not None)
         for name, was in self._built.items() if goes_on else ():
             if settings[name] != was:
-                raise ValueError(f"warm_start goes on with {name} = {was!r} of the layers; got {settings[name]!r}")
+                what = "resume" if resume else "warm_start"
+                raise ValueError(f"{what} goes on with {name} = {was!r} of the layers; got {settings[name]!r}")
         return goes_on
+
+    def _begin_random(self, resume: bool) -> Numbers:
+        """Return the state of the random generator where the run begins; a run that goes on draws its data again."""
+        if resume and self._position is not None:
+            set_random(self._rng, self._position.begin_random)
+        return get_random(self._rng)
+
+    def _take_position(self, resume: bool, begin_random: Numbers, data: int) -> None:
+        """Set the position of the run: a new one, or that of the last run if its data had this checksum."""
+        if not resume or self._position is None:
+            self._position = Position(begin_random, get_random(self._rng), data)
+        elif self._position.data != data:
+            raise ValueError("resume needs the data of the run that it goes on with; got other data")
 
     def _update(self, batch: Any) -> Any:
         """Loss of a batch, with its gradients in ``grads``. -> loss, its weight in the mean, steps of sequences"""
@@ -256,13 +287,14 @@ class Model:
 
     def _train(self, make_batches: Callable[..., Any], score: Callable[..., Any] | None, callbacks: list[Any]) -> None:
         """make_batches() gives the batches of an epoch; score() the mean loss of held-out data, or is None."""
+        assert self._position is not None
         wanted = (self.optimizer, self.learning_rate)
         if self._optimizer is None or self._optimizer_settings[0] != self.optimizer:
             self._optimizer = OPTIMIZERS[self.optimizer](self.params, self.learning_rate)
         elif self._optimizer_settings != wanted:
             self._optimizer.learning_rate = self.learning_rate
         self._optimizer_settings = wanted
-        Run(self, self._optimizer, callbacks).train(make_batches, score)
+        Run(self, self._optimizer, callbacks, self._position).train(make_batches, score)
 
     # ---- files --------------------------------------------------------------------------------------------------
 
@@ -274,22 +306,26 @@ class Model:
         """Set what ``_data_state`` described and make the layers for it."""
         raise NotImplementedError
 
-    def save(self, path: str | PathLike[str]) -> None:
+    def save(self, path: str | PathLike[str], *, training: bool = False) -> None:
         """Write the model to one .npz file without pickle; :func:`rnncore.load` reads it.
 
         The file is whole or not there, whatever ends the save. An earlier one is replaced and passes on its
         permissions; where ``path`` is a symbolic link, the file that it points to is. A FIFO or a device is written
-        into. Ctrl-C waits for the file, and a note on the KeyboardInterrupt then says that it was written. The state
-        of the optimiser is not in the file.
+        into. Ctrl-C waits for the file, and a note on the KeyboardInterrupt then says that it was written.
 
         Parameters
         ----------
         path : str or path-like
+        training : bool
+            Keep what training needs to go on: the optimiser, the random generator, and the position of the last run.
+            The model that is loaded then gives the bits of this one, in a ``fit`` with ``warm_start``, and in one with
+            ``resume`` where this one would go on. A callback of ``fit`` may save, too. The file is three to five times
+            as large.
 
         Raises
         ------
         ValueError
-            The model has no parameters yet.
+            The model has no parameters yet, or with ``training`` was not fitted.
         OSError
             The file cannot be written; an existing one is unchanged.
         """
@@ -302,7 +338,22 @@ class Model:
         if isinstance(settings.get("class_weight"), dict):
             settings["class_weight"] = list(settings["class_weight"].items())  # keys of JSON are str, labels any type
         description = {"settings": settings, **self._data_state(), "history": self.history}
-        write_model(path, type(self).__name__, description, self.params)
+        arrays = self.params
+        if checks.flag("training", training):
+            if self._position is None:
+                raise ValueError("training=True keeps a run, and this model has none: it was not fitted")
+            position, kept = self._position.describe()
+            description["training"] = {
+                "position": position,
+                "random": get_random(self._rng),
+                "optimizer": self._optimizer_settings,
+                "learning_rate": self._optimizer.learning_rate,
+                "iterations": self._optimizer.iterations,
+            }
+            for kind, state in self._optimizer.state.items():
+                kept |= {f"optimizer/{kind}/{name}": array for name, array in state.items()}
+            arrays = arrays | {f"training/{name}": array for name, array in kept.items()}
+        write_model(path, type(self).__name__, description, arrays)
 
     @classmethod
     def _restore(cls, description: dict[str, Any], arrays: dict[str, Array]) -> Any:
@@ -311,19 +362,34 @@ class Model:
             settings["class_weight"] = {label: weight for label, weight in settings["class_weight"]}
         model = cls(**settings)
         model._settings()
+        random_state, training = model.random_state, description.get("training")
+        if training is not None:
+            model.random_state = make_random(training["random"])  # of which the layers draw dropout
+        kept = take_group(arrays, "training")
+        params = {name: array for name, array in arrays.items() if not name.startswith("training/")}
         # Room for an array that is missing: it is named below.
         with blank_layers(2 * sum(array.nbytes for array in arrays.values())):
             model._restore_data(description)
-        if arrays.keys() != model.params.keys():
-            raise ValueError(f"parameters must be {sorted(model.params)}; got {sorted(arrays)}")
-        for name, p in model.params.items():
-            if arrays[name].shape != p.shape or arrays[name].dtype != p.dtype:
-                wanted = f"{p.shape} {p.dtype}"
-                raise ValueError(f"{name} must be {wanted}; got {arrays[name].shape} {arrays[name].dtype}")
-        for name, p in model.params.items():
-            p[...] = arrays[name]
+        model.random_state = random_state
+        for name, array in check_arrays("parameters", params, model.params).items():
+            model.params[name][...] = array
         model.history = list(description["history"])
+        if training is not None:
+            model._restore_training(training, kept)
         return model
+
+    def _restore_training(self, training: dict[str, Any], arrays: dict[str, Array]) -> None:
+        name, rate = training["optimizer"]
+        self._optimizer = OPTIMIZERS[checks.choice("optimizer", name, OPTIMIZERS)](self.params, rate)
+        self._optimizer_settings = (name, rate)
+        self._optimizer.learning_rate = training["learning_rate"]
+        self._optimizer.iterations = checks.integer("iterations", training["iterations"], least=0)
+        for kind, state in self._optimizer.state.items():
+            found = check_arrays(f"optimizer {kind}", take_group(arrays, f"optimizer/{kind}"), state)
+            for key, array in state.items():
+                array[...] = found[key]
+        self._position = Position.restore(training["position"], arrays, self.params)
+        set_random(self._rng, training["random"])  # the layers have drawn of it
 
     def __repr__(self) -> Any:
         size = "" if self.params is None else f", {sum(p.size for p in self.params.values()):,} parameters"

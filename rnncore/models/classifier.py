@@ -151,6 +151,7 @@ class SequenceClassifier(Labeller):
         validation: Validation | None = None,
         callback: Callbacks | None = None,
         progress: bool = False,
+        resume: bool = False,
     ) -> Self:
         """Train on sequences and their classes.
 
@@ -167,7 +168,7 @@ class SequenceClassifier(Labeller):
 
         RAISES
         """
-        return self._fit(X, y, lengths, sample_weight, validation, callback, progress)
+        return self._fit(X, y, lengths, sample_weight, validation, callback, progress, resume)
 
     def predict_proba(self, X: Sequences, *, lengths: ArrayLike | None = None) -> Array:
         """Return the probability of every class.

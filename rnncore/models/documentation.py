@@ -5,6 +5,12 @@ from __future__ import annotations
 from .. import documentation
 from ..engine.cells import CELLS
 
+_RESUME = """\
+resume : bool
+    Go on with the last run of this model, or of the file that it comes from (``save(path, training=True)``), where
+    Ctrl-C, a callback or the last epoch ended it. With the same data and settings, the parameters are those of a run
+    that nothing ended, to the bit; ``epochs`` may be larger than it was."""
+
 _PARTS = {
     "NETWORK": """
 level : {"char", "word"}
@@ -62,7 +68,9 @@ layers, params, grads : dict
     By name; None before ``fit``.
 history : list of dict
     For every epoch: epoch, loss and held_out (mean loss in nats; None without validation data or if the epoch was
-    interrupted), tokens, seconds of training, learning_rate.
+    interrupted), updates, tokens, seconds of training, learning_rate.
+losses : list of float
+    Of every update of the last run; :func:`rnncore.plots.loss_curve` draws them.
 interrupted : bool
     Whether KeyboardInterrupt ended the last ``fit``; the model then has the parameters of the best epoch, if there
     was validation data.
@@ -84,7 +92,10 @@ validation : float, or tuple (X, y) or (X, y, lengths), optional
 callback : function or list of functions, optional
     Called with a :class:`Progress` after every update; training ends when one returns True.
 progress : bool
-    Show a bar (needs tqdm).""",
+    Show a bar (needs tqdm).
+"""
+    + _RESUME,
+    "RESUME": _RESUME,
     "SEEN": """
 Parameters
 ----------

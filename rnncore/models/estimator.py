@@ -18,6 +18,7 @@ from ..text import Vocabulary, batches_by_length
 from .base import COUNT, Model, as_generator, setting
 from .data import Examples, Format, Labels, as_sample_weight, as_sequences, check_class_weight, split_rows, take
 from .network import Head
+from .position import checksum
 from .training import Callbacks, as_callbacks
 
 Sequences = Iterable[str] | Iterable[list[str]] | Iterable[ArrayLike] | Array
@@ -92,17 +93,20 @@ class Estimator(Model):
         validation: Any,
         callback: Callbacks | None,
         progress: bool,
+        resume: bool,
     ) -> Any:
         with self._as_before_on_error():
             callbacks = as_callbacks(callback, progress)
-            examples, held_out = self._prepare(X, y, lengths, sample_weight, validation)
+            examples, held_out = self._prepare(X, y, lengths, sample_weight, validation, resume)
         score = None if held_out is None else lambda: self._mean_loss(held_out)
         self._train(lambda: self._batches(examples, self.batch_size, self._rng), score, callbacks)
         return self
 
-    def _prepare(self, X: Any, y: Any, lengths: Any, sample_weight: Any, validation: Any) -> tuple[Any, ...]:
+    def _prepare(
+        self, X: Any, y: Any, lengths: Any, sample_weight: Any, validation: Any, resume: bool = False
+    ) -> tuple[Any, ...]:
         """Return the examples to train on, and the held-out examples or None."""
-        goes_on = self._check_training(validation)
+        goes_on = self._check_training(validation, resume)
         X = as_sequences("X", X, lengths)
         if not X:
             raise ValueError("X must hold at least one sequence; got none")
@@ -113,6 +117,7 @@ class Estimator(Model):
             X, y, weights = (_take(column, np.flatnonzero(weights)) for column in (X, y, weights))
         if not goes_on:
             self._rng = as_generator(self.random_state)
+        begin_random = self._begin_random(resume)
         held_out, rows = None, np.arange(len(X))
         if isinstance(validation, numbers.Real):
             rows, held_out_rows = split_rows(len(X), validation, self._rng, self._strata(y))
@@ -124,6 +129,7 @@ class Estimator(Model):
             self.history = []
         X, y, weights = (_take(column, rows) for column in (X, y, weights))
         examples = self._encode(X, y, ("X", "y"), weights=weights, training=True)
+        self._take_position(resume, begin_random, checksum(examples))
         if held_out is not None:
             X, y, weights = held_out
             held_out = self._encode(X, y, ("validation X", "validation y"), weights=weights)

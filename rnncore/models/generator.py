@@ -192,6 +192,7 @@ class SequenceGenerator(Estimator):
         validation: Validation | None = None,
         callback: Callbacks | None = None,
         progress: bool = False,
+        resume: bool = False,
     ) -> Self:
         """Train on sequences.
 
@@ -209,7 +210,7 @@ class SequenceGenerator(Estimator):
 
         RAISES
         """
-        return self._fit(X, y, lengths, sample_weight, validation, callback, progress)
+        return self._fit(X, y, lengths, sample_weight, validation, callback, progress, resume)
 
     def log_prob(self, X: Sequences, y: ArrayLike | None = None, *, lengths: ArrayLike | None = None) -> Array:
         """Log-probability (nats) of sequences, the end of tokens counted.

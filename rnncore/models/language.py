@@ -19,6 +19,7 @@ from .data import Format, steps_before
 from .decoding import PIECE, Beam, beam_search, check_sampling, sample_tokens
 from .documentation import document
 from .network import Head, repeat_rows
+from .position import checksum
 from .training import Callbacks, as_callbacks, check_idle
 
 _TWO_NAMES = "random_state and seed are two names of one setting; got both"
@@ -64,7 +65,6 @@ class LanguageModel(Model):
 
     # Before ``fit``.
     vocabulary = cast("Vocabulary", None)
-    _carried = cast(Any, None)
 
     _takes_arrays = False
     _needs_targets = False
@@ -141,6 +141,7 @@ class LanguageModel(Model):
         *,
         callback: Callbacks | None = None,
         progress: bool = False,
+        resume: bool = False,
     ) -> Self:
         """Train on a text or on sentences.
 
@@ -154,6 +155,7 @@ class LanguageModel(Model):
             Called with a :class:`Progress` after every update; training ends when one returns True.
         progress : bool
             Show a bar (needs tqdm).
+        RESUME
 
         Returns
         -------
@@ -162,7 +164,7 @@ class LanguageModel(Model):
         RAISES
         """
         with self._as_before_on_error():
-            callbacks, goes_on = as_callbacks(callback, progress), self._check_training(validation)
+            callbacks, goes_on = as_callbacks(callback, progress), self._check_training(validation, resume)
             sentences = not isinstance(texts, str)
             texts = list(texts) if sentences else texts
             if not texts:
@@ -174,6 +176,7 @@ class LanguageModel(Model):
             if not sentences and len(encoded[0]) < self.batch_size:
                 least = f"texts must hold at least batch_size = {self.batch_size} tokens"
                 raise ValueError(f"{least}; got {len(encoded[0])}")
+            self._take_position(resume, self._begin_random(resume), checksum([encoded]))
             held_out = None if validation is None else self._scored(validation)
             if held_out is not None and not sum(map(len, held_out)):
                 raise ValueError("validation must hold at least one token; got none")

@@ -240,6 +240,7 @@ class EncoderDecoder(Estimator):
         validation: Validation | None = None,
         callback: Callbacks | None = None,
         progress: bool = False,
+        resume: bool = False,
     ) -> Self:
         """Train on pairs of sequences.
 
@@ -256,7 +257,7 @@ class EncoderDecoder(Estimator):
 
         RAISES
         """
-        return self._fit(X, y, lengths, sample_weight, validation, callback, progress)
+        return self._fit(X, y, lengths, sample_weight, validation, callback, progress, resume)
 
     def log_prob(self, X: Sequences, y: Sequences, *, lengths: ArrayLike | None = None) -> Array:
         """Return the log-probability (nats) of each sequence of y, its end included, given that of X.

@@ -17,7 +17,8 @@ from ..files import replacing
 
 FORMAT = "rnncore model"
 VERSION = 2
-READABLE = (1, 2)  # 1 held language models only, with fewer settings; what is missing takes its default
+WITH_TRAINING = 3  # what a run needs to go on is in the file, too
+READABLE = (1, VERSION, WITH_TRAINING)  # 1: language models with fewer settings; what is missing takes its default
 
 # The largest size of the arrays over that of the file. Ours are not compressed; a user's tool may have done that.
 _MOST = 16
@@ -34,7 +35,8 @@ def write_model(path: str | PathLike[str], name: str, description: dict[str, Any
     description : dict of JSON types
     arrays : dict of str to ndarray
     """
-    header = {"format": FORMAT, "version": VERSION, "model": name, "description": description}
+    version = WITH_TRAINING if "training" in description else VERSION
+    header = {"format": FORMAT, "version": version, "model": name, "description": description}
     content: dict[str, Any] = {f"array/{key}": value for key, value in arrays.items()}
     with replacing(path) as file:
         np.savez(file, header=np.array(json.dumps(header, default=_plain)), **content)
@@ -55,7 +57,7 @@ def read_model(path: str | PathLike[str]) -> tuple[Any, ...]:
     if found != FORMAT:
         raise ValueError(f"{path} is not a model file of rnncore: its format is {found!r}")
     if version not in READABLE:
-        known = " and ".join(map(str, READABLE))
+        known = ", ".join(map(str, READABLE))
         raise ValueError(f"{path} has version {version} of the format; this rnncore reads versions {known}")
     return name, description, {key.removeprefix("array/"): value for key, value in contents.items()}
 

@@ -250,6 +250,7 @@ class SequenceTagger(Labeller):
         validation: Validation | None = None,
         callback: Callbacks | None = None,
         progress: bool = False,
+        resume: bool = False,
     ) -> Self:
         """Train on sequences and the labels of their steps.
 
@@ -267,7 +268,7 @@ class SequenceTagger(Labeller):
 
         RAISES
         """
-        return self._fit(X, y, lengths, sample_weight, validation, callback, progress)
+        return self._fit(X, y, lengths, sample_weight, validation, callback, progress, resume)
 
     def predict_proba(self, X: Sequences, *, lengths: ArrayLike | None = None) -> list[Array]:
         """Return the probability of every class at every step.

@@ -12,14 +12,16 @@ import numpy as np
 
 from .. import checks
 from .._types import Array
+from ..interrupts import Interrupts
 from ..optim import Optimizer
+from .position import Position, get_random, set_random
 
 
 class Progress(NamedTuple):
     """The progress of a training run, passed to the callbacks of ``fit``."""
 
     epoch: int  # from 1; goes on where a warm start goes on
-    update: int  # of all updates of this run, from 1
+    update: int  # of all updates of this run, from 1; goes on where an interrupted run does
     updates: int  # that the whole run will make
     tokens: int  # steps of sequences trained on so far
     loss: float  # of this update, nats
@@ -55,73 +57,121 @@ def check_idle(model: Any) -> None:
 class Run:
     """One run of training. It writes the model's parameters, ``history``, ``interrupted`` and ``last_params``.
 
-    callbacks: a list of functions of a :class:`Progress`.
+    callbacks: a list of functions of a :class:`Progress`. What the run has done is in its :class:`Position`, which it
+    changes only when Ctrl-C waits: after an interrupt the position, the parameters and the optimiser belong together.
     """
 
-    def __init__(self, model: Any, optimizer: Any, callbacks: list[Any]) -> None:
-        self.model, self.optimizer, self.callbacks = model, optimizer, callbacks
-        self.update = self.tokens = self.epochs = 0
-        self.best, self.best_update, self.since_best = math.inf, 0, 0
-        self.best_params: dict[str, Array] | None = None
+    def __init__(self, model: Any, optimizer: Any, callbacks: list[Any], position: Position) -> None:
+        self.model, self.optimizer, self.callbacks, self.position = model, optimizer, callbacks, position
 
     def train(self, make_batches: Callable[..., Any], score: Callable[..., Any] | None) -> None:
         """make_batches() gives the batches of an epoch; score() the mean loss of held-out data, or is None."""
-        model = self.model
+        model, at = self.model, self.position
         model.interrupted, model.last_params = False, None
-        try:
-            _running.add(model)
-            for _ in range(model.epochs):
-                stopped = self._train_epoch(make_batches(), score)
-                self.optimizer.learning_rate *= model.learning_rate_decay
-                if stopped or (model.patience is not None and self.since_best >= model.patience):
-                    break
-        except KeyboardInterrupt:
-            model.interrupted = True
-        finally:
-            _running.discard(model)
-            for callback in self.callbacks:
-                if isinstance(callback, Bar):
-                    callback.close()
-        if self.best_params is not None and (model.interrupted or model.patience is not None):
-            if model.interrupted and self.best_update < self.update:
-                model.last_params = {name: p.copy() for name, p in model.params.items()}
-            for name, p in model.params.items():
-                p[...] = self.best_params[name]
+        with Interrupts() as interrupts:
+            try:
+                _running.add(model)
+                with interrupts.later():
+                    set_random(model._rng, at.random)
+                    self._take_last()
+                while at.epochs < model.epochs and not (model.patience and at.since_best >= model.patience):
+                    if self._train_epoch(make_batches, score, interrupts):
+                        break
+            except KeyboardInterrupt:
+                model.interrupted = True
+            finally:
+                _running.discard(model)
+                for callback in self.callbacks:
+                    if isinstance(callback, Bar):
+                        callback.close()
+            with interrupts.later():
+                if model.interrupted or model.patience is not None:
+                    self._take_best()
 
-    def _train_epoch(self, batches: list[Any], score: Any) -> bool:
-        """Return whether a callback ended the training."""
-        model, optimizer = self.model, self.optimizer
-        epoch = model.history[-1]["epoch"] + 1 if model.history else 1
-        record: dict[str, Any] = {"epoch": epoch, "loss": 0.0, "held_out": None, "tokens": 0, "seconds": 0.0}
-        record["learning_rate"] = optimizer.learning_rate
-        model.history.append(record)
+    def _take_last(self) -> None:
+        at = self.position
+        if at.last_params is not None:
+            self._take(at.last_params)
+            at.last_params = None
+
+    def _take_best(self) -> None:
+        model, at = self.model, self.position
+        if at.best_params is not None and at.best_update < at.update:
+            at.last_params = {name: p.copy() for name, p in model.params.items()}
+            self._take(at.best_params)
+        if model.interrupted:
+            model.last_params = at.last_params
+
+    def _take(self, params: dict[str, Array]) -> None:
+        for name, p in self.model.params.items():
+            p[...] = params[name]
+
+    def _train_epoch(self, make_batches: Any, score: Any, interrupts: Interrupts) -> bool:
+        """Train to the end of the epoch that has begun, or of a new one; return whether a callback ended the run."""
+        model, optimizer, at = self.model, self.optimizer, self.position
+        if at.epoch_random is None:
+            with interrupts.later():
+                self._begin_epoch()
+        assert at.epoch_random is not None
+        record = model.history[-1]
+        set_random(model._rng, at.epoch_random)
+        batches = make_batches()
+        if record["updates"]:
+            set_random(model._rng, at.random)
+            model._carried = at.carried
         groups = [batches[k : k + model.accumulation] for k in range(0, len(batches), model.accumulation)]
-        updates, total = self.update + len(groups) * (model.epochs - self.epochs), 0.0
-        self.epochs += 1
-        for number, group in enumerate(groups, 1):
-            start = time.perf_counter()
-            loss, weight, tokens = self._gradients(group)
-            factor = self._factor(self.update + 1, updates)
-            if number == 1:
-                record["learning_rate"] *= factor
-            self._step(factor)
-            total += weight
-            self.update += 1
-            self.tokens += tokens
-            record["tokens"] += tokens
-            if weight:
-                record["loss"] += (loss - record["loss"]) * weight / total
-            record["seconds"] += time.perf_counter() - start
-            ends = number == len(groups)
-            if ends and score is not None:
-                record["held_out"] = score()
-                self._compare(record["held_out"])
-            run = (epoch, self.update, updates, self.tokens)
-            at = Progress(*run, loss, record["held_out"], ends, record, optimizer)
+        updates = at.update - record["updates"] + len(groups) * (model.epochs - at.epochs)
+        while at.epoch_random is not None:
+            if record["updates"] < len(groups):
+                start = time.perf_counter()
+                loss, weight, tokens = self._gradients(groups[record["updates"]])
+                factor = self._factor(at.update + 1, updates)
+                with interrupts.later():
+                    self._step(factor)
+                    self._count(record, factor, loss, weight, tokens)
+                    record["seconds"] += time.perf_counter() - start
+            if record["updates"] == len(groups):
+                held_out = None if score is None else score()
+                with interrupts.later():
+                    self._end_epoch(record, held_out)
+            run = (record["epoch"], at.update, updates, at.tokens)
+            ends = at.epoch_random is None
+            progress = Progress(*run, at.losses[-1], record["held_out"], ends, record, optimizer)
             # All of them hear of every update, whatever one of them says.
-            if any([callback(at) for callback in self.callbacks]):
+            if any([callback(progress) for callback in self.callbacks]):
                 return True
         return False
+
+    def _begin_epoch(self) -> None:
+        model, at = self.model, self.position
+        epoch = model.history[-1]["epoch"] + 1 if model.history else 1
+        record: dict[str, Any] = {"epoch": epoch, "loss": 0.0, "held_out": None, "seconds": 0.0}
+        record |= {"updates": 0, "tokens": 0, "learning_rate": self.optimizer.learning_rate}
+        model.history.append(record)
+        at.epoch_random, at.weight = at.random, 0.0
+
+    def _count(self, record: dict[str, Any], factor: float, loss: float, weight: float, tokens: int) -> None:
+        """Write down an update."""
+        model, at = self.model, self.position
+        if record["updates"] == 0:
+            record["learning_rate"] *= factor
+        record["updates"] += 1
+        at.losses.append(loss)
+        at.tokens += tokens
+        at.weight += weight
+        at.random, at.carried = get_random(model._rng), model._carried
+        record["tokens"] += tokens
+        if weight:
+            record["loss"] += (loss - record["loss"]) * weight / at.weight
+
+    def _end_epoch(self, record: dict[str, Any], held_out: float | None) -> None:
+        at = self.position
+        if held_out is not None:
+            record["held_out"] = held_out
+            self._compare(held_out)
+        self.optimizer.learning_rate *= self.model.learning_rate_decay
+        at.epochs += 1
+        at.epoch_random = None
 
     def _step(self, factor: float) -> None:
         """Update the parameters, with the learning rate times a factor."""
@@ -163,12 +213,13 @@ class Run:
         return loss, total, steps
 
     def _compare(self, held_out: float) -> None:
-        self.since_best += 1
-        if self.model.schedule == "plateau" and held_out >= self.best and self.since_best % PLATEAU_EPOCHS == 0:
+        at = self.position
+        at.since_best += 1
+        if self.model.schedule == "plateau" and held_out >= at.best and at.since_best % PLATEAU_EPOCHS == 0:
             self.optimizer.learning_rate /= 2
-        if held_out < self.best:
-            self.best, self.best_update, self.since_best = held_out, self.update, 0
-            self.best_params = {name: p.copy() for name, p in self.model.params.items()}
+        if held_out < at.best:
+            at.best, at.best_update, at.since_best = held_out, at.update, 0
+            at.best_params = {name: p.copy() for name, p in self.model.params.items()}
 
 
 def as_callbacks(callback: Callbacks | None, progress: bool) -> list[Any]:
@@ -200,8 +251,10 @@ class Bar:
 
     def __call__(self, progress: Progress) -> None:
         if self._bar is None:
-            self._bar = self._make(total=progress.updates, unit="update", disable=self._disable, mininterval=0.5)
-        rate = progress.tokens / (time.perf_counter() - self._start)
+            self._tokens_before = progress.tokens if progress.update > 1 else 0  # of a run that goes on
+            options = {"total": progress.updates, "initial": progress.update - 1, "mininterval": 0.5}
+            self._bar = self._make(unit="update", disable=self._disable, **options)
+        rate = (progress.tokens - self._tokens_before) / (time.perf_counter() - self._start)
         held_out = "" if progress.held_out is None else f", held-out {progress.held_out:.3f}"
         self._losses.append(progress.loss)
         loss = sum(self._losses) / len(self._losses)

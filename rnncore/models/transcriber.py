@@ -186,6 +186,7 @@ class SequenceTranscriber(Estimator):
         validation: Validation | None = None,
         callback: Callbacks | None = None,
         progress: bool = False,
+        resume: bool = False,
     ) -> Self:
         """Train on sequences and their labels.
 
@@ -203,7 +204,7 @@ class SequenceTranscriber(Estimator):
 
         RAISES
         """
-        return self._fit(X, y, lengths, sample_weight, validation, callback, progress)
+        return self._fit(X, y, lengths, sample_weight, validation, callback, progress, resume)
 
     def log_prob(self, X: Sequences, y: Any, *, lengths: ArrayLike | None = None) -> Array:
         """Return the log-probability (nats) of the labels of each sequence: of all their alignments together.

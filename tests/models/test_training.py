@@ -48,13 +48,15 @@ def test_history_and_progress(name, held_out):
     assert all(at.record is model.history[at.epoch - 1] for at in seen)
     assert [record["epoch"] for record in model.history] == [1, 2, 3]
     for record, at in zip(model.history, seen[updates - 1 :: updates], strict=True):
-        assert set(record) == {"epoch", "loss", "held_out", "tokens", "seconds", "learning_rate"}
+        assert set(record) == {"epoch", "loss", "held_out", "updates", "tokens", "seconds", "learning_rate"}
+        assert record["updates"] == updates
         assert record["held_out"] == at.held_out
         assert record["tokens"] == tokens_of(name)
         assert record["learning_rate"] == 0.002
         assert record["seconds"] > 0
         assert all(value is None or type(value) in (int, float) for value in record.values())
     assert not model.interrupted
+    assert model.losses == [at.loss for at in seen]
 
 
 @each_model
