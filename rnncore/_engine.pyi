@@ -52,6 +52,7 @@ class Batch:
     rows: Array | None
     offset: Array | None
     resets: Array | None
+    mask: Array | None
     reverse: bool
     def __init__(
         self,
@@ -61,6 +62,7 @@ class Batch:
         offset: Array | None = None,
         resets: Array | None = None,
         reverse: bool = False,
+        mask: Array | None = None,
     ) -> None: ...
 
 class ForwardCall:

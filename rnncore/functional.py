@@ -54,6 +54,11 @@ checkpoint : True or int, optional
     Save only the states at the start of this many segments of the sequence; the backward pass recomputes each
     segment (Chen et al. 2016, "Training deep nets with sublinear memory cost"). True means the square root of T:
     memory grows with that, time by about a third, and every result has the same bits.""",
+    "MASK": """
+recurrent_mask : array (N, H), optional
+    Factors of h' where it multiplies Wh: ``(mask h') Wh``, and where a GRU resets it ``(r mask h') Whn``. Dropout whose
+    mask is the same at all steps of a sequence (Gal and Ghahramani 2016, "A theoretically grounded application of
+    dropout in recurrent neural networks"). No gradient is computed for it.""",
     "RAISES": """
 Raises
 ------
@@ -84,6 +89,7 @@ def rnn_forward(
     reverse: bool = False,
     training: bool = True,
     checkpoint: Checkpoint = None,
+    recurrent_mask: ArrayLike | None = None,
 ) -> tuple[Array, Array, Cache | None]:
     """Run a simple recurrent network over a sequence: ``h = act(x Wx + h' Wh + b)``, h' the state before the step.
 
@@ -97,6 +103,7 @@ def rnn_forward(
     START
     activation : {"tanh", "relu", "identity"}
     OPTIONS
+    MASK
 
     Returns
     -------
@@ -115,7 +122,7 @@ def rnn_forward(
     >>> h.shape, bool((h[-1] == h_n).all())
     ((7, 2, 5), True)
     """
-    options = lengths, resets, reverse, training, checkpoint
+    options = lengths, resets, reverse, training, checkpoint, recurrent_mask
     return calls.forward(RNN.variant(activation), x, Wx, Wh, b, h0, None, None, None, *options)
 
 
@@ -169,6 +176,7 @@ def gru_forward(
     reverse: bool = False,
     training: bool = True,
     checkpoint: Checkpoint = None,
+    recurrent_mask: ArrayLike | None = None,
 ) -> tuple[Array, Array, Cache | None]:
     """Run a gated recurrent unit over a sequence; gate blocks r z n (simplified: z n).
 
@@ -195,6 +203,7 @@ def gru_forward(
         Order of the gate blocks in the weights, in ``cache.gates`` and in the gradients ("simplified": without r).
         No reordering or copy is needed.
     OPTIONS
+    MASK
 
     Returns
     -------
@@ -216,7 +225,7 @@ def gru_forward(
     variant = GRU.variant(form, update, gate_order)
     if bhn is not None and form != "reset_after":
         raise ValueError(f"bhn belongs to form='reset_after'; got form={form!r}")
-    options = lengths, resets, reverse, training, checkpoint
+    options = lengths, resets, reverse, training, checkpoint, recurrent_mask
     return calls.forward(variant, x, Wx, Wh, b, h0, None, bhn, None, *options)
 
 
@@ -272,6 +281,7 @@ def lstm_forward(
     reverse: bool = False,
     training: bool = True,
     checkpoint: Checkpoint = None,
+    recurrent_mask: ArrayLike | None = None,
 ) -> tuple[Array, tuple[Array, Array], Cache | None]:
     """Run a long short-term memory over a sequence; gate blocks i f g o.
 
@@ -296,6 +306,7 @@ def lstm_forward(
         Order of the gate blocks in the weights, in ``cache.gates`` and in the gradients: these letters in any order, as
         in "ifog" or "fgio"; g is the candidate, c~ in the course. No reordering or copy is needed.
     OPTIONS
+    MASK
 
     Returns
     -------
@@ -319,7 +330,7 @@ def lstm_forward(
     ((7, 2, 5), dtype('float32'), (7, 2, 5))
     """
     variant = LSTM.variant(peephole is not None, peephole_output, output_activation, gate_order)
-    options = lengths, resets, reverse, training, checkpoint
+    options = lengths, resets, reverse, training, checkpoint, recurrent_mask
     return calls.forward(variant, x, Wx, Wh, b, h0, c0, None, peephole, *options)
 
 

@@ -215,12 +215,13 @@ cdef class Weights:
 cdef class Batch:
     """The shape of a batch, which of its rows run at each step, and in which direction: see BatchRows in call.pxd."""
     cdef readonly Py_ssize_t T, N
-    cdef readonly cnp.ndarray rows, offset, resets
+    cdef readonly cnp.ndarray rows, offset, resets, mask
     cdef readonly bint reverse
 
     def __init__(self, Py_ssize_t T, Py_ssize_t N, cnp.ndarray rows=None, cnp.ndarray offset=None,
-                 cnp.ndarray resets=None, bint reverse=False):
+                 cnp.ndarray resets=None, bint reverse=False, cnp.ndarray mask=None):
         self.T, self.N, self.rows, self.offset, self.resets, self.reverse = T, N, rows, offset, resets, reverse
+        self.mask = mask
 
 
 @cython.freelist(8)
@@ -282,6 +283,7 @@ cdef void describe_batch(BatchRows *s, Batch batch) noexcept:
     s.rows = <const int64_t *>address(batch.rows)
     s.offset = <const int64_t *>address(batch.offset)
     s.resets = <const char *>address(batch.resets)
+    s.mask = address(batch.mask)
     s.reverse = batch.reverse
 
 

@@ -56,7 +56,7 @@ cdef inline size_t place_chunk(Call *f, size_t address, size_t item) noexcept no
     f.dgates = chunk_array(f.chunk_tokens * gate_columns(&f.layer), True, &address, item)
     f.dm = chunk_array(states, is_gru and f.layer.cell.form == FORM_RESET_AFTER, &address, item)
     f.rh = chunk_array(states, is_gru and f.layer.cell.form == FORM_RESET_BEFORE, &address, item)
-    f.h_before = chunk_array(states, irregular, &address, item)
+    f.h_before = chunk_array(states, irregular or f.batch.mask != NULL, &address, item)
     f.c_before = chunk_array(states, irregular and f.dpeephole != NULL, &address, item)
     return address
 
@@ -177,7 +177,8 @@ cdef inline void backward_stage(const Call *f, const Group *g, const Member *p, 
     cdef Py_ssize_t H = f.layer.H, GH = gate_columns(&f.layer), begin = step.begin, kept = begin - f.chunk.begin
     step_backward(&f.layer, p, stage, step.n, <const floating *>step.h_prev, <const floating *>step.c_prev,
                   at(f.gates, begin * GH, type_), at(f.c, begin * H, type_), at(f.m, begin * H, type_),
-                  at(f.h, begin * H, type_), <floating *>f.dh0 + g.batch.first * H,
+                  at(f.h, begin * H, type_), at(f.batch.mask, g.batch.first * H, type_),
+                  <floating *>f.dh0 + g.batch.first * H,
                   at(f.dc0, g.batch.first * H, type_), at(f.dgates, kept * GH, type_), at(f.dm, kept * H, type_),
                   <floating *>g.scratch + 2 * padded(g.batch.count * H), at(f.rh, kept * H, type_))
 
@@ -186,7 +187,10 @@ cdef inline void begin_member_step(const Call *f, const Group *g, const Member *
     """The first stage of a step, with what weight_gradients needs of the states before it."""
     cdef const Step *step = &g.step
     cdef Py_ssize_t H = f.layer.H, u = p.first, kept = step.begin - f.chunk.begin
-    if f.h_before != NULL:
+    if f.batch.mask != NULL:
+        multiply_rows(step.n, p.units, <const floating *>step.h_prev + u,
+                      <const floating *>f.batch.mask + g.batch.first * H + u, <floating *>f.h_before + kept * H + u, H)
+    elif f.h_before != NULL:
         copy_rows(step.n, p.units, <const floating *>step.h_prev + u, <floating *>f.h_before + kept * H + u, H)
     if f.c_before != NULL:
         copy_rows(step.n, p.units, <const floating *>step.c_prev + u, <floating *>f.c_before + kept * H + u, H)

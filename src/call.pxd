@@ -57,6 +57,7 @@ cdef struct BatchRows:
     const int64_t *rows      # (T,) falling: rows of the whole batch at each step, or NULL: N at every step
     const int64_t *offset    # (T,) first token of each step
     const char *resets       # (L,) state zeroed before this token, or NULL
+    const void *mask         # (N, H) factors of h' where it multiplies Wh, or NULL: see masked_state
     bint reverse
 
 
@@ -81,6 +82,7 @@ cdef struct Step:
     Py_ssize_t begin
     const void *h_prev     # (n, H); c_prev as well
     const void *c_prev
+    const void *h_masked   # (n, H) what multiplies Wh: h_prev, or its product with the mask; forward
     void *gates            # (n, G H), forward; c, m and h (n, H) as well
     void *c
     void *m
@@ -201,6 +203,15 @@ cdef inline void copy_rows(Py_ssize_t n, Py_ssize_t M, const floating *source, f
         memcpy(target + row * ld, source + row * ld, M * sizeof(floating))
 
 
+cdef inline void multiply_rows(Py_ssize_t n, Py_ssize_t M, const floating *a, const floating *b, floating *target,
+                               Py_ssize_t ld) noexcept nogil:
+    """target = a b, elementwise: the first M values of n rows."""
+    cdef Py_ssize_t row, j
+    for row in range(n):
+        for j in range(M):
+            target[row * ld + j] = a[row * ld + j] * b[row * ld + j]
+
+
 # ---- steps of a batch -----------------------------------------------------------------------------------------------
 
 cdef inline Py_ssize_t rows_at(const BatchRows *s, Py_ssize_t t) noexcept nogil:
@@ -251,4 +262,13 @@ cdef inline const floating *state_before(const BatchRows *s, Py_ssize_t step, Py
     memcpy(scratch + running * H, initial + running * H, (n - running) * H * sizeof(floating))
     if resets != NULL:
         zero_rows(resets, n, H, scratch, H)
+    return scratch
+
+
+cdef inline const floating *masked_state(const BatchRows *s, Py_ssize_t n, Py_ssize_t H, const floating *state,
+                                         floating *scratch) noexcept nogil:
+    """The state (n, H) times the mask, in `scratch`; without a mask the state."""
+    if s.mask == NULL:
+        return state
+    multiply_rows(n, H, state, <const floating *>s.mask + s.first * H, scratch, H)
     return scratch

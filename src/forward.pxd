@@ -32,8 +32,8 @@ cdef inline bint saves(const Call *f) noexcept nogil:
 cdef inline Py_ssize_t set_forward_scratch(Call *f) noexcept nogil:
     """Set the sizes of the scratch and return its number of values.
 
-    First the packed weights of each member; then for each group two states, r h', and where nothing is saved two more
-    states and the gates of a projection.
+    First the packed weights of each member; then for each group two states, r h', where nothing is saved two more states
+    and the gates of a projection, and where there is a mask the masked state.
     """
     cdef Py_ssize_t state = padded(largest_group(&f.plan) * f.layer.H)
     f.packed_size = 0 if f.has_packed else padded(packed_weights_size(f))
@@ -42,6 +42,8 @@ cdef inline Py_ssize_t set_forward_scratch(Call *f) noexcept nogil:
         f.group_size += 2 * state + padded(max(largest_group(&f.plan),
                                                min(f.batch.T * f.batch.N, <Py_ssize_t>PROJECTION_ROWS))
                                            * gate_columns(&f.layer))
+    if f.batch.mask != NULL:
+        f.group_size += state
     return f.plan.members * f.packed_size + f.plan.groups * f.group_size
 
 
@@ -171,6 +173,7 @@ cdef inline void begin_forward_step(const Call *f, Group *g, floating *type_) no
     if f.c_n != NULL:
         g.step.c_prev = state_before(s, step, H, <const floating *>g.step.c, <const floating *>f.c0 + s.first * H,
                                      scratch + state)
+    g.step.h_masked = masked_state(s, g.step.n, H, <const floating *>g.step.h_prev, scratch + f.group_size - state)
     g.step.h = <floating *>f.h + begin * H
     if saves(f):
         g.step.gates = g.step.h if state_is_gate(&f.layer) else <floating *>f.gates + begin * GH
@@ -203,8 +206,8 @@ cdef inline void forward_stage(const Call *f, const Group *g, const Member *p, f
     if g.stage == 0 and g.projected_rows > 0:
         project(f, p, g.projection, g.projected_rows,
                 <floating *>g.step.gates - (g.step.begin - g.projection) * gate_columns(&f.layer))
-    step_forward(&f.layer, p, g.stage, g.step.n, <const floating *>g.step.h_prev, <const floating *>g.step.c_prev,
-                 <floating *>g.step.gates, <floating *>g.step.c, <floating *>g.step.m,
+    step_forward(&f.layer, p, g.stage, g.step.n, <const floating *>g.step.h_prev, <const floating *>g.step.h_masked,
+                 <const floating *>g.step.c_prev, <floating *>g.step.gates, <floating *>g.step.c, <floating *>g.step.m,
                  <floating *>g.scratch + 2 * padded(g.batch.count * f.layer.H), <floating *>g.step.h)
 
 

@@ -5,6 +5,7 @@ stages, and after the last one.
 """
 
 from cython cimport floating
+from libc.string cimport memset
 
 from call cimport *
 from cells cimport *
@@ -36,9 +37,12 @@ cdef inline int backward_stages(const Layer *w) noexcept nogil:
 
 
 cdef inline void step_forward(const Layer *w, const Member *p, int stage, Py_ssize_t n, const floating *h_prev,
-                              const floating *c_prev, floating *gates, floating *c, floating *m, floating *rh,
-                              floating *h) noexcept nogil:
-    """One stage of a step: gates (n, G H) hold x Wx + b and become the activated gates (RNN: gates is h)."""
+                              const floating *h_masked, const floating *c_prev, floating *gates, floating *c,
+                              floating *m, floating *rh, floating *h) noexcept nogil:
+    """One stage of a step: gates (n, G H) hold x Wx + b and become the activated gates (RNN: gates is h).
+
+    h_masked is h' where it multiplies Wh, h_prev where it does not.
+    """
     cdef Py_ssize_t H = w.H, GH = gate_columns(w), u = p.first, units = p.units
     cdef int G = w.cell.num_gates
     cdef const int *places = <const int *>w.cell.places
@@ -47,21 +51,21 @@ cdef inline void step_forward(const Layer *w, const Member *p, int stage, Py_ssi
     h += u
     if stage == 0 and has_Wh(&w.cell):
         # gates (n,GH) += h' (n,H) Wh (H,GH); for a GRU with a reset gate only r, z (n,2H)
-        product(k, n, h_prev, H, &p.gates, gates, GH)
+        product(k, n, h_masked, H, &p.gates, gates, GH)
     if w.cell.type == CELL_RNN:
         k.cells.rnn_forward(n, units, H, w.cell.activation, h)
     elif w.cell.type == CELL_LSTM:
         k.cells.lstm_forward(n, units, H, w.cell.peephole_output, w.cell.output_activation, places, gates, c_prev + u,
                              at(w.peephole, u, h), c + u, h)
     elif w.cell.type == CELL_GRU and w.cell.form == FORM_RESET_BEFORE and stage == 0:
-        k.cells.gru_gates(n, units, H, G, places, gates, h_prev + u, rh + u)
+        k.cells.gru_gates(n, units, H, G, places, gates, h_masked + u, rh + u)
     elif w.cell.type == CELL_GRU and w.cell.form == FORM_RESET_BEFORE:
         # n (n,H) += (r h') (n,H) Wh[:, 2H:]
         product(k, n, <const floating *>rh, H, &p.candidate, gates + 2 * H, GH)
         k.cells.gru_update(n, units, H, G, w.cell.update, places, gates, NULL, h_prev + u, h)
     elif w.cell.type == CELL_GRU and w.cell.form == FORM_RESET_AFTER:
         # m (n,H) = bhn + h' (n,H) Wh[:, 2H:]
-        product_from(k, n, h_prev, H, &p.candidate, <const floating *>w.bhn + u, 0, m + u, H)
+        product_from(k, n, h_masked, H, &p.candidate, <const floating *>w.bhn + u, 0, m + u, H)
         k.cells.gru_gates(n, units, H, G, places, gates, h_prev + u, NULL)
         k.cells.gru_update(n, units, H, G, w.cell.update, places, gates, m + u, h_prev + u, h)
     elif w.cell.type == CELL_GRU and w.cell.form == FORM_SIMPLIFIED:
@@ -73,16 +77,18 @@ cdef inline void step_forward(const Layer *w, const Member *p, int stage, Py_ssi
 
 cdef inline void step_backward(const Layer *w, const Member *p, int stage, Py_ssize_t n, const floating *h_prev,
                                const floating *c_prev, const floating *gates, const floating *c, const floating *m,
-                               const floating *h, floating *dh, floating *dc, floating *dgates, floating *dm,
-                               floating *drh, floating *rh) noexcept nogil:
+                               const floating *h, const floating *mask, floating *dh, floating *dc, floating *dgates,
+                               floating *dm, floating *drh, floating *rh) noexcept nogil:
     """step_forward in reverse: dh (n,H) and dc hold dL/dh, dL/dc and become dL/dh', dL/dc'.
 
-    The last stage reads dgates and dm only, and writes dh.
+    The last stage reads dgates, dm and the mask (n,H), NULL for none, and writes dh; drh is its scratch.
     """
     cdef Py_ssize_t H = w.H, GH = gate_columns(w), u = p.first, units = p.units
     cdef int G = w.cell.num_gates
     cdef const int *places = <const int *>w.cell.places
     cdef const kernel_table *k = w.kernels
+    cdef floating *masked
+    cdef Py_ssize_t row
     dh += u
     if stage == 0:
         if w.cell.type == CELL_RNN:
@@ -98,12 +104,26 @@ cdef inline void step_backward(const Layer *w, const Member *p, int stage, Py_ss
     elif stage == 1 and resets_before_product(w):
         # d(r h') (n,H) = dn (n,H) Wh[:, 2H:]'
         product_from(k, n, <const floating *>dgates + 2 * H, GH, &p.candidate, NULL, 0, drh + u, H)
+        if mask != NULL:
+            multiply_rows(n, units, drh + u, mask + u, drh + u, H)
         k.cells.gru_reset_backward(n, units, H, places, gates + u, h_prev + u, drh + u, dh, dgates + u, rh + u)
+        if mask != NULL:
+            multiply_rows(n, units, rh + u, mask + u, rh + u, H)
     elif w.cell.type == CELL_GRU:
         # dh' (n,H) += dm (n,H) Wh[:, 2H:]' + dr, dz (n,2H) Wh[:, :2H]';  dgates (n,2H) Wh' if simplified
+        masked = dh
+        if mask != NULL:
+            masked = drh + u
+            for row in range(n):
+                memset(masked + row * H, 0, units * sizeof(floating))
         if w.cell.form == FORM_RESET_AFTER:
-            product(k, n, <const floating *>dm, H, &p.candidate, dh, H)
-        product(k, n, <const floating *>dgates, GH, &p.gates, dh, H)
+            product(k, n, <const floating *>dm, H, &p.candidate, masked, H)
+        product(k, n, <const floating *>dgates, GH, &p.gates, masked, H)
+        if mask != NULL:
+            multiply_rows(n, units, masked, mask + u, masked, H)
+            k.add(n, units, masked, H, dh, H)
     elif has_Wh(&w.cell):
         # dh' (n,H) = dgates (n,GH) Wh'
         product_from(k, n, <const floating *>dgates, GH, &p.gates, NULL, 0, dh, H)
+        if mask != NULL:
+            multiply_rows(n, units, dh, mask + u, dh, H)

@@ -103,7 +103,9 @@ def make_parser() -> Any:
         help="embedding size; if not given 64 for characters, --hidden for words; 0 for one-hot",
     )
     p.add_argument("--dropout", type=float, default=0.0, help="after the embedding and after each layer")
-    p.add_argument("--recurrent-dropout", type=float, default=0.0, help="of hidden units, the same at all steps")
+    p.add_argument(
+        "--recurrent-dropout", type=float, default=0.0, help="of hidden units, for each stream the same at all steps"
+    )
     p.add_argument("--vocabulary", type=count, help="largest vocabulary; 10000 for words")
     p.add_argument("--epochs", type=count, default=6, help="passes over the text")
     p.add_argument("--minutes", type=positive, help="stop after so many minutes")

@@ -43,6 +43,7 @@ class Cache:
     # With one segment the call, whose arrays are all that was computed; with several the states h0, c0 of each.
     _call: _engine.ForwardCall | None = None
     _states: list[tuple[Array, Array | None]] | None = None
+    _mask: Array | None = None  # recurrent_mask (N, H), its rows as those of the packing
 
     # ---- from arrays, and back ----------------------------------------------------------------------------------
 
@@ -219,5 +220,5 @@ class Cache:
             resets = self._resets[self.tokens(begin, end)]
         if self._ids is not None:
             ids = self._ids[self.tokens(begin, end)]
-        batch = _engine.Batch(end - begin, self._shape[1], rows, offset, resets, self._reverse)
+        batch = _engine.Batch(end - begin, self._shape[1], rows, offset, resets, self._reverse, self._mask)
         return _engine.ForwardCall(self.variant.native, weights or self._weights, batch, ids=ids, **arrays)

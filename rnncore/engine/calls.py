@@ -102,6 +102,7 @@ class _Forward:
         x: Any,
         weights: dict[str, Any],
         states: dict[str, Any],
+        mask: Any,
         lengths: Any,
         resets: Any,
         reverse: Any,
@@ -130,7 +131,7 @@ class _Forward:
             else:
                 x, ids = as_input(x)
                 T, N = (ids if x is None else x).shape[:2]  # type: ignore[union-attr]
-            arrays, dtype, (D, H) = clean_arguments(variant, N, x, weights, states)
+            arrays, dtype, (D, H) = clean_arguments(variant, N, x, weights, states | {"recurrent_mask": mask})
             if lengths is not None:
                 lengths = as_lengths(lengths, T, N)
                 if (lengths != T).any():
@@ -143,6 +144,7 @@ class _Forward:
             if ids is not None:
                 ids = as_ids(ids if packing is None else packing.pack(ids), D).reshape(-1)
             states = {name: arrays.get(name) for name in states}
+            mask = arrays.get("recurrent_mask")
             # Ids read rows of Wx, which must be in C order then.
             in_any_order = ("Wh",) if x is None else ("Wx", "Wh")
             weights = {
@@ -169,6 +171,8 @@ class _Forward:
             count = max(1, -(-tokens // _PIECE_TOKENS))
         segments = [(0, steps)] if count == 1 else _cut(steps, min(count, max(steps, 1)), reverse)
         self.cache = Cache(variant, (T, N, D, H), dtype, packing, resets, bool(reverse), x, ids, own, segments)
+        if mask is not None:
+            self.cache._mask = self._rows(mask)
         self.h0 = self._initial(states["h0"])
         self.c0 = self._initial(states["c0"]) if len(variant.cell.states) > 1 else None
         self.h_n, self.c_n = self.h0.copy(), None if self.c0 is None else self.c0.copy()
@@ -178,10 +182,14 @@ class _Forward:
         return type(self), self.dtype, len(self.cache._segments), self.is_empty
 
     def _initial(self, state: Array | None) -> Array:
-        """A copy of a state (N, H), because callers carry the state on in place; zeros for None."""
+        """A state (N, H), a copy because callers carry the state on in place; zeros for None."""
         if state is None:
             return np.zeros((self.cache._shape[1], self.cache._shape[3]), self.dtype)
-        return np.array(state if self.packing is None else self.packing.sort(state), self.dtype, order="C")
+        return self._rows(state)
+
+    def _rows(self, array: Array) -> Array:
+        """A copy of an array (N, .), its rows as those of the packing."""
+        return np.array(array if self.packing is None else self.packing.sort(array), self.dtype, order="C")
 
     def jobs(self) -> Iterator[Job]:
         cache, packing, variant = self.cache, self.packing, self.cache.variant
@@ -237,18 +245,20 @@ def prepare_forward(
     reverse: bool = False,
     training: bool = True,
     checkpoint: Any = None,
+    recurrent_mask: Any = None,
     packed: _engine.Weights | None = None,
 ) -> _Inference | _Forward:
     """Check the arguments of a forward function and allocate its results.
 
     ``packed`` are the same weights as native.pack_cell returns them, for inference.
     """
-    fits = lengths is None and resets is None and _engine.fits(variant.native, x, Wx, Wh, b, h0, c0, bhn, peephole)
+    plain = lengths is None and resets is None and recurrent_mask is None
+    fits = plain and _engine.fits(variant.native, x, Wx, Wh, b, h0, c0, bhn, peephole)
     if fits and not training and checkpoint is None and x.ndim == 3 and x.size and b.size:
         return _Inference(variant, x, Wx, Wh, b, h0, c0, bhn, peephole, bool(reverse), packed)
     weights = {"Wx": Wx, "Wh": Wh, "b": b, "bhn": bhn, "peephole": peephole}
-    states = {"h0": h0, "c0": c0}
-    return _Forward(variant, x, weights, states, lengths, resets, reverse, training, checkpoint, fits, packed)
+    states, steps = {"h0": h0, "c0": c0}, (lengths, resets, reverse)
+    return _Forward(variant, x, weights, states, recurrent_mask, *steps, training, checkpoint, fits, packed)
 
 
 def checkpoint_segments(checkpoint: bool | int, steps: int) -> int:

@@ -28,7 +28,7 @@ class LayerCache(NamedTuple):
     shape: tuple[int, int]  # (T, N)
     cells: list[tuple[Any, ...]]
     masks: list[Array]  # of dropout, between the layers: (T, N, H * directions)
-    recurrent_masks: list[Array]  # of recurrent dropout, for every layer and direction: (H,); empty without
+    recurrent_masks: list[Array]  # of recurrent dropout, for every layer and direction: (N, H); empty without
 
     @property
     def gates(self) -> list[Array | None]:
@@ -206,9 +206,9 @@ class Recurrent(Stack, Layer):
         def weights(layer: int, direction: int) -> dict[str, Array]:
             found = self.weights(layer, direction)
             if self.recurrent_dropout:
-                m = dropout_mask(self._rng, (self.hidden_size,), self.recurrent_dropout, self.dtype)
-                found["Wh"] = m[:, None] * found["Wh"]  # (h' * m) Wh = h' (diag(m) Wh)
-                recurrent_masks.append(m)
+                shape = (np.shape(x)[0 if self.batch_first else 1], self.hidden_size)
+                found["recurrent_mask"] = dropout_mask(self._rng, shape, self.recurrent_dropout, self.dtype)
+                recurrent_masks.append(found["recurrent_mask"])
             return found
 
         def drop(y: Array) -> Array:
@@ -284,9 +284,6 @@ class Recurrent(Stack, Layer):
             {f"d{array.name}": self.grads[array.name + suffix] for array in self.variant.weights}
             for suffix in self._suffixes(layer)
         ]
-        masks = cache.recurrent_masks[places[0] :][: self.directions]
-        # The gradients of diag(m) Wh must be scaled before they are added.
-        of_scaled = [sums | {"dWh": np.zeros_like(sums["dWh"])} for sums in into] if masks else into
         arguments = [
             {
                 "dh": None if dy is None else dy[:, :, direction * H : (direction + 1) * H],
@@ -295,10 +292,7 @@ class Recurrent(Stack, Layer):
             }
             for direction, place in zip(directions, places, strict=True)
         ]
-        results = self._backward_cells(arguments, of_scaled)
-        for m, sums, scaled in zip(masks, into, of_scaled, strict=False):
-            sums["dWh"] += m[:, None] * scaled["dWh"]
-        return results
+        return self._backward_cells(arguments, into)
 
     def _backward_cells(self, arguments: list[dict[str, Any]], into: list[dict[str, Array]]) -> list[Any]:
         """Run the cell of each direction backward, and add the gradients of its weights to the arrays in ``into``."""
@@ -332,7 +326,7 @@ class RNN(Recurrent):
         Fraction of the values between layers that ``forward`` sets to zero.
     recurrent_dropout : float, default 0
         Fraction of the recurrent connections that ``forward`` drops: units hidden from the product with ``Wh``, drawn
-        once a call for every layer and direction, the same for all steps and rows (Gal and Ghahramani 2016, "A
+        anew in every call for every row, layer and direction, the same for all steps (Gal and Ghahramani 2016, "A
         theoretically grounded application of dropout in recurrent neural networks").
     checkpoint : True or int, optional
         Segments of the sequence that ``backward`` recomputes, so that ``forward`` need not save them: long sequences

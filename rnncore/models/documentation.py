@@ -28,8 +28,8 @@ dropout : float
     Fraction of the values after the embedding, between the layers and before the output layer that training sets to
     zero.
 recurrent_dropout : float
-    Fraction of the hidden units that training drops from the recurrent connections, the same at all steps of a batch
-    (variational dropout: Gal and Ghahramani 2016).
+    Fraction of the hidden units that training drops from the recurrent connections: for each sequence others, and
+    at all its steps the same (variational dropout: Gal and Ghahramani 2016).
 cell_options : dict, optional
     More arguments of the layer: ``{"peephole": True}``, ``{"form": "reset_after"}``.
 max_vocabulary : int, optional

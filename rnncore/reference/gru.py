@@ -39,6 +39,7 @@ class GRUCache(NamedTuple):
     Wx: Array  # (D,G*H)
     Wh: Array  # (H,G*H)
     h0: Array  # (N,H)
+    mask: Any  # (N,H), or 1
     gates: Array  # (T,N,G*H), in gate_order
     h: Array  # (T,N,H)
     m: Array | None  # (T,N,H), h' Whn + bhn of reset_after
@@ -69,6 +70,7 @@ def gru_forward(
     reverse: bool = False,
     training: bool = True,
     checkpoint: Any = None,
+    recurrent_mask: ArrayLike | None = None,
 ) -> Any:
     """Run a gated recurrent unit over a batch of sequences.
 
@@ -122,6 +124,8 @@ def gru_forward(
         Keep what :func:`gru_backward` needs.
     checkpoint : True or int, optional
         For the signature of :func:`rnncore.gru_forward`; the reference has one way, and keeps everything.
+    recurrent_mask : (N,H), optional
+        Factors of h' where it multiplies Wh, also in r * h', the same at every step; no gradient.
 
     Returns
     -------
@@ -154,7 +158,8 @@ def gru_forward(
     check_option("gate_order", gate_order, GATE_ORDERS)
     if bhn is not None and form != "reset_after":
         raise ValueError(f"bhn belongs to form 'reset_after'; got form {form!r}")
-    x, Wx, Wh, b, h0, bhn = clean(x, Wx, Wh, b, h0, bhn)
+    x, Wx, Wh, b, h0, bhn, mask = clean(x, Wx, Wh, b, h0, bhn, recurrent_mask)
+    mask = 1 if mask is None else mask
     (T, N), H = x.shape[:2], Wh.shape[0]
     h0 = state(h0, N, H, Wh.dtype)
     bhn = np.zeros(H, Wh.dtype) if bhn is None else bhn
@@ -171,15 +176,16 @@ def gru_forward(
     for t in steps.order:
         h_prev = h_t if steps.resets is None else np.where(steps.resets[t], 0, h_t)
         a_rz, a_n = gates[t, :, :k], gates[t, :, k:]
-        rz = sigmoid(a_rz + h_prev @ Wh_rz)
+        masked = mask * h_prev  # what multiplies Wh
+        rz = sigmoid(a_rz + masked @ Wh_rz)
         r, z = blocks(rz, order, GATES[len(order)])
         if form == "reset_before":
-            n = np.tanh(a_n + (r * h_prev) @ Wh_n)
+            n = np.tanh(a_n + (r * masked) @ Wh_n)
         elif form == "reset_after":
-            m = h_prev @ Wh_n + bhn
+            m = masked @ Wh_n + bhn
             n = np.tanh(a_n + r * m)
         else:
-            n = np.tanh(a_n + h_prev @ Wh_n)
+            n = np.tanh(a_n + masked @ Wh_n)
         if update == "new":
             h_t = z * n + (1 - z) * h_prev
         else:
@@ -198,7 +204,7 @@ def gru_forward(
         gates = read_only(zero_padding(gates, steps.valid))
         kept = read_only(h.copy())  # a copy, because the caller may write to h
         ms = None if ms is None else read_only(ms)
-        cache = GRUCache(x, Wx, Wh, h0, gates, kept, ms, form, update, gate_order, steps)
+        cache = GRUCache(x, Wx, Wh, h0, mask, gates, kept, ms, form, update, gate_order, steps)
     return h, h_t.copy(), cache
 
 
@@ -248,17 +254,17 @@ def gru_backward(dh: ArrayLike | None, cache: Any, dh_n: ArrayLike | None = None
             dz, dn, dh_prev = dh_t * (h_prev[t] - n), dh_t * (1 - z), dh_t * z
         da_n = dn * (1 - n * n)
         if form == "reset_before":
-            drh = da_n @ Wh_n.T  # gradient of r * h', (N,H)
+            drh = cache.mask * (da_n @ Wh_n.T)  # gradient of r * h', (N,H)
             drz = join([drh * h_prev[t], dz], order, "rz")
             dh_prev += drh * r
         elif form == "reset_after":
             drz = join([da_n * cache.m[t], dz], order, "rz")
-            dh_prev += (da_n * r) @ Wh_n.T
+            dh_prev += cache.mask * ((da_n * r) @ Wh_n.T)
         else:
             drz = dz
-            dh_prev += da_n @ Wh_n.T
+            dh_prev += cache.mask * (da_n @ Wh_n.T)
         da_rz = drz * rz * (1 - rz)
-        dh_prev += da_rz @ Wh_rz.T
+        dh_prev += cache.mask * (da_rz @ Wh_rz.T)
         da[t, :, :k], da[t, :, k:] = da_rz, da_n
         if steps.valid is not None:
             dh_prev = np.where(steps.valid[t], dh_prev, dh_t)
@@ -269,15 +275,15 @@ def gru_backward(dh: ArrayLike | None, cache: Any, dh_n: ArrayLike | None = None
     r, _ = blocks(cache.gates[:, :, :k], order, GATES[len(order)])
     da_n = da[:, :, k:]
     dbhn = None
-    dWh = np.empty_like(Wh)
-    dWh[:, :k] = rows(h_prev).T @ rows(da[:, :, :k])  # (H,2H) = (H,T*N) (T*N,2H)
+    dWh, masked = np.empty_like(Wh), cache.mask * h_prev
+    dWh[:, :k] = rows(masked).T @ rows(da[:, :, :k])  # (H,2H) = (H,T*N) (T*N,2H)
     if form == "reset_before":
-        dWh[:, k:] = rows(r * h_prev).T @ rows(da_n)
+        dWh[:, k:] = rows(r * masked).T @ rows(da_n)
     elif form == "reset_after":
         dm = rows(da_n * r)  # gradient of h' Whn + bhn
-        dWh[:, k:] = rows(h_prev).T @ dm
+        dWh[:, k:] = rows(masked).T @ dm
         dbhn = dm.sum(axis=0)
     else:
-        dWh[:, k:] = rows(h_prev).T @ rows(da_n)
+        dWh[:, k:] = rows(masked).T @ rows(da_n)
     dx, dWx, db = project_backward(da, cache.x, cache.Wx)
     return GRUGradients(dx, dWx, dWh, db, dh_prev, dbhn)

@@ -38,6 +38,7 @@ class LSTMCache(NamedTuple):
     Wx: Array  # (D,4H)
     Wh: Array  # (H,4H)
     h0: Array  # (N,H)
+    mask: Any  # (N,H), or 1
     c0: Array  # (N,H)
     peephole: Array | None  # (3,H), rows i f o
     gates: Array  # (T,N,4H), in gate_order
@@ -66,6 +67,7 @@ def lstm_forward(
     reverse: bool = False,
     training: bool = True,
     checkpoint: Any = None,
+    recurrent_mask: ArrayLike | None = None,
 ) -> tuple[Array, tuple[Array, Array], LSTMCache | None]:
     """Run a long short-term memory over a batch of sequences.
 
@@ -124,6 +126,8 @@ def lstm_forward(
         Keep what :func:`lstm_backward` needs.
     checkpoint : True or int, optional
         For the signature of :func:`rnncore.lstm_forward`; the reference has one way, and keeps everything.
+    recurrent_mask : (N,H), optional
+        Factors of h' where it multiplies Wh, the same at every step; no gradient.
 
     Returns
     -------
@@ -156,7 +160,8 @@ def lstm_forward(
     check_option("output_activation", output_activation, OUTPUT_ACTIVATIONS)
     if not isinstance(gate_order, str) or sorted(gate_order) != sorted(GATES):
         raise ValueError(f"gate_order must be the letters i f g o in some order; got {gate_order!r}")
-    x, Wx, Wh, b, h0, c0, peephole = clean(x, Wx, Wh, b, h0, c0, peephole)
+    x, Wx, Wh, b, h0, c0, peephole, mask = clean(x, Wx, Wh, b, h0, c0, peephole, recurrent_mask)
+    mask = 1 if mask is None else mask
     (T, N), H = x.shape[:2], Wh.shape[0]
     h0, c0 = state(h0, N, H, Wh.dtype), state(c0, N, H, Wh.dtype)
     steps = plan(T, lengths, resets, reverse)
@@ -170,7 +175,7 @@ def lstm_forward(
         if steps.resets is not None:
             h_prev = np.where(steps.resets[t], 0, h_t)
             c_prev = np.where(steps.resets[t], 0, c_t)
-        a_i, a_f, a_g, a_o = blocks(gates[t] + h_prev @ Wh, gate_order, GATES)  # (N,H) each
+        a_i, a_f, a_g, a_o = blocks(gates[t] + (mask * h_prev) @ Wh, gate_order, GATES)  # (N,H) each
         if peephole is not None:
             a_i = a_i + peephole[0] * c_prev
             a_f = a_f + peephole[1] * c_prev
@@ -194,7 +199,7 @@ def lstm_forward(
         gates, c = (read_only(zero_padding(a, steps.valid)) for a in (gates, c))
         kept = read_only(h.copy())  # a copy, because the caller may write to h
         options = peephole_output, output_activation, gate_order
-        cache = LSTMCache(x, Wx, Wh, h0, c0, peephole, gates, c, kept, *options, steps)
+        cache = LSTMCache(x, Wx, Wh, h0, mask, c0, peephole, gates, c, kept, *options, steps)
     return h, (h_t.copy(), c_t.copy()), cache
 
 
@@ -255,7 +260,7 @@ def lstm_backward(
             if cache.peephole_output == "previous":
                 dc_prev += da_o * peephole[2]
         da[t] = join([da_i, da_f, da_g, da_o], cache.gate_order, GATES)
-        dh_prev = da[t] @ Wh.T  # (N,H) = (N,4H) (4H,H)
+        dh_prev = cache.mask * (da[t] @ Wh.T)  # (N,H) = (N,4H) (4H,H)
         if steps.valid is not None:
             dh_prev = np.where(steps.valid[t], dh_prev, dh_t)
             dc_prev = np.where(steps.valid[t], dc_prev, dc_next)
@@ -271,6 +276,6 @@ def lstm_backward(
         dpeephole = np.stack(
             [(da_i * c_prev).sum(over_rows), (da_f * c_prev).sum(over_rows), (da_o * c_seen).sum(over_rows)]
         )
-    dWh = rows(h_prev).T @ rows(da)  # (H,4H) = (H,T*N) (T*N,4H)
+    dWh = rows(cache.mask * h_prev).T @ rows(da)  # (H,4H) = (H,T*N) (T*N,4H)
     dx, dWx, db = project_backward(da, cache.x, cache.Wx)
     return LSTMGradients(dx, dWx, dWh, db, dh_prev, dc_prev, dpeephole)

@@ -39,6 +39,7 @@ class RNNCache(NamedTuple):
     Wx: Array  # (D,H)
     Wh: Array  # (H,H)
     h0: Array  # (N,H)
+    mask: Any  # (N,H), or 1
     gates: Array  # (T,N,H), the same array as h
     h: Array  # (T,N,H)
     activation: str
@@ -58,6 +59,7 @@ def rnn_forward(
     reverse: bool = False,
     training: bool = True,
     checkpoint: Any = None,
+    recurrent_mask: ArrayLike | None = None,
 ) -> Any:
     """Run a simple recurrent network over a batch of sequences.
 
@@ -91,6 +93,8 @@ def rnn_forward(
         Keep what :func:`rnn_backward` needs.
     checkpoint : True or int, optional
         For the signature of :func:`rnncore.rnn_forward`; the reference has one way, and keeps everything.
+    recurrent_mask : (N,H), optional
+        Factors of h' where it multiplies Wh, the same at every step; no gradient.
 
     Returns
     -------
@@ -118,7 +122,8 @@ def rnn_forward(
     """
     check_option("activation", activation, ACTIVATIONS)
     act, _ = ACTIVATIONS[activation]
-    x, Wx, Wh, b, h0 = clean(x, Wx, Wh, b, h0)
+    x, Wx, Wh, b, h0, mask = clean(x, Wx, Wh, b, h0, recurrent_mask)
+    mask = 1 if mask is None else mask
     (T, N), H = x.shape[:2], Wh.shape[0]
     h0 = state(h0, N, H, Wh.dtype)
     steps = plan(T, lengths, resets, reverse)
@@ -129,7 +134,7 @@ def rnn_forward(
     h_t = h0
     for t in steps.order:
         h_prev = h_t if steps.resets is None else np.where(steps.resets[t], 0, h_t)
-        h_t = act(a[t] + h_prev @ Wh)  # (N,H)
+        h_t = act(a[t] + (mask * h_prev) @ Wh)  # (N,H)
         if steps.valid is not None:
             h_t = np.where(steps.valid[t], h_t, h_prev)
         h[t] = h_t
@@ -138,7 +143,7 @@ def rnn_forward(
     cache = None
     if training:
         kept = read_only(h.copy())  # a copy, because the caller may write to h
-        cache = RNNCache(x, Wx, Wh, h0, kept, kept, activation, steps)
+        cache = RNNCache(x, Wx, Wh, h0, mask, kept, kept, activation, steps)
     return h, h_t.copy(), cache
 
 
@@ -180,7 +185,7 @@ def rnn_backward(dh: ArrayLike | None, cache: Any, dh_n: ArrayLike | None = None
     for t in reversed(steps.order):
         dh_t = dh[t] + dh_prev
         da_t = dh_t * derivative(h[t])
-        dh_prev = da_t @ Wh.T  # (N,H)
+        dh_prev = cache.mask * (da_t @ Wh.T)  # (N,H)
         if steps.valid is not None:
             da_t = np.where(steps.valid[t], da_t, 0)
             dh_prev = np.where(steps.valid[t], dh_prev, dh_t)
@@ -188,6 +193,6 @@ def rnn_backward(dh: ArrayLike | None, cache: Any, dh_n: ArrayLike | None = None
             dh_prev = np.where(steps.resets[t], 0, dh_prev)
         da[t] = da_t
 
-    dWh = rows(h_prev).T @ rows(da)  # (H,H) = (H,T*N) (T*N,H)
+    dWh = rows(cache.mask * h_prev).T @ rows(da)  # (H,H) = (H,T*N) (T*N,H)
     dx, dWx, db = project_backward(da, cache.x, cache.Wx)
     return RNNGradients(dx, dWx, dWh, db, dh_prev)

@@ -16,8 +16,8 @@ import rnncore as rc
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_the_same_bits_for_any_number_of_segments(variant, dtype):
     rng = np.random.default_rng(0)
-    names = ("lengths", "resets", "reverse", "ids")
-    for chosen in itertools.product([False, True], repeat=4):
+    names = ("lengths", "resets", "reverse", "ids", "mask")
+    for chosen in itertools.product([False, True], repeat=5):
         T, N, D, H = 23, 4, 5, 9
         cell, arguments = make_problem(rng, variant, T, N, D, H, dtype, **dict(zip(names, chosen, strict=True)))
         cotangents = make_cotangents(rng, cell, T, N, H, dtype)

@@ -46,8 +46,8 @@ def test_engine_equals_reference(variant, dtype, restore_isa):
     sizes = list(itertools.product([0, 1, 2, 7, 33], [0, 1, 3, 17], [1, 3, 16, 33], [1, 3, 16, 33]))
     np.random.default_rng(0).shuffle(sizes)
     for T, N, D, H in sizes[number % 4 :: 4]:
-        lengths, resets, reverse, ids = rng.random(4) < [0.5, 0.3, 0.5, 0.25]
-        options = {"lengths": lengths, "resets": resets, "reverse": reverse, "ids": ids}
+        lengths, resets, reverse, ids, mask = rng.random(5) < [0.5, 0.3, 0.5, 0.25, 0.25]
+        options = {"lengths": lengths, "resets": resets, "reverse": reverse, "ids": ids, "mask": mask}
         check(rng, variant, T, N, D, H, dtype, options)
 
 
@@ -55,7 +55,7 @@ def test_engine_equals_reference(variant, dtype, restore_isa):
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_every_combination_of_options(variant, dtype, restore_isa):
     rng = np.random.default_rng(100 + list(VARIANTS).index(variant))
-    names = ("lengths", "resets", "reverse", "ids")
-    for chosen in itertools.product([False, True], repeat=4):
+    names = ("lengths", "resets", "reverse", "ids", "mask")
+    for chosen in itertools.product([False, True], repeat=5):
         for T, N, D, H in [(7, 3, 5, 4), (20, 9, 6, 17)]:
             check(rng, variant, T, N, D, H, dtype, dict(zip(names, chosen, strict=True)))

@@ -98,7 +98,7 @@ def test_inference_in_pieces_has_the_same_bits(variant, monkeypatch):
     """An input that must be copied is copied piece by piece."""
     rng = np.random.default_rng(0)
     for lengths, resets, reverse in np.ndindex(2, 2, 2):
-        options = {"lengths": bool(lengths), "resets": bool(resets), "reverse": bool(reverse)}
+        options = {"lengths": bool(lengths), "resets": bool(resets), "reverse": bool(reverse), "mask": bool(resets)}
         cell, arguments = make_problem(rng, variant, 23, 4, 5, 6, "float32", **options)
         arguments["x"] = np.asfortranarray(arguments["x"])
         forward = getattr(rc, f"{cell}_forward")

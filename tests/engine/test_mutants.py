@@ -120,6 +120,21 @@ MUTANTS = {
         "zero_rows(step.resets, step.n, p.units, <floating *>f.dh0 + state, H)",
         "pass",
     ),
+    "the mask of the first rows for every group": (
+        "src/call.pxd",
+        "multiply_rows(n, H, state, <const floating *>s.mask + s.first * H, scratch, H)",
+        "multiply_rows(n, H, state, <const floating *>s.mask, scratch, H)",
+    ),
+    "the gradient of a masked reset state is not masked": (
+        "src/steps.pxd",
+        "multiply_rows(n, units, drh + u, mask + u, drh + u, H)",
+        "pass",
+    ),
+    "weight gradients of states without their mask": (
+        "src/backward.pxd",
+        "<const floating *>f.batch.mask + g.batch.first * H + u, <floating *>f.h_before + kept * H + u, H)",
+        "<const floating *>step.h_prev + u, <floating *>f.h_before + kept * H + u, H)",
+    ),
     "output peephole sees the wrong cell": (
         "src/backward.pxd",
         "peephole_sums(f, tokens, 2, dgates, <const floating *>f.c, unit, units)",

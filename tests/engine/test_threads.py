@@ -42,11 +42,11 @@ RULES = [
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_the_same_bits_for_any_number_of_threads(variant, dtype):
-    names = ("lengths", "resets", "reverse", "ids")
+    names = ("lengths", "resets", "reverse", "ids", "mask")
     # The last one has more tokens than a chunk of the backward pass, which is one chunk on several threads.
     sizes = [(9, 7, 5, 67), (3, 1, 9, 130), (75, 8, 3, 3)]
     first = list(VARIANTS).index(variant)
-    for number, chosen in enumerate(itertools.product([False, True], repeat=4), first):
+    for number, chosen in enumerate(itertools.product([False, True], repeat=5), first):
         size, options = sizes[number % 3], dict(zip(names, chosen, strict=True))
         rc.set_num_threads(1)
         expected = outcome(variant, size, dtype, options)

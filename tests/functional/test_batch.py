@@ -23,7 +23,7 @@ import rnncore as rc
 from rnncore.engine import cells
 
 ROW_AXIS = {"x": 1, "resets": 1, "h": 1, "gates": 1, "dh": 1, "dx": 1}
-ROW_AXIS |= dict.fromkeys(["h0", "c0", "lengths", "h_n", "c_n", "dh_n", "dc_n", "dh0", "dc0"], 0)
+ROW_AXIS |= dict.fromkeys(["h0", "c0", "recurrent_mask", "lengths", "h_n", "c_n", "dh_n", "dc_n", "dh0", "dc0"], 0)
 
 
 def take_rows(arrays, rows):
@@ -36,7 +36,7 @@ def take_rows(arrays, rows):
 # ---- the batch -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("edges", ["plain", "lengths", "lengths resets reverse", "ids lengths"])
+@pytest.mark.parametrize("edges", ["plain", "lengths", "lengths resets reverse mask", "ids lengths"])
 @every_dtype
 @every_variant
 def test_permuting_the_batch_permutes_the_results(rng, variant, dtype, edges):

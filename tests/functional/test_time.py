@@ -41,7 +41,7 @@ def test_what_is_not_given_is_zero(rng, variant, dtype):
         assert_identical(run(rc, cell, arguments, cotangents | {name: None}), expected)
 
 
-@pytest.mark.parametrize("edges", ["plain", "lengths", "lengths resets", "ids lengths"])
+@pytest.mark.parametrize("edges", ["plain", "lengths", "lengths resets mask", "ids lengths"])
 @both_directions
 @every_variant
 def test_chunks_that_carry_the_state_equal_one_call(rng, variant, reverse, edges):

@@ -75,33 +75,43 @@ def test_seeds_reproduce_dropout(rng):
 
 @pytest.mark.parametrize("backend", [functional, reference], ids=["engine", "reference"])
 @pytest.mark.parametrize("kind", with_recurrent_weights)
-def test_recurrent_dropout_is_one_mask_of_the_rows_of_Wh_for_all_steps(rng, kind, backend):
+def test_recurrent_dropout_is_one_mask_a_sequence_for_all_steps(rng, kind, backend):
+    """Each sequence alone, by weights whose rows are scaled: (mask * h') Wh = h' (diag(mask) Wh)."""
     layer = make_layer(rng, kind, num_layers=2, bidirectional=True, recurrent_dropout=0.5)
     layer.backend = backend
-    scaled = make_layer(rng, kind, num_layers=2, bidirectional=True)
     x, lengths, state = rng.normal(size=(T, N, D)), [4, 0, 5], make_state(rng, layer)
     dy, dstate = rng.normal(size=(T, N, 2 * H)), make_state(rng, layer)
     y, final, cache = layer.forward(x, join(layer, state), lengths)
     dx, dinitial = layer.backward(dy, cache, join(layer, dstate))
     masks = dict(zip(("_0", "_0_reverse", "_1", "_1_reverse"), cache.recurrent_masks, strict=True))
-    for name, value in scaled.params.items():
-        value[...] = layer.params[name]
-    for end, m in masks.items():
-        assert m.shape == (H,)
-        assert set(m) <= {0, 2}
-        scaled.params["Wh" + end] *= m[:, None]
-    assert len({m.tobytes() for m in masks.values()}) > 1
-    y_scaled, final_scaled = scaled(x, join(layer, state), lengths)
-    np.testing.assert_allclose(y, y_scaled, **CLOSE)
-    np.testing.assert_allclose(np.stack(split(layer, final)), np.stack(split(layer, final_scaled)), **CLOSE)
-    expected = gradients_of(scaled, x, state, lengths, dy, dstate)
-    for end, m in masks.items():
-        expected["Wh" + end] *= m[:, None]
-    actual = {"x": dx, **layer.grads} | {f"state {k}": d for k, d in enumerate(split(layer, dinitial))}
-    assert actual.keys() == expected.keys()
-    for name, wanted in expected.items():
+    for mask in masks.values():
+        assert mask.shape == (N, H)
+        assert set(mask.ravel()) <= {0, 2}
+    assert len({row.tobytes() for mask in masks.values() for row in mask}) > N
+    sums = {name: np.zeros_like(p) for name, p in layer.params.items()}
+    for n in range(N):
+        row = slice(n, n + 1)
+        scaled = make_layer(rng, kind, num_layers=2, bidirectional=True)
+        for name, value in scaled.params.items():
+            value[...] = layer.params[name]
+        for end, mask in masks.items():
+            scaled.params["Wh" + end] *= mask[n][:, None]
+        state_n, dstate_n = ([a[:, row] for a in arrays] for arrays in (state, dstate))
+        arguments = x[:, row], state_n, lengths[row]
+        y_n, final_n = scaled(arguments[0], join(layer, state_n), lengths[row])
+        np.testing.assert_allclose(y[:, row], y_n, **CLOSE)
+        np.testing.assert_allclose(np.stack(split(layer, final))[:, :, row], np.stack(split(layer, final_n)), **CLOSE)
+        gradients = gradients_of(scaled, *arguments, dy[:, row], dstate_n)
+        np.testing.assert_allclose(dx[:, row], gradients.pop("x"), **CLOSE)
+        for k, d in enumerate(split(layer, dinitial)):
+            np.testing.assert_allclose(d[:, row], gradients.pop(f"state {k}"), **CLOSE)
+        for end, mask in masks.items():
+            gradients["Wh" + end] *= mask[n][:, None]
+        for name, gradient in gradients.items():
+            sums[name] += gradient
+    for name, wanted in sums.items():
         atol = CLOSE["atol"] * np.abs(wanted).max(initial=1)
-        np.testing.assert_allclose(actual[name], wanted, rtol=0, atol=atol, err_msg=name)
+        np.testing.assert_allclose(layer.grads[name], wanted, rtol=0, atol=atol, err_msg=name)
 
 
 @each_cell
@@ -135,9 +145,9 @@ def test_inference_has_no_recurrent_dropout(rng, kind):
 
 def test_recurrent_masks_are_drawn_anew_every_call_and_keep_the_mean():
     layer = rc.RNN(1, 1000, 2, bidirectional=True, recurrent_dropout=0.3, init="uniform", dtype="float32", seed=5)
-    calls = [layer.forward(np.ones((2, 1, 1)))[2].recurrent_masks for _ in range(2)]
-    masks = [m for call in calls for m in call]
-    assert len({m.tobytes() for m in masks}) == 8
+    calls = [layer.forward(np.ones((2, 3, 1)))[2].recurrent_masks for _ in range(2)]
+    masks = [row for call in calls for mask in call for row in mask]
+    assert len({m.tobytes() for m in masks}) == 24
     for m in masks:
         assert m.dtype == np.float32
         assert set(m) == {np.float32(0), np.float32(1) / np.float32(0.7)}

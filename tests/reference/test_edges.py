@@ -161,7 +161,7 @@ def test_float16_is_computed_in_float32(rng, cell, options):
 @every_run
 def test_nothing_given_or_kept_is_written(rng, cell, options, run):
     arguments = make_arguments(rng, cell, options)
-    settings = make_run(rng, run)
+    settings = make_run(rng, run, cell)
     arguments |= use_ids(rng, run, arguments)
     before = {name: a.copy() for name, a in arguments.items()}
     for a in [*arguments.values(), *(v for v in settings.values() if isinstance(v, np.ndarray))]:
@@ -268,10 +268,11 @@ def test_gate_order_is_the_order_of_the_blocks(rng, cell, gates, orders, options
 
 
 def test_signatures():
-    run = "lengths=None, resets=None, reverse=False, training=True, checkpoint=None"
+    every = "lengths=None, resets=None, reverse=False, training=True, checkpoint=None"
+    run = f"{every}, recurrent_mask=None"
     want = {
         "rnn_forward": f"(x, Wx, Wh, b, h0=None, *, activation='tanh', {run})",
-        "mingru_forward": f"(x, Wx, b, h0=None, *, candidate='identity', {run})",
+        "mingru_forward": f"(x, Wx, b, h0=None, *, candidate='identity', {every})",
         "mingru_backward": "(dh, cache, dh_n=None)",
         "rnn_backward": "(dh, cache, dh_n=None)",
         "gru_forward": "(x, Wx, Wh, b, h0=None, *, form='reset_before', update='new', bhn=None, "

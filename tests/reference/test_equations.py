@@ -21,16 +21,18 @@ from support.reference import (
 
 
 def scalar_cell(cell, options, gates, H):
-    """Return a function (x_t, h, c) -> (h, c) on lists of floats.
+    """Return a function (x_t, h, c, mask) -> (h, c) on lists of floats.
 
     ``gates[name]`` holds wx[d][k], wh[j][k], b[k]; also "p" (peephole) and "bhn" where the cell has them.
     """
+
+    mask = [1.0] * H
 
     def logistic(a):
         return 1 / (1 + math.exp(-a))
 
     def recurrent(name, h, k):
-        return sum(h[j] * gates[name][1][j][k] for j in range(H))
+        return sum(mask[j] * h[j] * gates[name][1][j][k] for j in range(H))
 
     def inputs(name, x, k):
         return sum(x[d] * gates[name][0][d][k] for d in range(len(x))) + gates[name][2][k]
@@ -70,14 +72,15 @@ def scalar_cell(cell, options, gates, H):
 
     unit = {"rnn": rnn_unit, "gru": gru_unit, "lstm": lstm_unit, "mingru": mingru_unit}[cell]
 
-    def step(x, h, c):
+    def step(x, h, c, mask_of_row):
+        mask[:] = mask_of_row
         pairs = [unit(x, h, c, k) for k in range(H)]
         return [p[0] for p in pairs], [p[1] for p in pairs]
 
     return step
 
 
-def scalar_outputs(cell, options, arguments, x, lengths=None, resets=None, reverse=False):
+def scalar_outputs(cell, options, arguments, x, lengths=None, resets=None, reverse=False, recurrent_mask=None):
     """Run every row by itself over its own valid steps."""
     Wx, b, H = arguments["Wx"], arguments["b"], arguments["h0"].shape[1]
     Wh = arguments.get("Wh", np.zeros((H, len(b))))
@@ -90,6 +93,7 @@ def scalar_outputs(cell, options, arguments, x, lengths=None, resets=None, rever
         gates[name] = [w[..., k * H : k * H + H].tolist() for w in (Wx, Wh, b)]
     step = scalar_cell(cell, options, gates, H)
 
+    mask = np.ones((N, H)) if recurrent_mask is None else recurrent_mask
     h_all, h_n, c_n = np.zeros((T, N, H)), np.zeros((N, H)), np.zeros((N, H))
     for n in range(N):
         h, c = arguments["h0"][n].tolist(), arguments.get("c0", np.zeros((N, H)))[n].tolist()
@@ -97,7 +101,7 @@ def scalar_outputs(cell, options, arguments, x, lengths=None, resets=None, rever
         for t in order[::-1] if reverse else order:
             if resets is not None and resets[t, n]:
                 h, c = [0.0] * H, [0.0] * H
-            h, c = step(x[t, n].tolist(), h, c)
+            h, c = step(x[t, n].tolist(), h, c, mask[n].tolist())
             h_all[t, n] = h
         h_n[n], c_n[n] = h, c
     return [h_all, h_n, c_n] if cell == "lstm" else [h_all, h_n]
@@ -110,7 +114,7 @@ def scalar_outputs(cell, options, arguments, x, lengths=None, resets=None, rever
 @every_run
 def test_forward_equals_scalar_loop(rng, cell, options, run):
     arguments = make_arguments(rng, cell, options)
-    settings = make_run(rng, run)
+    settings = make_run(rng, run, cell)
     x = arguments["x"]
     fixed = use_ids(rng, run, arguments)
     if fixed:
@@ -132,7 +136,7 @@ def test_forward_equals_scalar_loop(rng, cell, options, run):
 @every_run
 def test_gradients(rng, cell, options, run):
     arguments = make_arguments(rng, cell, options)
-    settings = make_run(rng, run)
+    settings = make_run(rng, run, cell)
     fixed = use_ids(rng, run, arguments)
 
     def f(**arguments):

@@ -25,7 +25,19 @@ VARIANTS = dict(_variants())
 
 
 def make_problem(
-    rng, variant, T=7, N=3, D=4, H=5, dtype="float64", *, lengths=False, resets=False, reverse=False, ids=False
+    rng,
+    variant,
+    T=7,
+    N=3,
+    D=4,
+    H=5,
+    dtype="float64",
+    *,
+    lengths=False,
+    resets=False,
+    reverse=False,
+    ids=False,
+    mask=False,
 ):
     """-> cell name, dict of arguments for its forward function. No weight is symmetric, no state is zero."""
     variant = VARIANTS[variant]
@@ -51,6 +63,9 @@ def make_problem(
         arguments["resets"] = rng.random((T, N)) < 0.3
     if reverse:
         arguments["reverse"] = True
+    if mask and "Wh" in shapes:
+        # Not above what dropout has, so that rounding errors do not grow from step to step.
+        arguments["recurrent_mask"] = (rng.uniform(0.3, 1.4, (N, H)) * (rng.random((N, H)) < 0.7)).astype(dtype)
     return variant.cell.name, arguments
 
 

@@ -28,7 +28,7 @@ CELLS = [
     ("mingru", {"candidate": "positive"}),
 ]
 
-RUNS = ["plain", "reverse", "lengths", "resets", "all", "ids", "ids all"]
+RUNS = ["plain", "reverse", "lengths", "resets", "mask", "all", "ids", "ids all"]
 
 every_cell = pytest.mark.parametrize(
     ("cell", "options"), CELLS, ids=lambda v: v if isinstance(v, str) else "-".join(v.values())
@@ -65,8 +65,8 @@ def make_arguments(rng, cell, options, T=T, N=N, D=D, H=H):
     return {name: rng.normal(scale=0.7, size=shape) for name, shape in shapes.items()}
 
 
-def make_run(rng, run, T=T, N=N):
-    """The options of one way to run: ragged lengths with a 0 and a T, resets, reverse."""
+def make_run(rng, run, cell, T=T, N=N, H=H):
+    """The options of one way to run: ragged lengths with a 0 and a T, resets, reverse, a mask."""
     settings = {}
     if run in ("lengths", "all", "ids all"):
         settings["lengths"] = np.array([T - 2, 0, T])
@@ -75,6 +75,9 @@ def make_run(rng, run, T=T, N=N):
         settings["resets"][1, 0] = settings["resets"][2, 2] = True
     if run in ("reverse", "all", "ids all"):
         settings["reverse"] = True
+    if run in ("mask", "ids all") and cell != "mingru":
+        settings["recurrent_mask"] = rng.normal(size=(N, H))
+        settings["recurrent_mask"][0, 1] = 0
     return settings
 
 
