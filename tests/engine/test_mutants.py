@@ -124,6 +124,7 @@ MUTANTS = {
         "src/call.pxd",
         "multiply_rows(n, H, state, <const floating *>s.mask + s.first * H, scratch, H)",
         "multiply_rows(n, H, state, <const floating *>s.mask, scratch, H)",
+        "engine/test_threads.py",
     ),
     "the gradient of a masked reset state is not masked": (
         "src/steps.pxd",
