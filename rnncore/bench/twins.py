@@ -198,10 +198,12 @@ class TorchModel:
         losses = self.torch.nn.functional.cross_entropy(self.logits(pooled), targets, reduction="none")
         return self.mean(losses, weights)
 
-    def SequenceTagger(self, inputs: Tensor, targets: Tensor, lengths: Tensor, weights: Tensor) -> Tensor:
+    def SequenceTagger(
+        self, inputs: Tensor, targets: Tensor, lengths: Tensor, weights: Tensor, margins: Tensor | None = None
+    ) -> Tensor:
         h, _ = self.run(self.embedded(inputs), lengths)
         if self.model.output == "crf":
-            losses = self.crf_losses(h, targets, lengths)
+            losses = self.crf_losses(h, targets, lengths, margins)
             weights = self.torch.ones(len(lengths), dtype=losses.dtype) if weights is None else weights
             return (losses * weights).sum() / (weights * lengths).sum()
         logits, targets = self.logits(h.data), self.packed(targets, lengths)
@@ -219,10 +221,12 @@ class TorchModel:
         losses = function(log_p, self.torch.cat(targets), lengths, counts, reduction="none")
         return self.mean(losses, weights)
 
-    def crf_losses(self, h: Any, targets: Tensor, lengths: Tensor) -> Tensor:
+    def crf_losses(self, h: Any, targets: Tensor, lengths: Tensor, margins: Tensor | None) -> Tensor:
         """Return the losses (N,) of a conditional random field: a loop over the steps, as users write it."""
         torch, A = self.torch, self.modules["transitions"].A
         y, _ = torch.nn.utils.rnn.pad_packed_sequence(h._replace(data=self.logits(h.data)))
+        if margins is not None:
+            y = y - margins[..., None] * torch.nn.functional.one_hot(targets, y.shape[2])
         rows = torch.arange(len(lengths))
         sums, score = y[0], y[0, rows, targets[0]]
         for t in range(1, len(y)):

@@ -28,6 +28,7 @@ class Examples(NamedTuple):
     lengths: Array  # (N,) steps of each
     weights: Any = None  # how much each sequence (N,), or each of its steps, counts; None: all the same
     labels: Array | None = None  # (N,) that the sequences are conditioned on
+    margins: list[Array] | None = None  # (T,) by which the right tag of each step must lead
 
 
 def take(column: Any, rows: Any) -> Any:

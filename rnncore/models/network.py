@@ -182,10 +182,19 @@ class CRFHead:
     def __init__(self, dense: Any, transitions: Transitions, dropout: float, rng: Generator) -> None:
         self.dense, self.transitions, self.dropout, self._rng = dense, transitions, dropout, rng
 
-    def forward(self, h: Array, targets: Any, lengths: Any = None, weights: Any = None) -> tuple[float, Array]:
-        """Mean loss of a step of h (T, N, H), and its gradient; adds to the gradients of the layers. weights: (N,)"""
+    def forward(
+        self, h: Array, targets: Any, lengths: Any = None, weights: Any = None, margins: Any = None
+    ) -> tuple[float, Array]:
+        """Mean loss of a step of h (T, N, H), and its gradient; adds to the gradients of the layers.
+
+        weights: (N,); margins (T, N): what is taken from the emission of each step's right tag.
+        """
         h, mask = drop(h, self.dropout, self._rng)
         emissions, cache = self.dense.forward(h)
+        if margins is not None:
+            right = np.expand_dims(targets, 2)
+            lowered = np.take_along_axis(emissions, right, axis=2) - margins[:, :, None].astype(emissions.dtype)
+            np.put_along_axis(emissions, right, lowered, axis=2)
         T, N = emissions.shape[:2]
         steps = np.full(N, T) if lengths is None else np.asarray(lengths)
         weights = np.where(steps > 0, 1.0 if weights is None else weights, 0.0)

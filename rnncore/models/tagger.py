@@ -45,7 +45,9 @@ class SequenceTagger(Labeller):
         For "crf": labels are ``O``, ``B-type`` and ``I-type``, and an ``I`` that follows neither ``B`` nor ``I`` of its
         type cannot be.
     class_weight : dict, "balanced" or None
-        Weight of the steps of each class in the loss; "balanced" is n / (C * count). Not for K labels, nor for "crf".
+        Weight of the steps of each class in the loss; "balanced" is n / (C * count). Not for K labels. For "crf", where
+        a loss is that of a sequence, training lowers the scores of a class where it is right by the logarithm of its
+        weight (softmax-margin: Gimpel and Smith 2010): a class of a large weight must lead by more.
     TRAINING
     RANDOM
 
@@ -131,8 +133,6 @@ class SequenceTagger(Labeller):
     def _check_together(self, settings: dict[str, Any]) -> None:
         if settings["scheme"] is not None and settings["output"] != "crf":
             raise ValueError(f"scheme needs output='crf'; got {settings['output']!r}")
-        if settings["class_weight"] is not None and settings["output"] == "crf":
-            raise ValueError("class_weight weighs single steps, which output='crf' does not; got both")
 
     def _make_head(self, dense: Dense) -> tuple[Any, dict[str, Any]]:
         if self.output != "crf":
@@ -156,19 +156,25 @@ class SequenceTagger(Labeller):
         inputs = self._input_format.encode(names[0], X)
         targets = [self._numbers(f"{names[1]}[{n}]", labels) for n, labels in enumerate(y)]
         lengths = np.array([len(sequence) for sequence in inputs], np.int64)
-        if self._built["output"] == "crf":
-            return Examples(inputs, targets, lengths, weights)
         setting = self._settings()["class_weight"] if training else None
         if self._multiple and setting is not None:
             raise ValueError("class_weight needs one class a step; y holds several labels")
-        if weights is not None:
-            weights = np.repeat(weights, lengths)  # of steps
+        of_steps = None if weights is None else np.repeat(weights, lengths)
+        of_labels = None
         if setting is not None:
             numbers = np.concatenate(targets)
-            of_class: Any = class_weights(setting, self._labels, numbers, weights)
-            weights = of_class[numbers] if weights is None else weights * of_class[numbers]
-        of_sequences = None if weights is None else np.split(weights, lengths.cumsum()[:-1])
-        return Examples(inputs, targets, lengths, of_sequences)
+            of_class: Any = class_weights(setting, self._labels, numbers, of_steps)
+            of_labels = of_class[numbers]
+        ends = lengths.cumsum()[:-1]
+        if self._built["output"] == "crf":
+            if of_labels is None:
+                return Examples(inputs, targets, lengths, weights)
+            if not of_labels.all():
+                raise ValueError("class_weight must be above 0 with output='crf'; got 0")
+            return Examples(inputs, targets, lengths, weights, margins=np.split(np.log(of_labels), ends))
+        if of_labels is not None:
+            of_steps = of_labels if of_steps is None else of_steps * of_labels
+        return Examples(inputs, targets, lengths, None if of_steps is None else np.split(of_steps, ends))
 
     def _numbers(self, name: str, labels: Any) -> Array:
         """labels (T,) -> numbers of classes (T,); labels (T, K) stay."""
@@ -197,7 +203,8 @@ class SequenceTagger(Labeller):
             weights = None if examples.weights is None else examples.weights[rows]
             tokens = int(lengths.sum())
             weight = tokens if weights is None else float(weights @ lengths)
-            return Batch((inputs, targets, lengths, weights), weight, tokens)
+            margins = None if examples.margins is None else pad(take(examples.margins, rows))[0]
+            return Batch((inputs, targets, lengths, weights, margins), weight, tokens)
         weights = None if examples.weights is None else pad(take(examples.weights, rows))[0]
         tokens = int(lengths.sum())
         return Batch((inputs, targets, lengths, weights), tokens if weights is None else float(weights.sum()), tokens)
@@ -205,7 +212,12 @@ class SequenceTagger(Labeller):
     # ---- the network --------------------------------------------------------------------------------------------
 
     def loss_and_gradients(
-        self, inputs: Array, targets: Array, lengths: ArrayLike | None = None, weights: ArrayLike | None = None
+        self,
+        inputs: Array,
+        targets: Array,
+        lengths: ArrayLike | None = None,
+        weights: ArrayLike | None = None,
+        margins: Array | None = None,
     ) -> float:
         """Return the mean loss of a batch; its gradients replace those in ``grads``.
 
@@ -217,6 +229,8 @@ class SequenceTagger(Labeller):
         lengths : integer array (N,), optional
         weights : array (T, N), or (N,) for ``output="crf"``, optional
             How much each step, or each sequence, counts.
+        margins : array (T, N), optional
+            For ``output="crf"``: what is taken from the score of each step's right label.
 
         Returns
         -------
@@ -225,7 +239,8 @@ class SequenceTagger(Labeller):
         """
         self._zero_grad()
         h, _, cache = self._trunk.forward(inputs, None, lengths)
-        loss, dh = self._head.forward(h, self._for_head(targets), lengths, weights)
+        options = {} if margins is None else {"margins": margins}
+        loss, dh = self._head.forward(h, self._for_head(targets), lengths, weights, **options)
         self._trunk.backward(dh, cache)
         return loss
 
@@ -234,7 +249,7 @@ class SequenceTagger(Labeller):
         return targets[..., None] if self._head.kind == "sigmoid" and targets.ndim == 2 else targets
 
     def _losses(self, batch: Batch) -> Array:
-        inputs, targets, lengths, weights = batch.arguments
+        inputs, targets, lengths, weights, *_ = batch.arguments
         h, _ = self._trunk(inputs, None, lengths)
         return self._head.losses(h, self._for_head(targets), lengths, weights)
 

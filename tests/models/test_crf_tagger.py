@@ -106,6 +106,23 @@ def test_empty_sequences_of_any_weight():
             np.testing.assert_allclose(p, models[0].params[key], rtol=1e-9, atol=1e-12, err_msg=key)
 
 
+def test_class_weights_are_margins():
+    """One input and no transitions: the score of P over O, d, is where the two kinds of steps pull alike.
+
+    With the shares 1/4 and 3/4 and the weight 6, sigmoid(log 6 - d) / 4 = 3 sigmoid(d) / 4: exp(d) = sqrt(6) - 2.
+    Without weights it is 1/3.
+    """
+    X, y = [["w"]] * 40, [["P"]] * 10 + [["O"]] * 30
+    settings = {"hidden_size": 2, "epochs": 300, "batch_size": 40, "learning_rate": 0.02, "dtype": "float64"}
+    model = rc.SequenceTagger("word", output="crf", class_weight={"P": 6, "O": 1}, random_state=0, **settings)
+    p = model.fit(X, y, validation=(X, y)).predict_proba([["w"]])[0]
+    odds = 6**0.5 - 2
+    np.testing.assert_allclose(p, [[1 / (1 + odds), odds / (1 + odds)]], atol=1e-4)
+    assert model.classes_.tolist() == ["O", "P"]
+    # What is scored has no margins.
+    np.testing.assert_allclose(model.history[-1]["held_out"], -np.log(p[0]) @ [0.75, 0.25], rtol=1e-6)
+
+
 def test_settings_of_the_next_fit_do_not_spoil_the_file(tmp_path):
     model = make("tagger", SENTENCES, TAGS, output="crf", scheme="iob")
     wanted = model.predict(SENTENCES)
@@ -121,7 +138,7 @@ def test_settings_of_the_next_fit_do_not_spoil_the_file(tmp_path):
     ("settings", "message"),
     [
         ({"scheme": "iob"}, "scheme needs output='crf'; got 'softmax'"),
-        ({"output": "crf", "class_weight": "balanced"}, "class_weight weighs single steps"),
+        ({"output": "crf", "class_weight": {"O": 0}}, "class_weight must be above 0 with output='crf'; got 0"),
         ({"output": "crf", "scheme": "bio2"}, "scheme must be one of 'iob'; got 'bio2'"),
         ({"output": "CRF"}, "output must be one of 'softmax', 'sigmoid', 'crf'; got 'CRF'"),
     ],

@@ -24,6 +24,10 @@ CASES = {
     "classifier-forward": (rc.SequenceClassifier, TEXTS, CLASSES, {"bidirectional": False, "embedding_size": 0}),
     "tagger": (rc.SequenceTagger, TEXTS, STEPS, {"num_layers": 2}),
     "tagger-crf": (rc.SequenceTagger, TEXTS, STEPS, {"output": "crf", "num_layers": 2}),
+    "tagger-crf-weights": (
+        *(rc.SequenceTagger, TEXTS, STEPS),
+        {"output": "crf", "class_weight": {"a": 5, "b": 0.5, "c": 1}},
+    ),
     "tagger-weights": (rc.SequenceTagger, FEATURES, STEPS, {"class_weight": "balanced", "cell": "rnn"}),
     "tagger-binary": (rc.SequenceTagger, TEXTS, [[c == "a" for c in text] for text in TEXTS], {"output": "sigmoid"}),
     "tagger-labels": (rc.SequenceTagger, TEXTS, NOTES, {"output": "sigmoid", **GRU}),
