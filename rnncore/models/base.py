@@ -25,6 +25,7 @@ from .position import Numbers, Position, check_arrays, get_random, make_random, 
 from .storage import write_model
 from .training import Run, Schedule, check_idle, check_schedule
 
+BATCHES = ("batch_size", "accumulation", "chunk_length")  # settings that say what a batch is
 OPTIMIZERS = {"sgd": SGD, "rmsprop": RMSProp, "adagrad": Adagrad, "adam": Adam}
 
 
@@ -275,11 +276,15 @@ class Model:
         return get_random(self._rng)
 
     def _take_position(self, resume: bool, begin_random: Numbers, data: int) -> None:
-        """Set the position of the run: a new one, or that of the last run if its data had this checksum."""
+        """Set the position of the run: a new one, or that of the last run if its batches were the same."""
+        batches = {name: value for name, value in self._settings().items() if name in BATCHES}
         if not resume or self._position is None:
-            self._position = Position(begin_random, get_random(self._rng), data)
+            self._position = Position(begin_random, get_random(self._rng), data, batches)
         elif self._position.data != data:
             raise ValueError("resume needs the data of the run that it goes on with; got other data")
+        for name, was in self._position.batches.items():
+            if batches[name] != was:
+                raise ValueError(f"resume goes on with {name} = {was!r} of the run; got {batches[name]!r}")
 
     def _update(self, batch: Any) -> Any:
         """Loss of a batch, with its gradients in ``grads``. -> loss, its weight in the mean, steps of sequences"""

@@ -25,6 +25,7 @@ class Position:
     begin_random: Numbers  # of the random generator before ``fit`` drew anything but parameters
     random: Numbers  # after the last update
     data: int  # checksum of what is trained on
+    batches: Numbers  # settings that say what a batch is
     epochs: int = 0  # that are finished
     epoch_random: Numbers | None = None  # before the batches of the epoch that has begun were drawn; None between two
     weight: float = 0.0  # of the losses in the record of that epoch
@@ -59,7 +60,11 @@ class Position:
             held = take_group(arrays, group)
             groups[group] = check_arrays(group, held, params) if held else None
         carried = tuple(take_group(arrays, "carried").values())
-        clean: dict[str, Any] = {name: numbers[name] for name in _NUMBERS if name.endswith("random")}
+        clean: dict[str, Any] = {"batches": dict(numbers["batches"])}
+        for name in _RANDOM:
+            clean[name] = numbers[name]
+            if name != "epoch_random" or clean[name] is not None:
+                make_random(clean[name])  # raises for what is no state
         for name in _COUNTS:
             clean[name] = checks.integer(name, numbers[name], least=0)
         for name in ("weight", "best"):
@@ -73,7 +78,8 @@ class Position:
 
 
 _COUNTS = ("data", "epochs", "tokens", "best_update", "since_best")
-_NUMBERS = ("begin_random", "random", "epoch_random", *_COUNTS, "weight", "best")
+_RANDOM = ("begin_random", "random", "epoch_random")
+_NUMBERS = (*_RANDOM, *_COUNTS, "batches", "weight", "best")
 _PARAMS = ("best_params", "last_params")
 
 

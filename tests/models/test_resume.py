@@ -209,13 +209,20 @@ def test_errors(tmp_path):
         model.fit(TEXTS, CLASSES, sample_weight=[2] * len(TEXTS), resume=True)
     with pytest.raises(ValueError, match="resume goes on with hidden_size = 4 of the layers; got 5"):
         fit(model.set_params(hidden_size=5), resume=True)
+    model.set_params(hidden_size=4)
+    for name, was in (("batch_size", 5), ("accumulation", 1)):
+        with pytest.raises(ValueError, match=f"resume goes on with {name} = {was} of the run; got 7"):
+            fit(model.set_params(**{name: 7}), resume=True)
+        model.set_params(**{name: was})
     with pytest.raises(TypeError, match="resume must be True or False; got 'yes'"):
         fit(model, resume="yes")
     language = fit(make("language"), callback=stopping_at(1))
     with pytest.raises(ValueError, match="resume needs the data of the run"):
         language.fit(LINES[1:], resume=True)
+    with pytest.raises(ValueError, match="resume goes on with chunk_length = 9 of the run; got 8"):
+        fit(language.set_params(chunk_length=8), resume=True)
     # Nothing of this has changed the run.
-    assert_same_run(fit(model.set_params(hidden_size=4), resume=True), fit(make("classifier")))
+    assert_same_run(fit(model, resume=True), fit(make("classifier")))
 
 
 def test_damaged_training_state(tmp_path):
