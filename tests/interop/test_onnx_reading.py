@@ -217,7 +217,7 @@ def test_a_small_graph_with_a_huge_constant_is_refused():
 
 @pytest.mark.parametrize("per_channel", [False, True])
 def test_quantized_weights_are_taken_as_floats(per_channel):
-    """onnxruntime.quantization's LSTM: its 8-bit weights as floats; its inputs are rounded too, so nearly the same."""
+    """onnxruntime.quantization's LSTM: its integer weights as floats; its inputs are rounded too, so nearly the same."""
     quantization = pytest.importorskip("onnxruntime.quantization")
     operator, path = make("LSTM", {"direction": "bidirectional"}), "model.onnx"
     model = helper.make_model(
@@ -238,15 +238,19 @@ def test_quantized_weights_are_taken_as_floats(per_channel):
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder)
         onnx.save(model, path / "float.onnx")
+        # To 7 bits: sums of two products of 8 bits overflow in ONNX Runtime where the processor has no VNNI.
         quantization.quantize_dynamic(
-            path / "float.onnx", path / "int8.onnx", per_channel=per_channel, op_types_to_quantize=["LSTM"]
+            *(path / "float.onnx", path / "int8.onnx"),
+            per_channel=per_channel,
+            reduce_range=True,
+            op_types_to_quantize=["LSTM"],
         )
         quantized = onnx.load(path / "int8.onnx")
     assert [node.op_type for node in quantized.graph.node] == ["DynamicQuantizeLSTM"]
     (found,) = operators(quantized)
     assert found.op_type == "LSTM"
     for name in "WR":
-        step = np.abs(getattr(operator, name)).max() / 127
+        step = np.abs(getattr(operator, name)).max() / 63
         assert 0 < np.abs(getattr(found, name) - getattr(operator, name)).max() < 1.01 * step
     X = inputs_of(operator)["X"]
     session = onnxruntime.InferenceSession(quantized.SerializeToString(), providers=["CPUExecutionProvider"])
