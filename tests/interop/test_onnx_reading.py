@@ -217,7 +217,7 @@ def test_a_small_graph_with_a_huge_constant_is_refused():
 
 @pytest.mark.parametrize("per_channel", [False, True])
 def test_quantized_weights_are_taken_as_floats(per_channel):
-    """onnxruntime.quantization's LSTM: its integer weights as floats; its inputs are rounded too, so nearly the same."""
+    """onnxruntime.quantization's LSTM: its integer weights as floats; its inputs are rounded too: nearly the same."""
     quantization = pytest.importorskip("onnxruntime.quantization")
     operator, path = make("LSTM", {"direction": "bidirectional"}), "model.onnx"
     model = helper.make_model(
