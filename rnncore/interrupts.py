@@ -20,7 +20,7 @@ class Interrupts:
         self._waits = False
         self._received: tuple[Any, ...] | None = None
         self._handler: Any = signal.getsignal(signal.SIGINT)
-        self._installed = callable(self._handler)  # not ignored, nor the end of the process, nor of another language
+        self._installed = callable(self._handler)  # neither SIG_IGN nor SIG_DFL, nor set by C code
         if self._installed:
             try:
                 signal.signal(signal.SIGINT, self._receive)

@@ -5,7 +5,6 @@ stages, and after the last one.
 """
 
 from cython cimport floating
-from libc.string cimport memset
 
 from call cimport *
 from cells cimport *
@@ -41,7 +40,7 @@ cdef inline void step_forward(const Layer *w, const Member *p, int stage, Py_ssi
                               floating *m, floating *rh, floating *h) noexcept nogil:
     """One stage of a step: gates (n, G H) hold x Wx + b and become the activated gates (RNN: gates is h).
 
-    h_masked is h' where it multiplies Wh, h_prev where it does not.
+    h_masked is what multiplies Wh; everything else reads h_prev.
     """
     cdef Py_ssize_t H = w.H, GH = gate_columns(w), u = p.first, units = p.units
     cdef int G = w.cell.num_gates
@@ -87,8 +86,8 @@ cdef inline void step_backward(const Layer *w, const Member *p, int stage, Py_ss
     cdef int G = w.cell.num_gates
     cdef const int *places = <const int *>w.cell.places
     cdef const kernel_table *k = w.kernels
-    cdef floating *masked
-    cdef Py_ssize_t row
+    cdef floating *through_Wh
+    cdef const floating *start
     dh += u
     if stage == 0:
         if w.cell.type == CELL_RNN:
@@ -111,17 +110,15 @@ cdef inline void step_backward(const Layer *w, const Member *p, int stage, Py_ss
             multiply_rows(n, units, rh + u, mask + u, rh + u, H)
     elif w.cell.type == CELL_GRU:
         # dh' (n,H) += dm (n,H) Wh[:, 2H:]' + dr, dz (n,2H) Wh[:, :2H]';  dgates (n,2H) Wh' if simplified
-        masked = dh
-        if mask != NULL:
-            masked = drh + u
-            for row in range(n):
-                memset(masked + row * H, 0, units * sizeof(floating))
+        through_Wh = dh if mask == NULL else drh + u
+        start = dh if mask == NULL else NULL
         if w.cell.form == FORM_RESET_AFTER:
-            product(k, n, <const floating *>dm, H, &p.candidate, masked, H)
-        product(k, n, <const floating *>dgates, GH, &p.gates, masked, H)
+            product_from(k, n, <const floating *>dm, H, &p.candidate, start, H, through_Wh, H)
+            start = through_Wh
+        product_from(k, n, <const floating *>dgates, GH, &p.gates, start, H, through_Wh, H)
         if mask != NULL:
-            multiply_rows(n, units, masked, mask + u, masked, H)
-            k.add(n, units, masked, H, dh, H)
+            multiply_rows(n, units, through_Wh, mask + u, through_Wh, H)
+            k.add(n, units, through_Wh, H, dh, H)
     elif has_Wh(&w.cell):
         # dh' (n,H) = dgates (n,GH) Wh'
         product_from(k, n, <const floating *>dgates, GH, &p.gates, NULL, 0, dh, H)

@@ -524,6 +524,27 @@ class Kept:
         self.files.append(path.read_bytes())
 
 
+def test_resume_of_a_run_that_patience_ended(tmp_path, text_file, capsys):
+    path = tmp_path / "model.npz"
+    command = ["train", str(text_file), "-o", str(path), "--epochs", "40", "--learning-rate", "0.5", *SMALL]
+    assert main([*command, "--patience", "2"]) == 0
+    epochs = len(rc.load(path).history)
+    assert main([*command, "--patience", "2", "--resume"]) == 0
+    assert f"the run has ended, after {epochs} epochs; a larger --patience goes on" in capsys.readouterr().out
+    assert main([*command, "--patience", "3", "--resume"]) == 0
+    assert len(rc.load(path).history) > epochs
+
+
+def test_resume_of_a_model_without_its_run(tmp_path, text_file, model_file, capsys):
+    """As files of version 0.2 are, whose history has no updates either."""
+    model = rc.load(model_file)
+    for record in model.history:
+        del record["updates"]
+    model.save(model_file)
+    assert main(["train", str(text_file), "-o", str(model_file), "--epochs", "1", "--resume", *SMALL]) == 2
+    assert f"{model_file} holds a model without its run" in capsys.readouterr().err
+
+
 def test_resume_without_a_file_begins(tmp_path, text_file):
     path = tmp_path / "model.npz"
     assert main(["train", str(text_file), "-o", str(path), "--epochs", "1", "--resume", *SMALL]) == 0

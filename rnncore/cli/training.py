@@ -185,6 +185,8 @@ def resume_model(arguments: Any) -> Any:
     """Return the model of the output file, with the settings of these arguments; UserError if they are others."""
     wanted = make_model(arguments).get_params()
     model = load_language_model(arguments.output)
+    if not model.losses:
+        raise UserError(f"--resume needs a file of rnncore train; {arguments.output} holds a model without its run")
     for name, value in model.get_params().items():
         if name not in MAY_CHANGE and value != wanted[name]:
             run = f"the run in {arguments.output} has {name} = {value!r}"
@@ -219,7 +221,8 @@ def train(arguments: Any) -> int:
     if not report.begun:
         if model.interrupted:
             raise KeyboardInterrupt
-        print(f"{output}: the run has ended, after {len(model.history)} epochs; a larger --epochs goes on")
+        larger = "--patience" if len(model.history) < model.epochs else "--epochs"
+        print(f"{output}: the run has ended, after {len(model.history)} epochs; a larger {larger} goes on")
         return DONE
     saved = report.saved_update()
     if model.interrupted:

@@ -323,9 +323,8 @@ class Model:
         path : str or path-like
         training : bool
             Keep what training needs to go on: the optimiser, the random generator, and the position of the last run.
-            The model that is loaded then gives the bits of this one, in a ``fit`` with ``warm_start``, and in one with
-            ``resume`` where this one would go on. A callback of ``fit`` may save, too. The file is three to five times
-            as large.
+            A later ``fit`` of the loaded model, with ``resume`` or with ``warm_start``, then has the same bits as that
+            of this one. A callback of ``fit`` may save, too. The file is three to five times as large.
 
         Raises
         ------
@@ -369,7 +368,7 @@ class Model:
         model._settings()
         random_state, training = model.random_state, description.get("training")
         if training is not None:
-            model.random_state = make_random(training["random"])  # of which the layers draw dropout
+            model.random_state = make_random(training["random"])  # layers draw dropout from it
         kept = take_group(arrays, "training")
         params = {name: array for name, array in arrays.items() if not name.startswith("training/")}
         # Room for an array that is missing: it is named below.
@@ -394,7 +393,7 @@ class Model:
             for key, array in state.items():
                 array[...] = found[key]
         self._position = Position.restore(training["position"], arrays, self.params)
-        set_random(self._rng, training["random"])  # the layers have drawn of it
+        set_random(self._rng, training["random"])  # making the layers has drawn from it
 
     def __repr__(self) -> Any:
         size = "" if self.params is None else f", {sum(p.size for p in self.params.values()):,} parameters"

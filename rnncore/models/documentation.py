@@ -8,8 +8,8 @@ from ..engine.cells import CELLS
 _RESUME = """\
 resume : bool
     Go on with the last run of this model, or of the file that it comes from (``save(path, training=True)``), where
-    Ctrl-C, a callback or the last epoch ended it. With the same data and settings, the parameters are those of a run
-    that nothing ended, to the bit; ``epochs`` may be larger than it was."""
+    Ctrl-C, a callback or the last epoch ended it. With the same data and settings, the result has the same bits as an
+    uninterrupted run. ``epochs`` may be larger than it was."""
 
 _PARTS = {
     "NETWORK": """

@@ -27,7 +27,7 @@ class Position:
     data: int  # checksum of what is trained on
     batches: Numbers  # settings that say what a batch is
     epochs: int = 0  # that are finished
-    epoch_random: Numbers | None = None  # before the batches of the epoch that has begun were drawn; None between two
+    epoch_random: Numbers | None = None  # before the batches of the present epoch were drawn; None between epochs
     weight: float = 0.0  # of the losses in the record of that epoch
     tokens: int = 0
     losses: list[float] = dataclasses.field(default_factory=list)  # of all updates
