@@ -79,6 +79,15 @@ def test_a_run_goes_on_from_a_file(name, settings, tmp_path):
         assert_same_run(loaded, model)
 
 
+@pytest.fixture
+def _sigint_is_heard():
+    """Where tests run in the background of a shell, SIGINT is ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_sigint_is_heard")
 @each_model
 @pytest.mark.parametrize("where", ["_update", "_step", "score", "batches", "callback"])
 def test_an_interrupted_run_goes_on(name, where, monkeypatch, tmp_path):
