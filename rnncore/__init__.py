@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         SequenceGenerator,
         SequenceTagger,
         SequenceTranscriber,
+        compare,
         load,
     )
 
@@ -56,6 +57,7 @@ __all__ = [
     "batches_by_length",
     "clip_by_global_norm",
     "clip_by_value",
+    "compare",
     "crf_loss",
     "crf_marginals",
     "ctc_loss",

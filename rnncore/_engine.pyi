@@ -25,7 +25,18 @@ class Block:
 class Cell:
     def __init__(self, name: str, places: tuple[int, ...], options: dict[str, Any]) -> None: ...
 
-class PackedWeights: ...
+#: Rows of the largest int8 matrix whose sums fit 32 bits.
+LARGEST_QUANTIZED: int
+
+class PackedWeights:
+    sizes: tuple[int, int]
+    def read(self, of_Wh: bool, ids: NDArray[np.int64], out: Array) -> None: ...
+
+class QuantizedMatrix:
+    shape: tuple[int, int]
+    is_double: bool
+    def __init__(self, values: Array, scales: Array | None, is_double: bool) -> None: ...
+    def read(self, ids: NDArray[np.int64], out: Array) -> None: ...
 
 class Weights:
     packed: PackedWeights | None
@@ -45,6 +56,13 @@ class Weights:
     def by_name(self) -> dict[str, Array]: ...
     def views(self) -> Weights: ...
     def pack(self, cell: Cell) -> None: ...
+    def pack_quantized(
+        self,
+        cell: Cell,
+        Wx: tuple[Array | None, Array | None],
+        Wh: tuple[Array | None, Array | None],
+        x_scale: float,
+    ) -> None: ...
 
 class Batch:
     T: int
@@ -160,7 +178,7 @@ def forward(first: ForwardCall, second: ForwardCall | None = None) -> None: ...
 def backward(first: BackwardCall, second: BackwardCall | None = None) -> None: ...
 def affine(
     x: Array,
-    W: Array,
+    W: Array | QuantizedMatrix,
     b: Array | None,
     y: Array | None,
     targets: NDArray[np.int64] | None,

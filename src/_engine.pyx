@@ -24,6 +24,7 @@ from kernels cimport *
 from memory cimport *
 from paths cimport *
 from plan cimport *
+from products cimport *
 from run cimport *
 from sampling cimport *
 from stack cimport *
@@ -110,7 +111,7 @@ def get_max_threads():
 
 # ---- memory ---------------------------------------------------------------------------------------------------------
 
-globals()["SMALLEST_POOLED"] = SMALLEST_POOLED  # for Python
+globals().update(SMALLEST_POOLED=SMALLEST_POOLED, LARGEST_QUANTIZED=LARGEST_QUANTIZED)  # for Python
 
 cdef class Block:
     """Pooled memory (see memory.h) with the buffer protocol; it returns to the pool when the last array on it goes."""
@@ -142,198 +143,7 @@ cdef cnp.ndarray new_array(int axes, cnp.npy_intp *shape, int number):
     return array
 
 
-# ---- the records of a call ------------------------------------------------------------------------------------------
-
-cdef class Cell:
-    """A cell with its options: see describe_cell."""
-    cdef cell_variant variant
-    cdef tuple arguments
-
-    def __init__(self, str name, tuple places, dict options):
-        describe_cell(&self.variant, name, places, options)
-        self.arguments = name, places, options
-
-    def __reduce__(self):
-        return Cell, self.arguments
-
-
-cdef cnp.ndarray view_of(cnp.ndarray array):
-    return None if array is None else array.view()
-
-
-cdef class PackedWeights:
-    """Wx and Wh of a cell, packed once for many forward calls, which run on the instruction set of that time."""
-    cdef const kernel_table *kernels
-    cdef block memory
-
-    def __cinit__(self, Cell cell, Weights weights):
-        cdef Call f
-        cdef bint double_precision = is_double(weights.b)
-        describe_call(&f, ForwardCall(cell, weights, Batch(1, 1)))
-        f.packs_x = f.packs_h = True
-        self.kernels = f.layer.kernels
-        take_memory(max(1, packed_weights_size(&f)) * cnp.PyArray_ITEMSIZE(weights.b), &self.memory)
-        with nogil:
-            if double_precision:
-                pack_weights(&f, <double *>self.memory.start)
-            else:
-                pack_weights(&f, <float *>self.memory.start)
-
-    def __dealloc__(self):
-        give_block(self.memory)
-
-
-@cython.freelist(8)
-cdef class Weights:
-    """The weights of a cell, or their gradients; None for those that it does not have."""
-    cdef readonly cnp.ndarray Wx, Wh, b, bhn, peephole
-    cdef readonly PackedWeights packed     # Wx and Wh, or None: they are packed when a call wants it
-
-    def __init__(self, cnp.ndarray Wx=None, cnp.ndarray Wh=None, cnp.ndarray b=None, cnp.ndarray bhn=None,
-                 cnp.ndarray peephole=None):
-        self.Wx, self.Wh, self.b, self.bhn, self.peephole = Wx, Wh, b, bhn, peephole
-
-    def pack(self, Cell cell):
-        """Pack Wx and Wh for all later forward calls: none of the arrays may change from now on."""
-        self.packed = PackedWeights(cell, self)
-
-    def by_name(self):
-        """A dict of those that are not None."""
-        cdef dict arrays = {}
-        for name, array in (("Wx", self.Wx), ("Wh", self.Wh), ("b", self.b), ("bhn", self.bhn),
-                            ("peephole", self.peephole)):
-            if array is not None:
-                arrays[name] = array
-        return arrays
-
-    def views(self):
-        """Views of all of them: the caller of a function may give its own arrays another shape afterwards."""
-        return Weights(view_of(self.Wx), view_of(self.Wh), view_of(self.b), view_of(self.bhn), view_of(self.peephole))
-
-
-@cython.freelist(8)
-cdef class Batch:
-    """The shape of a batch, which of its rows run at each step, and in which direction: see BatchRows in call.pxd."""
-    cdef readonly Py_ssize_t T, N
-    cdef readonly cnp.ndarray rows, offset, resets, mask
-    cdef readonly bint reverse
-
-    def __init__(self, Py_ssize_t T, Py_ssize_t N, cnp.ndarray rows=None, cnp.ndarray offset=None,
-                 cnp.ndarray resets=None, bint reverse=False, cnp.ndarray mask=None):
-        self.T, self.N, self.rows, self.offset, self.resets, self.reverse = T, N, rows, offset, resets, reverse
-        self.mask = mask
-
-
-@cython.freelist(8)
-cdef class ForwardCall:
-    """The arrays of a forward pass, named as in Call; what the backward pass does not need of them may be None.
-
-    All arrays are contiguous and of one dtype: Wx and Wh in C or Fortran order (Wx in C order if there are ids), the
-    others in C order. T, N and H are above 0, and there is a token.
-    """
-    cdef readonly Cell cell
-    cdef readonly Weights weights
-    cdef readonly Batch batch
-    cdef readonly cnp.ndarray x, ids, h0, c0, gates, c, m, h, h_n, c_n
-
-    def __init__(self, Cell cell, Weights weights, Batch batch, *, cnp.ndarray x=None, cnp.ndarray ids=None,
-                 cnp.ndarray h0=None, cnp.ndarray c0=None, cnp.ndarray gates=None, cnp.ndarray c=None,
-                 cnp.ndarray m=None, cnp.ndarray h=None, cnp.ndarray h_n=None, cnp.ndarray c_n=None):
-        self.cell, self.weights, self.batch = cell, weights, batch
-        self.x, self.ids, self.h0, self.c0 = x, ids, h0, c0
-        self.gates, self.c, self.m, self.h, self.h_n, self.c_n = gates, c, m, h, h_n, c_n
-
-    def saved(self):
-        """A dict of what the backward pass needs, None for what the cell does not have."""
-        return {"x": self.x, "h0": self.h0, "c0": self.c0, "gates": self.gates, "c": self.c, "m": self.m, "h": self.h}
-
-
-@cython.freelist(8)
-cdef class BackwardCall:
-    """The arrays of a backward pass, named as in Call. ``dweights`` are added to if ``adds``; dbhn, db, dpeephole
-    always are, and so is dWx if there are ids."""
-    cdef readonly ForwardCall forward
-    cdef readonly Weights dweights
-    cdef readonly bint adds
-    cdef readonly cnp.ndarray dh, dx, dh0, dc0
-
-    def __init__(self, ForwardCall forward, Weights dweights, bint adds, *, cnp.ndarray dh=None, cnp.ndarray dx=None,
-                 cnp.ndarray dh0=None, cnp.ndarray dc0=None):
-        self.forward, self.dweights, self.adds = forward, dweights, adds
-        self.dh, self.dx, self.dh0, self.dc0 = dh, dx, dh0, dc0
-
-
-cdef int describe_layer(Layer *layer, Cell cell, Weights weights) except -1:
-    # Read `active` once a call: use_isa may change it from another thread.
-    layer.kernels = active.f64 if is_double(weights.b) else active.f32
-    if weights.packed is not None:
-        layer.kernels = weights.packed.kernels
-    layer.cell = cell.variant
-    layer.Wx, layer.Wh = matrix_of(weights.Wx), matrix_of(weights.Wh)
-    layer.b, layer.bhn, layer.peephole = address(weights.b), address(weights.bhn), address(weights.peephole)
-    layer.D = cnp.PyArray_DIM(weights.Wx, 0)
-    layer.H = cnp.PyArray_DIM(weights.b, 0) // cell.variant.num_gates
-    return 0
-
-
-cdef void describe_batch(BatchRows *s, Batch batch) noexcept:
-    s.T = batch.T
-    s.N = s.count = batch.N
-    s.first = 0
-    s.rows = <const int64_t *>address(batch.rows)
-    s.offset = <const int64_t *>address(batch.offset)
-    s.resets = <const char *>address(batch.resets)
-    s.mask = address(batch.mask)
-    s.reverse = batch.reverse
-
-
-cdef int describe_call(Call *f, ForwardCall call) except -1:
-    """Fill in what forward and backward have in common; the plan is for one thread."""
-    memset(f, 0, sizeof(Call))
-    describe_layer(&f.layer, call.cell, call.weights)
-    describe_batch(&f.batch, call.batch)
-    single_plan(&f.plan, &f.layer, &f.batch)
-    f.packed = NULL if call.weights.packed is None else call.weights.packed.memory.start
-    f.x = address(call.x)
-    f.ids = <const int64_t *>address(call.ids)
-    f.h0 = address(call.h0)
-    f.c0 = address(call.c0)
-    f.gates = address(call.gates)
-    f.c = address(call.c)
-    f.m = address(call.m)
-    f.h = address(call.h)
-    return 0
-
-
-def fits(Cell cell, x, Wx, Wh, b, h0, c0, bhn, peephole):
-    """Whether the arrays can go to native code as they are.
-
-    That is: x (T,N,D), weights and states are contiguous arrays of one dtype, float32 or float64, with matching shapes,
-    Wx and Wh in C or Fortran order; or x are int64 ids (T,N), of any layout and range, and Wx is in C order. Wh is None
-    for a cell without; h0, c0, bhn and peephole may be None. Does not say what is wrong: rnncore.engine.arrays does.
-    """
-    cdef int number
-    cdef bint ids
-    cdef Py_ssize_t N, D, GH, H, G = cell.variant.num_gates
-    if not cnp.PyArray_CheckExact(Wx) or cnp.PyArray_NDIM(<cnp.ndarray>Wx) != 2 or not cnp.PyArray_CheckExact(x):
-        return False
-    ids = cnp.PyArray_NDIM(<cnp.ndarray>x) == 2 and cnp.PyArray_TYPE(<cnp.ndarray>x) == cnp.NPY_INT64
-    if not ids and cnp.PyArray_NDIM(<cnp.ndarray>x) != 3:
-        return False
-    number = cnp.PyArray_TYPE(<cnp.ndarray>Wx)
-    N = length(x, 1)
-    D = cnp.PyArray_DIM(<cnp.ndarray>(Wx if ids else x), 0 if ids else 2)
-    GH = length(Wx, 1)
-    H = GH // G
-    return ((number == cnp.NPY_FLOAT or number == cnp.NPY_DOUBLE) and GH % G == 0
-            and (is_plain(Wx, number, 2, D, GH) if ids else is_plain(x, number, 3, N, D))
-            and is_matrix(Wx, number, D, GH)
-            and (is_matrix(Wh, number, H, GH) if has_Wh(&cell.variant) else Wh is None)
-            and is_plain(b, number, 1, 0, GH)
-            and (h0 is None or is_plain(h0, number, 2, N, H))
-            and (c0 is None or is_plain(c0, number, 2, N, H))
-            and (bhn is None or is_plain(bhn, number, 1, 0, H))
-            and (peephole is None or is_plain(peephole, number, 2, 3, H)))
+include "records.pxi"
 
 
 # ---- forward and backward -------------------------------------------------------------------------------------------
@@ -394,15 +204,19 @@ def softmax_cross_entropy(floating[:, ::1] logits, const int64_t[::1] targets, c
 def affine(x, W, b, y, targets, weights, losses, dx, dW, db):
     """Run an affine map forward if b is given, softmax cross-entropy if targets are, backward if dx is: see Affine.
 
-    Needs L, D, K > 0.
+    W is an array (D, K), or a QuantizedMatrix where there is no gradient. Needs L, D, K > 0.
     """
     cdef Affine f
     memset(&f, 0, sizeof(Affine))
-    f.is_double = is_double(W)
+    f.is_double = is_double(x)
     f.kernels = active.f64 if f.is_double else active.f32
-    f.L, f.D, f.K = length(x, 0), length(W, 0), length(W, 1)
-    f.computes_y = b is not None
-    f.x, f.W, f.b, f.y = address(x), matrix_of(W), address(b), address(y)
+    if isinstance(W, QuantizedMatrix):
+        f.kernels, f.factor = (<QuantizedMatrix>W).kernels, (<QuantizedMatrix>W).factor
+    else:
+        f.W = matrix_of(W)
+    f.D, f.K = W.shape
+    f.L, f.computes_y = length(x, 0), b is not None
+    f.x, f.b, f.y = address(x), address(b), address(y)
     f.targets = <const int64_t *>address(targets)
     f.weights = <const double *>address(weights)
     f.losses = <double *>address(losses)
@@ -658,26 +472,43 @@ cdef class Stream:
 
 # ---- sampling -------------------------------------------------------------------------------------------------------
 
-def sample(Stream stack, const floating[:, ::1] embedding, const floating[:, ::1] Wy, const floating[::1] by,
-           int64_t first, const double[::1] uniforms, double temperature, Py_ssize_t top_k, double top_p,
-           const signed char[::1] banned, Py_ssize_t stop, int64_t[::1] ids, floating[::1] scratch):
-    """Draw ids: see native.sample_ids. Return how many, or -1 if a logit is not finite; scratch (H + V,)."""
-    cdef Py_ssize_t H = Wy.shape[0], V = Wy.shape[1], n = uniforms.shape[0], drawn = 0
-    cdef Candidate *candidates = <Candidate *>malloc(V * sizeof(Candidate))
-    cdef floating *top = &scratch[0]
-    cdef floating *logits = top + H
-    cdef int64_t token = first
+def sample(Stream stack, embedding, Wy, const floating[::1] by, int64_t first, const double[::1] uniforms,
+           double temperature, Py_ssize_t top_k, double top_p, const signed char[::1] banned, Py_ssize_t stop,
+           int64_t[::1] ids):
+    """Draw ids: see native.sample_ids. Return how many, or -1 if a logit is not finite.
+
+    embedding and Wy are arrays in C order, or QuantizedMatrix objects.
+    """
+    cdef Py_ssize_t H = stack.calls[0].layer.H, E = stack.calls[0].layer.D, V = by.shape[0], n = uniforms.shape[0]
+    cdef Py_ssize_t drawn = 0
     cdef const kernel_table *k = stack.calls[0].layer.kernels
-    if candidates == NULL:
-        raise MemoryError
+    cdef Factor table = factor_of(k, embedding, <floating *>NULL), output = factor_of(k, Wy, <floating *>NULL)
+    cdef bint embeds = embedding is not None
+    cdef block memory
+    cdef Candidate *candidates
+    cdef floating *logits
+    cdef floating *top
+    cdef floating *row
+    cdef floating *work
+    cdef floating *x = NULL
+    cdef int64_t token = first
+    cdef size_t values = padded(V) + padded(H) + padded(E) + quantized_work(output.precision, 1, H, sizeof(floating))
+    take_memory(V * sizeof(Candidate) + values * sizeof(floating), &memory)
+    candidates = <Candidate *>memory.start
+    logits = <floating *>(candidates + V)
+    top = logits + padded(V)
+    row = top + padded(H)
+    work = row + padded(E)
     with nogil:
         while drawn < n:
-            if embedding is not None:
-                stack.advance(<void *>&embedding[token, 0], NULL, top)
-            else:
-                stack.advance(NULL, &token, top)
+            if embeds and table.packed == NULL:
+                x = at(table.matrix.values, token * E, row)
+            elif embeds:
+                gather(k, 1, &table, 0, <const floating *>NULL, &token, row, E)
+                x = row
+            stack.advance(x, NULL if embeds else &token, top)
             # logits (V,) = by + h (H,) Wy (H,V)
-            k.multiply(1, H, V, top, H, &Wy[0, 0], V, 1, &by[0], 0, logits, V)
+            product_from(k, 1, top, H, &output, &by[0], 0, logits, V, work)
             token = draw(logits, V, temperature, top_k, top_p, &banned[0], uniforms[drawn], candidates)
             if token < 0:
                 drawn = -1
@@ -686,7 +517,7 @@ def sample(Stream stack, const floating[:, ::1] embedding, const floating[:, ::1
             drawn += 1
             if token == stop:
                 break
-    free(candidates)
+    give_block(memory)
     return drawn
 
 

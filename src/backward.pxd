@@ -345,7 +345,7 @@ cdef inline void chunk_gradients(const Call *f, int piece, floating *type_) noex
         begin = share_begin(count, piece, pieces, 8)
         end = share_begin(count, piece + 1, pieces, 8)
         product_from(f.layer.kernels, end - begin, at(f.dgates, begin * GH, type_), GH, &f.Wx_transposed, NULL, 0,
-                     at(f.dx, (f.chunk.begin + begin) * D, type_), D)
+                     at(f.dx, (f.chunk.begin + begin) * D, type_), D, NULL)
 
 
 # ---- phases ---------------------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from cython cimport floating
 from libc.stdint cimport int64_t
 from libc.string cimport memcpy, memset
 
-from cells cimport cell_variant
+from cells cimport cell_variant, has_Wh
 from kernels cimport kernel_table
 from threads cimport MAX_THREADS
 
@@ -36,13 +36,18 @@ cdef struct Factor:
     int blocks
     Py_ssize_t step        # distance between the columns of two blocks, in the matrix and in the product
     Matrix matrix          # the first block, in place
-    void *packed           # the blocks one after the other, or NULL
+    void *packed           # the blocks, packed_step bytes apart, or NULL
+    size_t packed_step
+    int precision          # PRECISION_*, of what is packed
+    double scale           # of int8: what the rows that it multiplies are divided by, or 0 for a scale of each row
 
 
 cdef struct Layer:
     const kernel_table *kernels
     cell_variant cell
     Py_ssize_t D, H
+    int precision          # PRECISION_*: only PRECISION_FULL has Wx and Wh in place
+    double x_scale         # of int8: Factor.scale of Wx
     Matrix Wx              # (D, G H), in C order if there are ids
     Matrix Wh              # (H, G H)
     const void *b          # (G H,)
@@ -162,7 +167,7 @@ cdef struct Call:
     void *dh0                    # (N, H): dL/dh_n on entry, dL/dh0 on return; dc0 as well
     void *dc0
     Interrupt *interrupt         # NULL: none is looked for
-    void *work                   # of the sums, for each piece
+    void *work                   # of each piece: of the sums, or of quantized products
     Py_ssize_t packed_size, group_size, work_size   # values of its scratch: see forward.pxd, backward.pxd
 
 
@@ -173,7 +178,7 @@ cdef inline Py_ssize_t gate_columns(const Layer *w) noexcept nogil:
 
 cdef inline Py_ssize_t recurrent_columns(const Layer *w) noexcept nogil:
     """Columns of Wh: G H, or 0 for a cell without."""
-    return 0 if w.Wh.values == NULL else gate_columns(w)
+    return gate_columns(w) if has_Wh(&w.cell) else 0
 
 
 # ---- arrays ---------------------------------------------------------------------------------------------------------

@@ -29,11 +29,12 @@ cdef inline bint saves(const Call *f) noexcept nogil:
     return f.gates != NULL or state_is_gate(&f.layer)
 
 
-cdef inline Py_ssize_t set_forward_scratch(Call *f) noexcept nogil:
+cdef inline Py_ssize_t set_forward_scratch(Call *f, size_t item) noexcept nogil:
     """Set the sizes of the scratch and return its number of values.
 
     First the packed weights of each member; then for each group two states, r h', where nothing is saved two more states
-    and the gates of a projection, and where there is a mask the masked state.
+    and the gates of a projection, and where there is a mask the masked state; then for each piece what quantized products
+    need.
     """
     cdef Py_ssize_t state = padded(largest_group(&f.plan) * f.layer.H)
     f.packed_size = 0 if f.has_packed else padded(packed_weights_size(f))
@@ -44,7 +45,9 @@ cdef inline Py_ssize_t set_forward_scratch(Call *f) noexcept nogil:
                                            * gate_columns(&f.layer))
     if f.batch.mask != NULL:
         f.group_size += state
-    return f.plan.members * f.packed_size + f.plan.groups * f.group_size
+    f.work_size = quantized_work(f.layer.precision, max(largest_group(&f.plan), <Py_ssize_t>PROJECTION_ROWS),
+                                 max(f.layer.D, f.layer.H), item)
+    return f.plan.members * f.packed_size + f.plan.groups * f.group_size + plan_size(&f.plan) * f.work_size
 
 
 cdef inline void *state_or_zeros(const Call *f, void *state, char **room, size_t item) noexcept nogil:
@@ -59,8 +62,32 @@ cdef inline void *state_or_zeros(const Call *f, void *state, char **room, size_t
 
 # ---- factors and projections ----------------------------------------------------------------------------------------
 
+cdef inline Factor shared_factor(const Call *f, const Member *p, Py_ssize_t K, Py_ssize_t columns, char **packed,
+                                 size_t item) noexcept nogil:
+    """The columns of a member in a matrix (K, columns) that is packed at *packed, which is advanced past it."""
+    cdef int precision = f.layer.precision
+    cdef Py_ssize_t H = f.layer.H
+    cdef Factor shared = packed_factor(precision, K, columns, packed[0] + packed_bytes(precision, item, K, p.first))
+    if p.units < H:
+        shared.M, shared.blocks, shared.step = p.units, columns // H, H
+        shared.packed_step = packed_bytes(precision, item, K, H)
+    packed[0] += packed_bytes(precision, item, K, columns)
+    return shared
+
+
+cdef inline void describe_shared_factors(Member *p, const Call *f, size_t item) noexcept nogil:
+    """Set the factors of a member, which are packed for all calls: gates, candidate, x, one after the other."""
+    cdef const Layer *w = &f.layer
+    cdef Py_ssize_t columns = gated_columns(w)
+    cdef char *packed = <char *>f.packed
+    p.gates = shared_factor(f, p, w.H, columns, &packed, item)
+    p.candidate = shared_factor(f, p, w.H, recurrent_columns(w) - columns, &packed, item)
+    p.x = shared_factor(f, p, w.D, gate_columns(w), &packed, item)
+    p.x.scale = w.x_scale
+
+
 cdef inline void describe_factors(Member *p, const Call *f, floating *packed) noexcept nogil:
-    """Set the factors of a member, whose packed weights go to `packed`. Ids read rows of Wx in place."""
+    """Set the factors of a member, whose packed weights go to `packed` in that order. Ids read rows of Wx in place."""
     cdef const Layer *w = &f.layer
     cdef Py_ssize_t H = w.H, columns = gated_columns(w), candidates = recurrent_columns(w) - columns
     cdef Matrix Wx = submatrix(w.Wx, 0, p.first, packed)
@@ -84,10 +111,14 @@ cdef inline void begin_forward(Call *f, floating *scratch) noexcept nogil:
     begin_groups(f)
     for i in range(f.plan.members):
         begin_member(f.members + i, f, i)
-        describe_factors(f.members + i, f, <floating *>f.packed if f.has_packed else scratch + i * f.packed_size)
+        if f.has_packed:
+            describe_shared_factors(f.members + i, f, sizeof(floating))
+        else:
+            describe_factors(f.members + i, f, scratch + i * f.packed_size)
     scratch += f.plan.members * f.packed_size
     for i in range(f.plan.groups):
         f.groups[i].scratch = scratch + i * f.group_size
+    f.work = scratch + f.plan.groups * f.group_size
 
 
 cdef inline void pack_forward(const Call *f, int piece, floating *type_) noexcept nogil:
@@ -99,8 +130,16 @@ cdef inline void pack_forward(const Call *f, int piece, floating *type_) noexcep
     pack_factor(f.layer.kernels, &p.x, share, shares, type_)
 
 
+cdef inline size_t all_packed_bytes(const Layer *w, size_t item) noexcept nogil:
+    """Bytes of the factors of a cell that are packed for all calls."""
+    cdef Py_ssize_t columns = gated_columns(w)
+    return (packed_bytes(w.precision, item, w.H, columns)
+            + packed_bytes(w.precision, item, w.H, recurrent_columns(w) - columns)
+            + packed_bytes(w.precision, item, w.D, gate_columns(w)))
+
+
 cdef inline void pack_weights(Call *f, floating *packed) noexcept nogil:
-    """Pack Wx and Wh of a call with a plan for one thread, packs_x and packs_h: packed_weights_size(f) values."""
+    """Pack Wx and Wh of a call with a plan for one thread, packs_x and packs_h for all calls: all_packed_bytes."""
     cdef Member p
     begin_member(&p, f, 0)
     f.members = &p
@@ -108,18 +147,36 @@ cdef inline void pack_weights(Call *f, floating *packed) noexcept nogil:
     pack_forward(f, 0, packed)
 
 
-cdef inline void project(const Call *f, const Member *p, Py_ssize_t begin, Py_ssize_t n,
-                         floating *gates) noexcept nogil:
+cdef inline void pack_quantized_weights(const Call *f, const Matrix *Wx, const float *scales_x, const Matrix *Wh,
+                                     const float *scales_h, size_t value) noexcept nogil:
+    """The same at f.packed from Wx and Wh in bfloat16 or int8, of `value` bytes, in C order; scales (G H,) of int8."""
+    cdef const kernel_table *k = f.layer.kernels
+    cdef Py_ssize_t columns = gated_columns(&f.layer)
+    cdef Member p
+    begin_member(&p, f, 0)
+    describe_shared_factors(&p, f, 0)
+    pack_quantized(k, &p.x, Wx.values, Wx.row_step, scales_x)
+    if has_Wh(&f.layer.cell):
+        pack_quantized(k, &p.gates, Wh.values, Wh.row_step, scales_h)
+        pack_quantized(k, &p.candidate, <const char *>Wh.values + columns * value, Wh.row_step,
+                    at(scales_h, columns, <float *>NULL))
+
+
+cdef inline void project(const Call *f, const Member *p, Py_ssize_t begin, Py_ssize_t n, floating *gates,
+                         floating *work) noexcept nogil:
     """gates (n, GH) = x Wx + b for the n tokens from `begin` on"""
     cdef const Layer *w = &f.layer
     cdef Py_ssize_t GH = gate_columns(w), column
     cdef int block
     if f.ids == NULL:
         product_from(w.kernels, n, <const floating *>f.x + begin * w.D, w.D, &p.x, <const floating *>w.b + p.first, 0,
-                     gates + p.first, GH)
+                     gates + p.first, GH, work)
         return
     for block in range(p.x.blocks):
         column = p.first + block * p.x.step
+        if w.precision != PRECISION_FULL:
+            gather(w.kernels, n, &p.x, block, <const floating *>at(w.b, column, gates), f.ids + begin, gates + column, GH)
+            continue
         w.kernels.gather_rows(n, p.x.M, at(w.b, column, gates), at(w.Wx.values, column, gates), GH, f.ids + begin,
                               gates + column, GH)
 
@@ -203,12 +260,13 @@ cdef inline bint advance_forward(const Call *f, Group *g, floating *type_) noexc
 
 cdef inline void forward_stage(const Call *f, const Group *g, const Member *p, floating *type_) noexcept nogil:
     """What a member does in the stage of its group."""
+    cdef floating *work = <floating *>f.work + ((g - f.groups) * f.plan.members + (p - f.members)) * f.work_size
     if g.stage == 0 and g.projected_rows > 0:
         project(f, p, g.projection, g.projected_rows,
-                <floating *>g.step.gates - (g.step.begin - g.projection) * gate_columns(&f.layer))
+                <floating *>g.step.gates - (g.step.begin - g.projection) * gate_columns(&f.layer), work)
     step_forward(&f.layer, p, g.stage, g.step.n, <const floating *>g.step.h_prev, <const floating *>g.step.h_masked,
                  <const floating *>g.step.c_prev, <floating *>g.step.gates, <floating *>g.step.c, <floating *>g.step.m,
-                 <floating *>g.scratch + 2 * padded(g.batch.count * f.layer.H), <floating *>g.step.h)
+                 <floating *>g.scratch + 2 * padded(g.batch.count * f.layer.H), <floating *>g.step.h, work)
 
 
 cdef inline void forward_steps(const Call *f, Group *g, bint calls, floating *type_) noexcept nogil:

@@ -41,7 +41,7 @@ cdef struct Affine:
     int pieces                   # of each phase
     AffinePhase phase
     Py_ssize_t begin             # of the chunk
-    Factor factor, transposed    # of W and W'
+    Factor factor, transposed    # of W and W'; that of W is given where it is packed already, and then W is not
 
 
 cdef inline int next_affine_phase(void *context) noexcept nogil:
@@ -49,7 +49,7 @@ cdef inline int next_affine_phase(void *context) noexcept nogil:
     if f.phase == AFFINE_STARTING:
         f.phase = AFFINE_PACKING
         f.begin = -f.chunk
-        if f.dx != NULL or (f.computes_y and f.factor.packed != NULL):
+        if f.dx != NULL or f.packed_size > 0:
             return f.pieces
     if f.phase == AFFINE_ROWS and f.dx != NULL:
         f.phase = AFFINE_COLUMNS
@@ -59,7 +59,7 @@ cdef inline int next_affine_phase(void *context) noexcept nogil:
     return f.pieces if f.begin < f.L else 0
 
 
-cdef inline void affine_rows(const Affine *f, int piece, floating *y) noexcept nogil:
+cdef inline void affine_rows(const Affine *f, int piece, floating *y, floating *work) noexcept nogil:
     """What needs some rows of the chunk y (n,K) and all columns."""
     cdef const kernel_table *k = f.kernels
     cdef Py_ssize_t D = f.D, K = f.K, n = min(f.chunk, f.L - f.begin)
@@ -67,12 +67,12 @@ cdef inline void affine_rows(const Affine *f, int piece, floating *y) noexcept n
     cdef Py_ssize_t rows = share_begin(n, piece + 1, f.pieces, 8) - first
     y += first * K
     if f.computes_y:
-        product_from(k, rows, <const floating *>f.x + row * D, D, &f.factor, <const floating *>f.b, 0, y, K)
+        product_from(k, rows, <const floating *>f.x + row * D, D, &f.factor, <const floating *>f.b, 0, y, K, work)
     if f.targets != NULL:
         k.softmax_cross_entropy(rows, K, y, f.targets + row, f.weights + row, f.losses + row)
     if f.dx != NULL:
         # dx (L,D) = dy W'
-        product_from(k, rows, <const floating *>y, K, &f.transposed, NULL, 0, <floating *>f.dx + row * D, D)
+        product_from(k, rows, <const floating *>y, K, &f.transposed, NULL, 0, <floating *>f.dx + row * D, D, NULL)
 
 
 cdef inline void affine_columns(const Affine *f, int piece, const floating *y, floating *work) noexcept nogil:
@@ -93,11 +93,11 @@ cdef inline void affine_piece(const Affine *f, int piece, floating *scratch) noe
     if f.y != NULL:
         y = <floating *>f.y + f.begin * f.K
     if f.phase == AFFINE_ROWS:
-        affine_rows(f, piece, y)
+        affine_rows(f, piece, y, work)
     elif f.phase == AFFINE_COLUMNS:
         affine_columns(f, piece, y, work)
     else:
-        if f.computes_y:
+        if f.packed_size > 0:
             pack_factor(f.kernels, &f.factor, piece, f.pieces, scratch)
         if f.dx != NULL:
             pack_factor(f.kernels, &f.transposed, piece, f.pieces, scratch)
@@ -114,7 +114,8 @@ cdef inline void run_affine_piece(void *context, int piece, bint calls) noexcept
 cdef inline void begin_affine(Affine *f, floating *scratch) noexcept nogil:
     cdef floating *packed = scratch
     cdef floating *transposed = scratch + f.packed_size
-    f.factor = factor(f.kernels, f.D, f.K, 1, 0, f.W, &packed if f.packed_size else NULL)
+    if f.factor.packed == NULL:
+        f.factor = factor(f.kernels, f.D, f.K, 1, 0, f.W, &packed if f.packed_size > 0 else NULL)
     f.transposed = factor(f.kernels, f.K, f.D, 1, 0, transpose(f.W), &transposed)
     f.phase = AFFINE_STARTING
 
@@ -126,11 +127,11 @@ cdef inline int run_affine_with(Affine *f, team *threads, int size) except -1:
     f.pieces = size
     f.chunk = f.L if f.y != NULL else min(f.L, max(<Py_ssize_t>CHUNK_ROWS, CHUNK_LOGITS // f.K))
     f.packed_size = 0
-    if f.computes_y and packing_pays(1, f.L):
+    if f.computes_y and f.factor.packed == NULL and packing_pays(1, f.L):
         f.packed_size = padded(packed_size(f.D, f.K))
     f.transposed_size = 0 if f.dx == NULL else padded(packed_size(f.K, f.D))
     f.chunk_size = padded(f.chunk * f.K) if f.y == NULL else 0
-    f.work_size = 0
+    f.work_size = quantized_work(f.factor.precision, f.chunk, f.D, sizeof(double) if f.is_double else sizeof(float))
     if f.dx != NULL:
         f.work_size = outer_sums_work(f.D, f.chunk, largest_share(f.K, size, LARGEST_PANEL), f.dW.column_step != 1)
     take_memory((f.packed_size + f.transposed_size + f.chunk_size + size * f.work_size)

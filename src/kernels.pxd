@@ -1,6 +1,6 @@
 """Cython's view of kernels/kernels.h, which has the contract."""
 
-from libc.stdint cimport int64_t
+from libc.stdint cimport int8_t, int64_t, uint16_t
 
 from cells cimport cell_kernels
 
@@ -10,7 +10,9 @@ cdef extern from "kernels.h" nogil:
         RULE_SGD, RULE_MOMENTUM, RULE_SQUARES, RULE_ADAM
         OPTIMIZER_CONSTANTS
 
-    const Py_ssize_t LARGEST_PANEL, TRANSPOSED_ROWS
+        PRECISION_FULL, PRECISION_BFLOAT16, PRECISION_INT8
+
+    const Py_ssize_t LARGEST_QUANTIZED, LARGEST_PANEL, TRANSPOSED_ROWS
 
     ctypedef struct weight_gradient:
         int adds
@@ -29,6 +31,22 @@ cdef extern from "kernels.h" nogil:
         void (*multiply_packed)(Py_ssize_t m, Py_ssize_t K, Py_ssize_t M, const void *A, Py_ssize_t lda,
                                 const void *packed, const void *start, Py_ssize_t ldstart, void *C,
                                 Py_ssize_t ldc) noexcept nogil
+        void (*pack_bfloat16)(Py_ssize_t K, Py_ssize_t M, const uint16_t *B, Py_ssize_t ldb,
+                              void *packed) noexcept nogil
+        void (*multiply_bfloat16)(Py_ssize_t m, Py_ssize_t K, Py_ssize_t M, const void *A, Py_ssize_t lda,
+                                  const void *packed, const void *start, Py_ssize_t ldstart, void *C,
+                                  Py_ssize_t ldc) noexcept nogil
+        void (*gather_bfloat16)(Py_ssize_t rows, Py_ssize_t M, Py_ssize_t K, const void *b, const void *packed,
+                                const int64_t *ids, void *out, Py_ssize_t ldout) noexcept nogil
+        void (*pack_int8)(Py_ssize_t K, Py_ssize_t M, const int8_t *B, Py_ssize_t ldb, const float *scales,
+                          void *packed) noexcept nogil
+        void (*quantize_rows)(Py_ssize_t m, Py_ssize_t K, const void *A, Py_ssize_t lda, double fixed, int8_t *q,
+                              void *scales) noexcept nogil
+        void (*multiply_int8)(Py_ssize_t m, Py_ssize_t K, Py_ssize_t M, const int8_t *q, const void *scales,
+                              const void *packed, const void *start, Py_ssize_t ldstart, void *C,
+                              Py_ssize_t ldc) noexcept nogil
+        void (*gather_int8)(Py_ssize_t rows, Py_ssize_t M, Py_ssize_t K, const void *b, const void *packed,
+                            const int64_t *ids, void *out, Py_ssize_t ldout) noexcept nogil
         void (*multiply)(Py_ssize_t m, Py_ssize_t K, Py_ssize_t M, const void *A, Py_ssize_t lda, const void *B,
                          Py_ssize_t row_stride, Py_ssize_t column_stride, const void *start, Py_ssize_t ldstart,
                          void *C, Py_ssize_t ldc) noexcept nogil
@@ -74,6 +92,7 @@ cdef extern from "kernels.h" nogil:
         const kernel_table *f32
         const kernel_table *f64
 
+    Py_ssize_t quantized_row(Py_ssize_t K)
     Py_ssize_t ctc_work(Py_ssize_t T, Py_ssize_t V, Py_ssize_t L, bint trains)
     Py_ssize_t crf_work(Py_ssize_t T, Py_ssize_t K, bint trains)
     Py_ssize_t viterbi_work(Py_ssize_t T, Py_ssize_t K)

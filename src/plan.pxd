@@ -1,7 +1,7 @@
 """How a call is cut into parts for threads, and which weights are packed."""
 
 from call cimport *
-from kernels cimport TRANSPOSED_ROWS
+from kernels cimport LARGEST_PANEL, PRECISION_FULL, TRANSPOSED_ROWS
 
 
 # Minimum flops of a call for each further thread, rows of a group, products of a member between two barriers, and hidden
@@ -52,10 +52,17 @@ cdef inline bint packs_recurrent(const Call *f) noexcept nogil:
     return T >= (2 if N > TRANSPOSED_ROWS else PACK_TRANSPOSED_FAR_STEPS if far else PACK_TRANSPOSED_STEPS)
 
 
+cdef inline bint has_panels_of(const Layer *w, Py_ssize_t units) noexcept nogil:
+    """Whether members of so many units have whole panels of a factor of all gate blocks."""
+    return w.H % LARGEST_PANEL == 0 and units % LARGEST_PANEL == 0
+
+
 cdef inline void choose_packing(Call *f) noexcept nogil:
     cdef Py_ssize_t T = f.batch.T, N = f.batch.N
-    # Members of a group have factors of their own units.
-    f.has_packed = f.packed != NULL and f.plan.members == 1
+    # Members of a group read the panels of their own units, or have factors of their own.
+    f.has_packed = f.packed != NULL and (f.plan.members == 1 or has_panels_of(&f.layer, f.plan.units))
+    if f.layer.precision == PRECISION_FULL and f.layer.kernels.pack == NULL:
+        f.has_packed = False  # BLAS reads them in place
     f.packs_h = f.has_packed or packs_recurrent(f)
     # A single projection packs panels as it goes.
     f.packs_x = f.has_packed or T * N > PROJECTION_ROWS or (f.plan.groups > 1 and packing_pays(T, N))
@@ -92,18 +99,20 @@ cdef inline void single_plan(Plan *plan, const Layer *w, const BatchRows *s) noe
 cdef inline void make_plan(Plan *plan, const Layer *w, const BatchRows *s, const CostRule *rule, int size) noexcept nogil:
     """The plan for a team of that size."""
     cdef Py_ssize_t L = token_count(s), low, high, middle
-    cdef Py_ssize_t step = s.N * w.H * recurrent_columns(w)
+    cdef Py_ssize_t step = s.N * w.H * recurrent_columns(w), unit = rule.units_per_member
     cdef int group
+    if w.precision != PRECISION_FULL:
+        # It is only packed.
+        unit = LARGEST_PANEL if has_panels_of(w, LARGEST_PANEL) else w.H
     if size == 1:
         single_plan(plan, w, s)
         return
     plan.groups = <int>max(<Py_ssize_t>1, min(size, s.N // rule.rows_per_group))
     plan.members = <int>max(<Py_ssize_t>1, min(size // plan.groups, min(step // plan.groups // rule.products_per_member,
-                                                                       w.H // rule.units_per_member)))
+                                                                       w.H // unit)))
     plan.units = w.H
     if plan.members > 1:
-        plan.units = ((w.H + plan.members - 1) // plan.members + rule.units_per_member - 1) // rule.units_per_member
-        plan.units *= rule.units_per_member
+        plan.units = ((w.H + plan.members - 1) // plan.members + unit - 1) // unit * unit
         plan.members = <int>((w.H + plan.units - 1) // plan.units)
     # Groups of nearly equal numbers of tokens.
     plan.first_row[0] = 0

@@ -1,6 +1,8 @@
 """Factors and products: C = start + A B with B packed or in place, and sums of outer products over tokens."""
 
 from cython cimport floating
+from libc.stdint cimport int8_t, int64_t, uint16_t
+from libc.string cimport memset
 
 from call cimport *
 from kernels cimport *
@@ -35,6 +37,14 @@ cdef inline Py_ssize_t packed_size(Py_ssize_t K, Py_ssize_t M) noexcept nogil:
     return K * ((M + LARGEST_PANEL - 1) // LARGEST_PANEL * LARGEST_PANEL)
 
 
+cdef inline size_t packed_bytes(int precision, size_t item, Py_ssize_t K, Py_ssize_t M) noexcept nogil:
+    """Bytes of a packed matrix (K, M) of a precision, with values of `item` bytes if it is PRECISION_FULL."""
+    cdef size_t columns = (M + LARGEST_PANEL - 1) // LARGEST_PANEL * LARGEST_PANEL
+    if precision == PRECISION_INT8:
+        return columns * ((K + 3) // 4 * 4 + 8)  # with a scale and a sum of each column
+    return columns * K * (2 if precision == PRECISION_BFLOAT16 else item)
+
+
 cdef inline Factor factor(const kernel_table *k, Py_ssize_t K, Py_ssize_t M, int blocks, Py_ssize_t step, Matrix matrix,
                           floating **room) noexcept nogil:
     """The factor of `blocks` blocks of M columns, `step` apart, of a matrix of K rows.
@@ -43,6 +53,7 @@ cdef inline Factor factor(const kernel_table *k, Py_ssize_t K, Py_ssize_t M, int
     """
     cdef Factor f
     f.K, f.M, f.blocks, f.step, f.matrix, f.packed = K, M, blocks, step, matrix, NULL
+    f.precision, f.packed_step, f.scale = PRECISION_FULL, packed_size(K, M) * sizeof(floating), 0
     if room != NULL and k.pack != NULL:
         f.packed = room[0]
         room[0] += blocks * packed_size(K, M)
@@ -58,17 +69,82 @@ cdef inline void pack_factor(const kernel_table *k, const Factor *f, int part, i
         return
     for block in range(f.blocks):
         k.pack(f.K, end - begin, submatrix(f.matrix, 0, block * f.step + begin, type_).values, f.matrix.row_step,
-               f.matrix.column_step, <floating *>f.packed + block * packed_size(f.K, f.M) + begin * f.K)
+               f.matrix.column_step, <floating *>(<char *>f.packed + block * f.packed_step) + begin * f.K)
+
+
+cdef inline Factor packed_factor(int precision, Py_ssize_t K, Py_ssize_t M, void *packed) noexcept nogil:
+    """The factor of a matrix (K, M) that is packed already."""
+    cdef Factor f
+    memset(&f, 0, sizeof(Factor))
+    f.K, f.M, f.blocks, f.precision, f.packed = K, M, 1, precision, packed
+    return f
+
+
+cdef inline void pack_quantized(const kernel_table *k, const Factor *f, const void *values, Py_ssize_t ld,
+                             const float *scales) noexcept nogil:
+    """Pack a factor of one block from its values (K, M) in bfloat16 or int8, rows ld apart; scales (M,) of int8."""
+    if f.precision == PRECISION_BFLOAT16:
+        k.pack_bfloat16(f.K, f.M, <const uint16_t *>values, ld, f.packed)
+    else:
+        k.pack_int8(f.K, f.M, <const int8_t *>values, ld, scales, f.packed)
+
+
+cdef inline void gather(const kernel_table *k, Py_ssize_t rows, const Factor *f, int block, const floating *b,
+                        const int64_t *ids, floating *out, Py_ssize_t ldout) noexcept nogil:
+    """out (rows, M) = b + rows of a block of a factor in bfloat16 or int8; b (M,) or NULL."""
+    cdef const void *packed = <const char *>f.packed + block * f.packed_step
+    if f.precision == PRECISION_BFLOAT16:
+        k.gather_bfloat16(rows, f.M, f.K, b, packed, ids, out, ldout)
+    else:
+        k.gather_int8(rows, f.M, f.K, b, packed, ids, out, ldout)
+
+
+# Rows of A that are quantized at a time.
+cdef enum:
+    QUANTIZED_ROWS = 64
+
+
+cdef inline Py_ssize_t quantized_work(int precision, Py_ssize_t rows, Py_ssize_t K, size_t item) noexcept nogil:
+    """Scratch values of products of at most so many rows with a factor of at most K rows."""
+    if precision != PRECISION_INT8:
+        return 0
+    rows = min(rows, <Py_ssize_t>QUANTIZED_ROWS)
+    return padded(QUANTIZED_ROWS + (rows * quantized_row(K) + item - 1) // item)
+
+
+cdef inline void quantized_product(const kernel_table *k, Py_ssize_t m, const floating *A, Py_ssize_t lda,
+                                   const Factor *f, const floating *start, Py_ssize_t ldstart, floating *C,
+                                   Py_ssize_t ldc, floating *work) noexcept nogil:
+    cdef int8_t *q = <int8_t *>(work + QUANTIZED_ROWS)
+    cdef Py_ssize_t begin = 0, rows
+    cdef int block
+    while begin < m:
+        rows = min(m - begin, <Py_ssize_t>QUANTIZED_ROWS)
+        k.quantize_rows(rows, f.K, A + begin * lda, lda, f.scale, q, work)
+        for block in range(f.blocks):
+            k.multiply_int8(rows, f.K, f.M, q, work, <const char *>f.packed + block * f.packed_step,
+                            at(start, begin * ldstart + block * f.step, C), ldstart, C + begin * ldc + block * f.step,
+                            ldc)
+        begin += rows
 
 
 cdef inline void product_from(const kernel_table *k, Py_ssize_t m, const floating *A, Py_ssize_t lda, const Factor *f,
-                              const floating *start, Py_ssize_t ldstart, floating *C, Py_ssize_t ldc) noexcept nogil:
-    """C (m, M) = start + A (m, K) B (K, M), in each block of columns; start as `from` in kernels.h."""
+                              const floating *start, Py_ssize_t ldstart, floating *C, Py_ssize_t ldc,
+                              floating *work) noexcept nogil:
+    """C (m, M) = start + A (m, K) B (K, M), in each block of columns; start as `from` in kernels.h.
+
+    `work` are quantized_work values; NULL if the factor is not in int8.
+    """
+    cdef const char *packed = <const char *>f.packed
     cdef int block
+    if f.precision == PRECISION_INT8:
+        quantized_product(k, m, A, lda, f, start, ldstart, C, ldc, work)
+        return
     for block in range(f.blocks):
-        if f.packed != NULL:
-            k.multiply_packed(m, f.K, f.M, A, lda, <const floating *>f.packed + block * packed_size(f.K, f.M), start,
-                              ldstart, C, ldc)
+        if f.precision == PRECISION_BFLOAT16:
+            k.multiply_bfloat16(m, f.K, f.M, A, lda, packed + block * f.packed_step, start, ldstart, C, ldc)
+        elif packed != NULL:
+            k.multiply_packed(m, f.K, f.M, A, lda, packed + block * f.packed_step, start, ldstart, C, ldc)
         else:
             k.multiply(m, f.K, f.M, A, lda, submatrix(f.matrix, 0, block * f.step, C).values, f.matrix.row_step,
                        f.matrix.column_step, start, ldstart, C, ldc)
@@ -78,9 +154,9 @@ cdef inline void product_from(const kernel_table *k, Py_ssize_t m, const floatin
 
 
 cdef inline void product(const kernel_table *k, Py_ssize_t m, const floating *A, Py_ssize_t lda, const Factor *f,
-                         floating *C, Py_ssize_t ldc) noexcept nogil:
+                         floating *C, Py_ssize_t ldc, floating *work) noexcept nogil:
     """C (m, M) += A (m, K) B (K, M), in each block of columns"""
-    product_from(k, m, A, lda, f, <const floating *>C, ldc, C, ldc)
+    product_from(k, m, A, lda, f, <const floating *>C, ldc, C, ldc, work)
 
 
 # ---- sums over tokens -----------------------------------------------------------------------------------------------

@@ -70,12 +70,12 @@ cdef inline int make_plans(Pair *pair, const CostRule *rule, int size) noexcept 
     return needed
 
 
-cdef inline Py_ssize_t set_scratch(const Pair *pair, Call *f) noexcept nogil:
+cdef inline Py_ssize_t set_scratch(const Pair *pair, Call *f, size_t item) noexcept nogil:
     """Set the sizes of the scratch of a call and return its number of values."""
     if pair.backward:
         return set_backward_scratch(f)
     choose_packing(f)
-    return set_forward_scratch(f) + 2 * padded(f.batch.N * f.layer.H)  # for state_or_zeros
+    return set_forward_scratch(f, item) + 2 * padded(f.batch.N * f.layer.H)  # for state_or_zeros
 
 
 cdef inline void begin_call(const Pair *pair, Call *f, char *scratch, size_t item) noexcept nogil:
@@ -115,7 +115,7 @@ cdef inline int run_with(Pair *pair, team *threads) except -1:
         f = &pair.calls[i]
         groups[i] = aligned(f.plan.groups * sizeof(Group))
         members[i] = aligned(f.plan.members * sizeof(Member))
-        values[i] = padded(set_scratch(pair, f)) * item
+        values[i] = padded(set_scratch(pair, f, item)) * item
         size += groups[i] + members[i] + values[i]
     take_memory(size, &memory)
     room = <char *>memory.start

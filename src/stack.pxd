@@ -76,7 +76,7 @@ cdef inline Py_ssize_t set_states(Call *calls, Py_ssize_t count, Py_ssize_t N, s
         calls[l].h0 = calls[l].h_n = after(h, l * N * calls[l].layer.H * item)
         calls[l].c0 = calls[l].c_n = after(c, l * N * calls[l].layer.H * item)
         choose_packing(&calls[l])
-        scratch = max(scratch, set_forward_scratch(&calls[l]))
+        scratch = max(scratch, set_forward_scratch(&calls[l], item))
     return scratch
 
 

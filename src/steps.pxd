@@ -37,10 +37,10 @@ cdef inline int backward_stages(const Layer *w) noexcept nogil:
 
 cdef inline void step_forward(const Layer *w, const Member *p, int stage, Py_ssize_t n, const floating *h_prev,
                               const floating *h_masked, const floating *c_prev, floating *gates, floating *c,
-                              floating *m, floating *rh, floating *h) noexcept nogil:
+                              floating *m, floating *rh, floating *h, floating *work) noexcept nogil:
     """One stage of a step: gates (n, G H) hold x Wx + b and become the activated gates (RNN: gates is h).
 
-    h_masked is what multiplies Wh; everything else reads h_prev.
+    h_masked is what multiplies Wh; everything else reads h_prev. `work`: see product_from.
     """
     cdef Py_ssize_t H = w.H, GH = gate_columns(w), u = p.first, units = p.units
     cdef int G = w.cell.num_gates
@@ -50,7 +50,7 @@ cdef inline void step_forward(const Layer *w, const Member *p, int stage, Py_ssi
     h += u
     if stage == 0 and has_Wh(&w.cell):
         # gates (n,GH) += h' (n,H) Wh (H,GH); for a GRU with a reset gate only r, z (n,2H)
-        product(k, n, h_masked, H, &p.gates, gates, GH)
+        product(k, n, h_masked, H, &p.gates, gates, GH, work)
     if w.cell.type == CELL_RNN:
         k.cells.rnn_forward(n, units, H, w.cell.activation, h)
     elif w.cell.type == CELL_LSTM:
@@ -60,11 +60,11 @@ cdef inline void step_forward(const Layer *w, const Member *p, int stage, Py_ssi
         k.cells.gru_gates(n, units, H, G, places, gates, h_masked + u, rh + u)
     elif w.cell.type == CELL_GRU and w.cell.form == FORM_RESET_BEFORE:
         # n (n,H) += (r h') (n,H) Wh[:, 2H:]
-        product(k, n, <const floating *>rh, H, &p.candidate, gates + 2 * H, GH)
+        product(k, n, <const floating *>rh, H, &p.candidate, gates + 2 * H, GH, work)
         k.cells.gru_update(n, units, H, G, w.cell.update, places, gates, NULL, h_prev + u, h)
     elif w.cell.type == CELL_GRU and w.cell.form == FORM_RESET_AFTER:
         # m (n,H) = bhn + h' (n,H) Wh[:, 2H:]
-        product_from(k, n, h_masked, H, &p.candidate, <const floating *>w.bhn + u, 0, m + u, H)
+        product_from(k, n, h_masked, H, &p.candidate, <const floating *>w.bhn + u, 0, m + u, H, work)
         k.cells.gru_gates(n, units, H, G, places, gates, h_prev + u, NULL)
         k.cells.gru_update(n, units, H, G, w.cell.update, places, gates, m + u, h_prev + u, h)
     elif w.cell.type == CELL_GRU and w.cell.form == FORM_SIMPLIFIED:
@@ -102,7 +102,7 @@ cdef inline void step_backward(const Layer *w, const Member *p, int stage, Py_ss
             k.cells.mingru_backward(n, units, H, w.cell.candidate, places, gates + u, h_prev + u, dh, dgates + u)
     elif stage == 1 and resets_before_product(w):
         # d(r h') (n,H) = dn (n,H) Wh[:, 2H:]'
-        product_from(k, n, <const floating *>dgates + 2 * H, GH, &p.candidate, NULL, 0, drh + u, H)
+        product_from(k, n, <const floating *>dgates + 2 * H, GH, &p.candidate, NULL, 0, drh + u, H, NULL)
         if mask != NULL:
             multiply_rows(n, units, drh + u, mask + u, drh + u, H)
         k.cells.gru_reset_backward(n, units, H, places, gates + u, h_prev + u, drh + u, dh, dgates + u, rh + u)
@@ -113,14 +113,14 @@ cdef inline void step_backward(const Layer *w, const Member *p, int stage, Py_ss
         through_Wh = dh if mask == NULL else drh + u
         start = dh if mask == NULL else NULL
         if w.cell.form == FORM_RESET_AFTER:
-            product_from(k, n, <const floating *>dm, H, &p.candidate, start, H, through_Wh, H)
+            product_from(k, n, <const floating *>dm, H, &p.candidate, start, H, through_Wh, H, NULL)
             start = through_Wh
-        product_from(k, n, <const floating *>dgates, GH, &p.gates, start, H, through_Wh, H)
+        product_from(k, n, <const floating *>dgates, GH, &p.gates, start, H, through_Wh, H, NULL)
         if mask != NULL:
             multiply_rows(n, units, through_Wh, mask + u, through_Wh, H)
             k.add(n, units, through_Wh, H, dh, H)
     elif has_Wh(&w.cell):
         # dh' (n,H) = dgates (n,GH) Wh'
-        product_from(k, n, <const floating *>dgates, GH, &p.gates, NULL, 0, dh, H)
+        product_from(k, n, <const floating *>dgates, GH, &p.gates, NULL, 0, dh, H, NULL)
         if mask != NULL:
             multiply_rows(n, units, dh, mask + u, dh, H)

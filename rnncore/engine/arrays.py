@@ -6,7 +6,7 @@ All checks of array arguments are here; native code trusts what it gets.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 # ---- checks -----------------------------------------------------------------------------------------------------
 
 
-def check_shape(name: str, array: Array, letters: str, wanted: tuple[int, ...]) -> None:
+def check_shape(name: str, array: Array | _engine.QuantizedMatrix, letters: str, wanted: tuple[int, ...]) -> None:
     """Raise ValueError unless the array has this shape; ``letters`` are its axes, for the message."""
     if array.shape != wanted:
         hint = transposed_hint(name) if name in ("Wx", "Wh") and array.shape == wanted[::-1] else ""
@@ -143,10 +143,28 @@ def clean_arguments(
     for array in variant.weights:
         if array.name in arrays:
             check_shape(array.name, arrays[array.name], variant.letters(array), variant.shape(array, D=D, H=H))
-    for name in states:
-        if name in arrays:
-            check_shape(name, arrays[name], "(N, H)", (N, H))
+    _check_states(arrays, states, (N, H))
     return arrays, working_dtype(*arrays.values(), *(() if x is None else (x,))), (D, H)
+
+
+def clean_for_packed(
+    packed: _engine.Weights, N: int, x: Array | None, states: dict[str, Any]
+) -> tuple[dict[str, Array], np.dtype[Any], tuple[int, int]]:
+    """Check what goes with weights that are only packed, which are right: see :func:`clean_arguments`."""
+    assert packed.b is not None
+    assert packed.packed is not None
+    D, H = packed.packed.sizes
+    if x is not None and x.shape[-1] != D:
+        raise ValueError(f"x must be (T, N, D) with D = {D}; got {x.shape}")
+    arrays = {name: as_floating(name, value) for name, value in states.items() if value is not None}
+    _check_states(arrays, states, (N, H))
+    return arrays | packed.by_name(), packed.b.dtype, (D, H)
+
+
+def _check_states(arrays: dict[str, Array], names: Iterable[str], wanted: tuple[int, int]) -> None:
+    for name in names:
+        if name in arrays:
+            check_shape(name, arrays[name], "(N, H)", wanted)
 
 
 # ---- layout and dtype -------------------------------------------------------------------------------------------

@@ -25,6 +25,7 @@ from .arrays import (
     as_lengths,
     as_resets,
     clean_arguments,
+    clean_for_packed,
     empty,
     is_dense,
     is_dense_matrix,
@@ -131,7 +132,11 @@ class _Forward:
             else:
                 x, ids = as_input(x)
                 T, N = (ids if x is None else x).shape[:2]  # type: ignore[union-attr]
-            arrays, dtype, (D, H) = clean_arguments(variant, N, x, weights, states | {"recurrent_mask": mask})
+            states |= {"recurrent_mask": mask}
+            if packed is not None and weights["Wx"] is None:
+                arrays, dtype, (D, H) = clean_for_packed(packed, N, x, states)
+            else:
+                arrays, dtype, (D, H) = clean_arguments(variant, N, x, weights, states)
             if lengths is not None:
                 lengths = as_lengths(lengths, T, N)
                 if (lengths != T).any():
@@ -144,7 +149,7 @@ class _Forward:
             if ids is not None:
                 ids = as_ids(ids if packing is None else packing.pack(ids), D).reshape(-1)
             states = {name: arrays.get(name) for name in states}
-            mask = arrays.get("recurrent_mask")
+            mask = states.pop("recurrent_mask")
             # Ids read rows of Wx, which must be in C order then.
             in_any_order = ("Wh",) if x is None else ("Wx", "Wh")
             weights = {
@@ -250,7 +255,8 @@ def prepare_forward(
 ) -> _Inference | _Forward:
     """Check the arguments of a forward function and allocate its results.
 
-    ``packed`` are the same weights as native.pack_cell returns them, for inference.
+    ``packed`` are the same weights as :func:`rnncore.engine.weights.pack_cell` returns them, for inference. Quantized
+    ones are nowhere else: then ``Wx`` and ``Wh`` are None.
     """
     plain = lengths is None and resets is None and recurrent_mask is None
     fits = plain and _engine.fits(variant.native, x, Wx, Wh, b, h0, c0, bhn, peephole)

@@ -32,7 +32,7 @@ from .cells import Variant
 # ---- affine maps and the softmax --------------------------------------------------------------------------------
 
 
-def affine_forward(x: Array, W: Array, b: Array) -> Array:
+def affine_forward(x: Array, W: Array | _engine.QuantizedMatrix, b: Array) -> Array:
     """Return x (L, D) W (D, K) + b (K,), (L, K)."""
     x, W, b, dtype = _clean_affine(x, W, b)
     (L, D), K = x.shape, W.shape[1]
@@ -97,16 +97,24 @@ def softmax_head(
     return losses, dx
 
 
-def _clean_affine(x: Array, W: Array, b: Array | None) -> tuple[Array, Array, Any, np.dtype[Any]]:
-    """Return x, W and b, dense (W in C or Fortran order) and of one dtype, and the dtype; b may be None."""
-    arrays = [as_floating(name, a) for name, a in (("x", x), ("W", W), ("b", b)) if a is not None]
-    x, W = arrays[:2]
+def _clean_affine(x: Array, W: Any, b: Array | None) -> tuple[Array, Any, Any, np.dtype[Any]]:
+    """Return x, W and b, dense (W in C or Fortran order) and of one dtype, and the dtype; b may be None.
+
+    A packed matrix W stays as it is, and has the dtype of its results.
+    """
+    x = as_floating("x", x)
+    if not isinstance(W, _engine.QuantizedMatrix):
+        W = as_floating("W", W)
     check_shape("W", W, "(D, K)", (x.shape[1], W.shape[-1]))
     if b is not None:
-        check_shape("b", arrays[2], "(K,)", W.shape[1:])
-    dtype = working_dtype(*arrays)
-    b = None if b is None else as_dense(arrays[2], dtype)
-    return as_dense(x, dtype), as_dense_matrix(W, dtype), b, dtype
+        b = as_floating("b", b)
+        check_shape("b", b, "(K,)", W.shape[1:])
+    if isinstance(W, _engine.QuantizedMatrix):
+        dtype = FLOAT64 if W.is_double else FLOAT32
+    else:
+        dtype = working_dtype(x, W, *(() if b is None else (b,)))
+        W = as_dense_matrix(W, dtype)
+    return as_dense(x, dtype), W, None if b is None else as_dense(b, dtype), dtype
 
 
 def _gradient_buffers(dW: Any, db: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> tuple[Array, Array]:
@@ -307,18 +315,6 @@ def viterbi(emissions: Array, lengths: NDArray[np.int64], transitions: NDArray[n
 # ---- stacks of cells with packed weights ------------------------------------------------------------------------
 
 
-def pack_cell(variant: Variant, weights: dict[str, Array], D: int, H: int, dtype: np.dtype[Any]) -> _engine.Weights:
-    """Copy the weights of a cell, by name, and pack them; ValueError for shapes that do not match."""
-    own = {}
-    for array in variant.weights:
-        check_shape(array.name, weights[array.name], variant.letters(array), variant.shape(array, D=D, H=H))
-        own[array.name] = np.array(weights[array.name], dtype, order="C")
-        own[array.name].flags.writeable = False
-    packed = _engine.Weights(**own)
-    packed.pack(variant.native)
-    return packed
-
-
 def open_stack(
     cells: list[tuple[Variant, _engine.Weights, bool]], directions: int, state_axes: int = 3
 ) -> _engine.Stack:
@@ -338,8 +334,8 @@ def open_stream(stack: _engine.Stack, h: Array, c: Array | None = None) -> _engi
 
 def sample_ids(
     stack: _engine.Stack,
-    embedding: Array | None,
-    Wy: Array,
+    embedding: Array | _engine.QuantizedMatrix | None,
+    Wy: Array | _engine.QuantizedMatrix,
     by: Array,
     h: Array,
     c: Array | None,
@@ -406,13 +402,12 @@ def sample_ids(
     ids = np.empty(len(uniforms), np.int64)
     flags = np.zeros(V, np.int8)
     flags[banned] = 1
-    embedding = None if embedding is None else as_dense(embedding, dtype)
-    Wy, by = as_dense(Wy, dtype), as_dense(by, dtype)
+    by = as_dense(by, dtype)
     stream = open_stream(stack, h[:, None], None if c is None else c[:, None])
-    drawn = _engine.sample["float" if Wy.dtype == FLOAT32 else "double"](
+    drawn = _engine.sample["double" if stack.is_double else "float"](
         stream,
-        embedding,
-        Wy,
+        None if embedding is None else _readable(embedding, dtype),
+        _readable(Wy, dtype),
         by,
         first,
         uniforms,
@@ -422,8 +417,12 @@ def sample_ids(
         flags,
         stop,
         ids,
-        np.empty(H + V, Wy.dtype),
     )
     if drawn < 0:
         raise ValueError("the output of the model is not finite: it cannot be sampled from")
     return ids[:drawn]
+
+
+def _readable(matrix: Array | _engine.QuantizedMatrix, dtype: np.dtype[Any]) -> Any:
+    """A matrix as native code reads it: packed, or dense."""
+    return matrix if isinstance(matrix, _engine.QuantizedMatrix) else as_dense(matrix, dtype)

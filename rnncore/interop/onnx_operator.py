@@ -28,6 +28,7 @@ from .. import checks, layers
 from .._types import Array
 from ..engine import calls, native
 from ..engine.arrays import as_floating, as_lengths, check_shape
+from ..engine.weights import pack_cell
 from .cells import reorder
 from .onnx_attributes import (
     ACTIVATIONS,
@@ -403,7 +404,7 @@ class Operator:
         cells = []
         for direction in range(self.directions):
             variant, weights = self._variant(direction)
-            cells.append((variant, native.pack_cell(variant, weights, self.input_size, self.hidden_size, dtype)))
+            cells.append((variant, pack_cell(variant, weights, self.input_size, self.hidden_size, dtype)))
         return cells
 
     @functools.cached_property

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, DTypeLike
 from .. import checks
 from .._types import Array, Seed
 from ..engine import arrays, native
+from ..engine.quantization import Quantized
 from .base import Layer, glorot_uniform
 
 __all__ = ["Attention"]
@@ -72,6 +73,9 @@ class Attention(Layer):
             return values
 
         self._add(shapes, draw)
+
+    def with_weights(self, weights: dict[str, Any]) -> QuantizedAttention:
+        return QuantizedAttention(self, weights)
 
     def keys(self, memory: Array) -> Array | None:
         """Return what the additive score needs of a memory (S, N, E), (S, N, A): made once for many calls."""
@@ -159,6 +163,34 @@ class Attention(Layer):
         self.grads["v"] += dv.sum(axis=0)
         dmemory += _affine_backward(memory, self.params["Wk"], dk, self.grads["Wk"], self.grads["b"])
         return _affine_backward(queries, self.params["Wq"], dq, self.grads["Wq"]), dmemory
+
+
+class QuantizedAttention(Attention):
+    """Attention for inference, its matrices rounded to bfloat16 or int8: made by ``attention.quantize(precision)``.
+
+    It is computed in floats: its matrices are small, and most of its work is done without them.
+    """
+
+    def __init__(self, attention: Attention, weights: dict[str, Any]) -> None:
+        self.__dict__.update(attention.__dict__)
+        self._weights, self.grads = weights, {}
+        self.params = {n: w.widen(self.dtype) if isinstance(w, Quantized) else w for n, w in weights.items()}
+        self.precision = next(w.precision for w in weights.values() if isinstance(w, Quantized))
+
+    def arrays(self) -> dict[str, Any]:
+        """Return the parameters by name, those that are matrices Quantized."""
+        return self._weights
+
+    @property
+    def nbytes(self) -> int:
+        return sum(weight.nbytes for weight in self._weights.values())
+
+    def backward(self, dcontext: Any, cache: Any) -> Any:
+        """Raise TypeError: quantized layers cannot be trained."""
+        raise TypeError("quantized layers cannot be trained: call forward and backward of the layer they came from")
+
+    def zero_grad(self) -> None:
+        self.backward(None, None)
 
 
 def _affine(x: Array, W: Array, b: Array | None = None) -> Array:

@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
+from .. import checks
 from .._types import Array
+from ..engine.quantization import PRECISIONS, Precision, quantize
 
 __all__ = ["Layer", "blank_layers", "dropout_mask", "glorot_uniform", "orthogonal"]
 
@@ -116,6 +118,36 @@ class Layer:
         for name, value in values.items():
             self.params[name + suffix] = np.ascontiguousarray(value, self.dtype)
             self.grads[name + suffix] = np.zeros_like(self.params[name + suffix])
+
+    def quantize(self, precision: Precision) -> Any:
+        """Return a copy of the layer for inference whose matrices take a half or a quarter of the bytes.
+
+        Parameters
+        ----------
+        precision : {"bfloat16", "int8"}
+            As of the recurrent layers.
+
+        Raises
+        ------
+        ValueError
+            The precision is unknown, or a matrix that is to become int8 is not finite.
+        """
+        checks.choice("precision", precision, PRECISIONS)
+        return self.with_weights(
+            {
+                name: quantize(name, array, precision) if name.startswith("W") else array.copy()
+                for name, array in self.params.items()
+            }
+        )
+
+    def with_weights(self, weights: dict[str, Any]) -> Any:
+        """Return a copy of the layer for inference with these parameters, by name; matrices are Quantized."""
+        raise NotImplementedError
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the parameters."""
+        return sum(array.nbytes for array in self.params.values())
 
     def zero_grad(self) -> None:
         """Set all gradients to zero, in place."""

@@ -1,7 +1,8 @@
-"""Layers and cells for inference, whose weights are packed once."""
+"""Layers and cells for inference, whose weights are packed once, as they are or in bfloat16 or int8."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,8 @@ from numpy.typing import ArrayLike, DTypeLike
 from .. import checks
 from .._types import Array, StateLike
 from ..engine import arrays, calls, cells, native
+from ..engine.quantization import PRECISIONS, Precision, Quantized, quantize
+from ..engine.weights import pack_cell, unpack_cell
 from .stack import Stack
 from .stream import Stream
 
@@ -17,7 +20,7 @@ __all__ = ["Frozen", "FrozenCell", "freeze"]
 
 
 class Frozen(Stack):
-    """Recurrent layers for inference, made by ``layer.freeze()``.
+    """Recurrent layers for inference, made by ``layer.freeze()`` or ``layer.quantize(precision)``.
 
     Its weights are copies, packed once as the kernels read them. A call packs nothing, which is most of the work of a
     short one, and gives the same bits as the layer. The layer may go on training: what it learns does not reach this
@@ -30,6 +33,12 @@ class Frozen(Stack):
         D, H, the number of layers, and H times the number of directions.
     bidirectional, batch_first : bool
     dtype : numpy dtype
+        Of inputs, states and outputs.
+    precision : str
+        Of the weights: "float32" or "float64", "bfloat16" or "int8".
+    nbytes : int
+    x_scales : tuple of float
+        What the inputs of each layer are divided by before they become int8; 0 for a scale of each step.
     cell_name : str
         "lstm", "gru", ...
     gate_names, state_names : tuple of str
@@ -51,36 +60,85 @@ class Frozen(Stack):
         variant: cells.Variant,
         input_size: int,
         hidden_size: int,
-        weights: list[dict[str, Array]],
+        weights: list[dict[str, Any]],
         bidirectional: bool,
         batch_first: bool,
         dtype: DTypeLike,
+        x_scales: Sequence[float] = (),
     ) -> None:
-        """``weights``: those of each cell by name, layer by layer, forward before reverse."""
+        """``weights``: those of each cell by name, layer by layer, forward before reverse; Wx and Wh may be Quantized.
+
+        ``x_scales``: what the inputs of each layer are divided by before they become int8.
+        """
         self.variant = variant
         self.input_size, self.hidden_size = input_size, hidden_size
         self.bidirectional, self.batch_first, self.dtype = bidirectional, batch_first, np.dtype(dtype)
         self.num_layers = len(weights) // self.directions
-        self._packed = [
-            native.pack_cell(variant, own, self.layer_input_size(place // self.directions), hidden_size, self.dtype)
-            for place, own in enumerate(weights)
-        ]
+        self.x_scales = tuple(x_scales) or (0.0,) * self.num_layers
+        self._packed, self._scales = [], []
+        for place, own in enumerate(weights):
+            layer = place // self.directions
+            sizes = self.layer_input_size(layer), hidden_size
+            self._packed.append(pack_cell(variant, own, *sizes, self.dtype, self.x_scales[layer]))
+            self._scales.append({name: w.scales for name, w in own.items() if isinstance(w, Quantized)})
         in_order = [(variant, packed, place % self.directions == 1) for place, packed in enumerate(self._packed)]
         self.native = native.open_stack(in_order, self.directions)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        weights = [packed.by_name() for packed in self._packed]
-        sizes = self.input_size, self.hidden_size
-        return Frozen, (self.variant, *sizes, weights, self.bidirectional, self.batch_first, self.dtype)
+        shape = self.variant, self.input_size, self.hidden_size, self._weights()
+        return Frozen, (*shape, self.bidirectional, self.batch_first, self.dtype, self.x_scales)
 
     def __repr__(self) -> str:
         names = ("bidirectional", "batch_first")
         options = "".join(f", {name}=True" for name in names if getattr(self, name))
-        return f"<frozen {self.variant.cell.label}({self.input_size}, {self.hidden_size}, {self.num_layers}{options})>"
+        kind = "frozen" if self.precision == self.dtype.name else self.precision
+        return f"<{kind} {self.variant.cell.label}({self.input_size}, {self.hidden_size}, {self.num_layers}{options})>"
 
     def freeze(self) -> Frozen:
         """Return itself."""
         return self
+
+    def quantize(self, precision: Precision, calibration: ArrayLike | None = None) -> Frozen:
+        """Return a copy whose weights take fewer bytes: see ``quantize`` of the layer.
+
+        Raises
+        ------
+        ValueError
+            The weights are in bfloat16 or int8 already.
+        """
+        if self.precision != self.dtype.name:
+            raise ValueError(f"a layer is quantized from float weights; those of this one are {self.precision}")
+        weights = self._weights()
+        observed = None if calibration is None else observe(self, weights, calibration)
+        return quantize_layers(self, weights, precision, observed)
+
+    def arrays(self) -> dict[str, Any]:
+        """Return the weights by the names of the layer's parameters, those in bfloat16 or int8 Quantized."""
+        suffixes = [suffix for layer in range(self.num_layers) for suffix in self._suffixes(layer)]
+        pairs = zip(suffixes, self._weights(), strict=True)
+        return {name + suffix: weight for suffix, own in pairs for name, weight in own.items()}
+
+    def _weights(self) -> list[dict[str, Any]]:
+        """Return the weights of every cell."""
+        pairs = zip(self._packed, self._scales, strict=True)
+        return [unpack_cell(self.variant, packed, scales) for packed, scales in pairs]
+
+    @property
+    def precision(self) -> str:
+        """Of the weights: "float32" or "float64", "bfloat16" or "int8"."""
+        scales = self._scales[0]
+        return self.dtype.name if not scales else "bfloat16" if scales["Wx"] is None else "int8"
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the weights, with the scales of int8."""
+        total, columns = 0, len(self.gate_names) * self.hidden_size
+        for place, packed in enumerate(self._packed):
+            total += sum(array.nbytes for array in packed.by_name().values())
+            rows = {"Wx": self.layer_input_size(place // self.directions), "Wh": self.hidden_size}
+            for name, scales in self._scales[place].items():
+                total += rows[name] * columns * 2 if scales is None else rows[name] * columns + scales.nbytes
+        return total
 
     def stream(self, batch_size: int = 1) -> Stream:
         """Return a stream over these weights: see ``stream`` of the layer."""
@@ -97,13 +155,13 @@ class Frozen(Stack):
 
     def _arguments(self, layer: int, direction: int) -> dict[str, Any]:
         packed = self._packed[layer * self.directions + direction]
-        return packed.by_name() | {"packed": packed}
+        return {"Wx": None, **packed.by_name(), "packed": packed}
 
     def forward(self, *arguments: Any, **keywords: Any) -> Any:
         """Raise TypeError: frozen layers cannot be trained."""
         raise TypeError("frozen layers cannot be trained: call forward and backward of the layer they came from")
 
-    backward = forward
+    backward = zero_grad = forward
 
     @property
     def params(self) -> Any:
@@ -113,13 +171,72 @@ class Frozen(Stack):
     grads = params
 
 
+def quantize_layers(
+    stack: Stack, weights: list[dict[str, Any]], precision: Precision, observed: Observed | None = None
+) -> Frozen:
+    """Return a stack with the weights of its cells in fewer bytes, and scales for inputs such as those observed."""
+    checks.choice("precision", precision, PRECISIONS)
+    if observed is not None and precision != "int8":
+        raise ValueError(f"calibration sets the scales of int8 inputs: it must be None for {precision}")
+    rounded = [
+        {name: quantize(name, w, precision) if name in ("Wx", "Wh") else w for name, w in own.items()}
+        for own in weights
+    ]
+    return Frozen(
+        stack.variant,
+        stack.input_size,
+        stack.hidden_size,
+        rounded,
+        stack.bidirectional,
+        stack.batch_first,
+        stack.dtype,
+        () if observed is None else observed.found_scales(),
+    )
+
+
+def observe(stack: Stack, weights: list[dict[str, Any]], x: ArrayLike | None = None) -> Observed:
+    """Return a copy of a stack that notes its inputs, and let it read x."""
+    options = stack.bidirectional, stack.batch_first, stack.dtype
+    observed = Observed(stack.variant, stack.input_size, stack.hidden_size, weights, *options)
+    if x is not None:
+        observed(x)
+    return observed
+
+
+class Observed(Frozen):
+    """Layers that note how large the inputs of each of them are, to set the scales of int8."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._largest = [0.0] * self.num_layers
+
+    def _infer(self, x: ArrayLike, state: StateLike | None, lengths: ArrayLike | None) -> tuple[Array, Any]:
+        above = iter(range(1, self.num_layers))
+        self._note(0, self.time_major(x))
+        y, state, _ = self._run(
+            x, state, lengths, self._arguments, lambda y: self._note(next(above), y), training=False
+        )
+        return y, state
+
+    def _note(self, layer: int, x: Array) -> Array:
+        if x.dtype.kind == "f":  # the rows that ids stand for are not divided by anything
+            self._largest[layer] = max(self._largest[layer], float(np.abs(x).max(initial=0)))
+            if not np.isfinite(self._largest[layer]):
+                raise ValueError("calibration must be finite, and so must be what the layers make of it")
+        return x
+
+    def found_scales(self) -> list[float]:
+        """Return the x_scales with which the largest input of each layer becomes 127."""
+        return [largest / 127 for largest in self._largest]
+
+
 class FrozenCell:
     """One cell for inference, made by :func:`freeze`."""
 
     def __init__(self, variant: cells.Variant, weights: dict[str, Array]) -> None:
         D, H = weights["Wx"].shape[0], weights["b"].shape[0] // len(variant.gates)
         self._variant = variant
-        self._packed = native.pack_cell(variant, weights, D, H, arrays.working_dtype(*weights.values()))
+        self._packed = pack_cell(variant, weights, D, H, arrays.working_dtype(*weights.values()))
         self._native = native.open_stack([(variant, self._packed, False)], 1, state_axes=2)
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -11,8 +12,9 @@ from numpy.typing import ArrayLike, DTypeLike
 from .. import checks, functional
 from .._types import Array, Seed, StateLike
 from ..engine import calls, cells
+from ..engine.quantization import Precision
 from .base import Layer, dropout_mask, glorot_uniform, orthogonal
-from .frozen import Frozen
+from .frozen import Frozen, observe, quantize_layers
 from .stack import Stack
 from .stream import Stream
 
@@ -115,8 +117,11 @@ class Recurrent(Stack, Layer):
         suffix = self._suffixes(layer)[direction]
         return {array.name: self.params[array.name + suffix] for array in self.variant.weights}
 
-    def _suffixes(self, layer: int) -> list[str]:
-        return [f"_{layer}", f"_{layer}_reverse"][: self.directions]
+    def all_weights(self) -> list[dict[str, Array]]:
+        """Return those of every cell: layer by layer, forward before reverse."""
+        return [
+            self.weights(layer, direction) for layer in range(self.num_layers) for direction in range(self.directions)
+        ]
 
     def _initial(self, size: int, init: Init) -> dict[str, Array]:
         """Draw the parameters of one cell."""
@@ -154,16 +159,61 @@ class Recurrent(Stack, Layer):
         >>> bool((frozen(x)[0] == lstm(x)[0]).all())
         True
         """
-        every = [(layer, direction) for layer in range(self.num_layers) for direction in range(self.directions)]
-        return Frozen(
-            self.variant,
-            self.input_size,
-            self.hidden_size,
-            [self.weights(*place) for place in every],
-            self.bidirectional,
-            self.batch_first,
-            self.dtype,
-        )
+        return self.with_weights(self.params)
+
+    def quantize(self, precision: Precision, calibration: ArrayLike | None = None) -> Frozen:
+        """Return a copy of the layer for inference whose weights take a half or a quarter of the bytes.
+
+        Only ``Wx`` and ``Wh`` are rounded. Gates, states and everything between are computed in the layer's dtype. A
+        step of few sequences takes as long as its weights take to read, so fewer bytes are less time.
+
+        Parameters
+        ----------
+        precision : {"bfloat16", "int8"}
+            * "bfloat16": the upper halves of floats, rounded to the nearest. The result has the bits of the layer with
+              its ``Wx`` and ``Wh`` rounded so.
+            * "int8": integers with a scale for each column (a hidden unit of a gate), the largest of a column as 127.
+              Inputs and states are rounded to int8 as well where they meet them, and the sums of products, in 32 bits,
+              are exact. The scale of a state is that of its own largest value, at every step and for every sequence.
+        calibration : array like ``x`` of the layer, optional
+            Inputs to run in float: the largest input of each layer becomes 127, and what exceeds it later is cut off.
+            Without it the inputs of each step of each sequence have a scale of their own, as the states have. For int8.
+
+        Returns
+        -------
+        Frozen
+            Called as the layer is, with ``precision`` and ``nbytes``. It cannot be trained.
+
+        Raises
+        ------
+        ValueError
+            A weight is not finite (int8), the layer is too wide for sums in 32 bits (131,072), or ``calibration`` is
+            given for bfloat16 or not finite.
+
+        Notes
+        -----
+        :class:`rnncore.reference.Int8Matrix` is the specification of the products in int8.
+
+        Examples
+        --------
+        >>> lstm = LSTM(64, 128, seed=0)
+        >>> small = lstm.quantize("int8")
+        >>> small
+        <int8 LSTM(64, 128, 1)>
+        >>> x = np.random.default_rng(0).normal(size=(20, 1, 64)).astype("float32")
+        >>> y, exact = small(x)[0], lstm(x)[0]
+        >>> bool(np.linalg.norm(y - exact) < 0.02 * np.linalg.norm(exact)), round(lstm.nbytes / small.nbytes, 1)
+        (True, 3.8)
+        """
+        weights = self.all_weights()
+        observed = None if calibration is None else observe(self, weights, calibration)
+        return quantize_layers(self, weights, precision, observed)
+
+    def with_weights(self, weights: dict[str, Any], x_scales: Sequence[float] = ()) -> Frozen:
+        suffixes = [suffix for layer in range(self.num_layers) for suffix in self._suffixes(layer)]
+        own = [{array.name: weights[array.name + suffix] for array in self.variant.weights} for suffix in suffixes]
+        sizes = self.input_size, self.hidden_size
+        return Frozen(self.variant, *sizes, own, self.bidirectional, self.batch_first, self.dtype, x_scales)
 
     def stream(self, batch_size: int = 1) -> Stream:
         """Return a copy of the layer that runs one step at a time: audio, control, games.
@@ -507,6 +557,12 @@ class LSTM(Recurrent):
             dtype=dtype,
             seed=seed,
         )
+
+    def all_weights(self) -> list[dict[str, Array]]:
+        """Return those of every cell: layer by layer, forward before reverse."""
+        return [
+            self.weights(layer, direction) for layer in range(self.num_layers) for direction in range(self.directions)
+        ]
 
     def _initial(self, size: int, init: Init) -> dict[str, Array]:
         values = super()._initial(size, init)

@@ -1,8 +1,9 @@
-"""Layers without a state: embedding and dense."""
+"""Layers without a state: embedding and dense, and both for inference in bfloat16 or int8."""
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
@@ -10,6 +11,8 @@ from numpy.typing import ArrayLike, DTypeLike
 from .. import checks
 from .._types import Array, Seed
 from ..engine import arrays, native
+from ..engine.quantization import Quantized
+from ..engine.weights import pack_matrix, read_rows, unpack_matrix
 from .base import Layer, glorot_uniform
 
 __all__ = ["Dense", "Embedding"]
@@ -55,11 +58,15 @@ class Embedding(Layer):
         TypeError
             The ids are not integers.
         """
-        array = np.asarray(ids)
-        if array.dtype.kind not in "iu":
-            raise TypeError(f"ids must be integers; got dtype {array.dtype}")
-        array = arrays.as_ids(array, self.size, "ids", "V")
+        array = _as_rows(ids, self.size)
         return np.take(self.params["W"], array, axis=0), array
+
+    def with_weights(self, weights: dict[str, Any]) -> QuantizedEmbedding:
+        return QuantizedEmbedding(weights, self.dtype)
+
+    def table(self) -> Array:
+        """Return the rows of the table, (V, E)."""
+        return self.params["W"]
 
     def backward(self, dy: ArrayLike, cache: Array) -> None:
         """Add dy (..., E), the gradient of the rows that were used, to ``grads["W"]``."""
@@ -96,6 +103,9 @@ class Dense(Layer):
             lambda: {"W": glorot_uniform(np.random.default_rng(seed), *shape), "b": np.zeros(biases)},
         )
 
+    def with_weights(self, weights: dict[str, Any]) -> QuantizedDense:
+        return QuantizedDense(weights, self.dtype)
+
     def weights(self) -> tuple[Array, Array]:
         """Return W (input_size, output_size) and b (output_size,) from ``params``; ValueError for other shapes."""
         W, b = self.params["W"], self.params["b"]
@@ -111,11 +121,7 @@ class Dense(Layer):
     def forward(self, x: ArrayLike) -> tuple[Array, Array]:
         """Map x (..., input_size) to y (..., output_size), and return y and a cache for :meth:`backward`."""
         x = arrays.as_floating("x", x).astype(self.dtype, copy=False)
-        if x.ndim < 1 or x.shape[-1] != self.input_size:
-            raise ValueError(f"x must be (..., input_size) = (..., {self.input_size}); got {x.shape}")
-        rows = x.reshape(math.prod(x.shape[:-1]), self.input_size)
-        y = native.affine_forward(rows, *self.weights())
-        return y.reshape(*x.shape[:-1], self.output_size), x
+        return _map_last_axis(x, *self.weights()), x
 
     def backward(self, dy: ArrayLike, cache: Array) -> Array:
         """Return dx (..., input_size) for dy (..., output_size); add the gradients of W and b to ``grads``."""
@@ -125,3 +131,98 @@ class Dense(Layer):
         W, _ = self.weights()
         dx = native.affine_backward(rows, W, dy, self.grads["W"], self.grads["b"])
         return dx.reshape(cache.shape)
+
+
+# ---- in bfloat16 or int8 ----------------------------------------------------------------------------------------
+
+
+class _QuantizedLayer:
+    """A layer for inference whose matrix W is packed in bfloat16 or int8, made by ``layer.quantize(precision)``.
+
+    Attributes
+    ----------
+    precision : {"bfloat16", "int8"}
+    nbytes : int
+        Bytes of the parameters, with the scales of int8.
+    dtype : numpy dtype
+        Of results.
+    """
+
+    def __init__(self, weights: dict[str, Any], dtype: np.dtype[Any], multiplies: bool) -> None:
+        W: Quantized = weights["W"]
+        self.dtype, self._scales = dtype, W.scales
+        self.precision, self.nbytes = W.precision, sum(weight.nbytes for weight in weights.values())
+        self._W = pack_matrix("W", W, dtype, multiplies)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.arrays(), self.dtype)
+
+    def __repr__(self) -> str:
+        return f"<{self.precision} {type(self).__name__.removeprefix('Quantized')}{self._W.shape}>"
+
+    def arrays(self) -> dict[str, Any]:
+        """Return the parameters by name, W Quantized."""
+        return {"W": unpack_matrix(self._W, self._scales)}
+
+    def forward(self, *arguments: Any, **keywords: Any) -> Any:
+        """Raise TypeError: quantized layers cannot be trained."""
+        raise TypeError("quantized layers cannot be trained: call forward and backward of the layer they came from")
+
+    backward = zero_grad = forward
+
+
+class QuantizedEmbedding(_QuantizedLayer):
+    """Look up rows of a table in bfloat16 or int8: made by ``embedding.quantize(precision)``."""
+
+    def __init__(self, weights: dict[str, Any], dtype: np.dtype[Any]) -> None:
+        super().__init__(weights, dtype, multiplies=False)
+        self.size, self.dimension = self._W.shape
+
+    def table(self) -> Any:
+        """Return the table, packed."""
+        return self._W
+
+    def __call__(self, ids: ArrayLike) -> Array:
+        """Return the rows (..., E) for integer ids (...); errors as those of the layer it came from."""
+        array = _as_rows(ids, self.size)
+        return read_rows(self._W, array.reshape(-1)).reshape(*array.shape, self.dimension)
+
+
+class QuantizedDense(_QuantizedLayer):
+    """Map the last axis by a matrix in bfloat16 or int8: made by ``dense.quantize(precision)``."""
+
+    def __init__(self, weights: dict[str, Any], dtype: np.dtype[Any]) -> None:
+        super().__init__(weights, dtype, multiplies=True)
+        self._b = np.array(weights["b"], dtype)
+        self.input_size, self.output_size = self._W.shape
+
+    def arrays(self) -> dict[str, Any]:
+        return super().arrays() | {"b": self._b}
+
+    def weights(self) -> tuple[Any, Array]:
+        """Return W, packed, and b (output_size,)."""
+        return self._W, self._b
+
+    def __call__(self, x: ArrayLike) -> Array:
+        """Map x (..., input_size) to y (..., output_size)."""
+        return _map_last_axis(arrays.as_floating("x", x).astype(self.dtype, copy=False), *self.weights())
+
+
+# ---- what both kinds do -----------------------------------------------------------------------------------------
+
+
+def _as_rows(ids: ArrayLike, size: int) -> Array:
+    """Return int64 ids in [0, size), of any shape."""
+    array = np.asarray(ids)
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"ids must be integers; got dtype {array.dtype}")
+    return arrays.as_ids(array, size, "ids", "V")
+
+
+def _map_last_axis(x: Array, W: Any, b: Array) -> Array:
+    """x (..., D) W (D, K) + b (K,)"""
+    D, K = W.shape
+    if x.ndim < 1 or x.shape[-1] != D:
+        raise ValueError(f"x must be (..., input_size) = (..., {D}); got {x.shape}")
+    rows = x.reshape(math.prod(x.shape[:-1]), D)
+    return native.affine_forward(rows, W, b).reshape(*x.shape[:-1], K)

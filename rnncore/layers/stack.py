@@ -59,6 +59,10 @@ class Stack:
         """D of the cells of a layer."""
         return self.input_size if layer == 0 else self.output_size
 
+    def _suffixes(self, layer: int) -> list[str]:
+        """What the names of the parameters of each direction end in."""
+        return [f"_{layer}", f"_{layer}_reverse"][: self.directions]
+
     def check_one_direction(self) -> None:
         """Raise ValueError if the stack cannot go step by step."""
         if self.bidirectional:

@@ -8,6 +8,7 @@ from .base import Model
 from .classifier import SequenceClassifier
 from .generator import SequenceGenerator
 from .language import LanguageModel
+from .quantization import compare
 from .seq2seq import EncoderDecoder
 from .storage import read_model
 from .tagger import SequenceTagger
@@ -20,6 +21,7 @@ __all__ = [
     "SequenceGenerator",
     "SequenceTagger",
     "SequenceTranscriber",
+    "compare",
     "load",
 ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,11 +18,14 @@ from numpy.typing import DTypeLike
 from .. import checks
 from .._types import Array
 from ..checks import Rule
-from ..layers import RECURRENT, Embedding, blank_layers
+from ..engine.quantization import PRECISIONS, Precision
+from ..layers import RECURRENT, Embedding, Recurrent, blank_layers
+from ..layers.frozen import observe, quantize_layers
 from ..optim import SGD, Adagrad, Adam, RMSProp
 from . import scikit_learn
 from .network import Trunk
 from .position import Numbers, Position, check_arrays, get_random, make_random, set_random, take_group
+from .quantization import from_arrays, to_arrays
 from .storage import write_model
 from .training import Run, Schedule, check_idle, check_schedule
 
@@ -107,8 +111,10 @@ class Model:
     _optimizer = cast(Any, None)
     _optimizer_settings = ("", 0.0)  # of which it was made
     _position = cast("Position | None", None)  # of the last run
+    _precision = cast("str | None", None)  # that the weights were rounded to
     _carried = cast(Any, None)  # state of the recurrent layers that goes on from batch to batch
 
+    score_name: ClassVar[str]  # what ``score`` returns, for tables
     _estimator_type: ClassVar[str | None] = None  # "classifier", so that scikit-learn splits by class
     _takes_arrays = True
     _needs_targets = True
@@ -220,6 +226,7 @@ class Model:
         self._built = {name: value for name, value in self._settings().items() if name in network}
 
     def _zero_grad(self) -> None:
+        self._check_trainable()
         for layer in self.layers.values():
             layer.zero_grad()
 
@@ -227,12 +234,91 @@ class Model:
         if self.layers is None:
             raise scikit_learn.not_fitted("the model has no parameters yet: call fit first")
 
+    def _check_trainable(self) -> None:
+        if self._precision:
+            raise TypeError(
+                f"a model in {self._precision} cannot be trained: train the model that quantize was called of, "
+                "and quantize it again"
+            )
+
     def __sklearn_is_fitted__(self) -> bool:
         return self.layers is not None
 
     def __sklearn_tags__(self) -> Any:
         kind, arrays, needs_targets = self._estimator_type, self._takes_arrays, self._needs_targets
         return scikit_learn.tags(kind, arrays=arrays, needs_targets=needs_targets)
+
+    # ---- fewer bytes --------------------------------------------------------------------------------------------
+
+    @property
+    def precision(self) -> str:
+        """Of the weights: "float32" or "float64", or "bfloat16" or "int8" of a model that ``quantize`` made."""
+        return self._precision or np.dtype(self.dtype).name
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the parameters; 0 before ``fit``."""
+        return sum(layer.nbytes for layer in (self.layers or {}).values())
+
+    def quantize(self, precision: Precision, calibration: Any = None) -> Self:
+        """Return a copy of the model for use whose weights take a half or a quarter of the bytes.
+
+        It predicts, scores, samples and searches as the model does, and faster; ``save`` writes a small file. It cannot
+        be trained. :func:`rnncore.compare` tells what the rounding costs.
+
+        Parameters
+        ----------
+        precision : {"bfloat16", "int8"}
+            See ``quantize`` of the recurrent layers. The output layer, embeddings and the like are rounded as well.
+        calibration : what ``predict`` takes, or a tuple of its arguments; texts of a language model; optional
+            Data that the model reads in float, to set the scales of the inputs of its recurrent layers in int8. Without
+            it every step of every sequence has a scale of its own, which costs little.
+
+        Returns
+        -------
+        model
+            Of the same class.
+
+        Raises
+        ------
+        RuntimeError
+            The model was not fitted, or a callback of ``fit`` called this.
+        ValueError
+            The model is quantized already, the precision is unknown, or a parameter is not finite (int8).
+        """
+        self._check_built()
+        check_idle(self)
+        checks.choice("precision", precision, PRECISIONS)
+        if self._precision:
+            raise ValueError(f"a model is quantized from float weights; those of this one are {self._precision}")
+        recurrent = {name: layer for name, layer in self.layers.items() if isinstance(layer, Recurrent)}
+        observed: dict[str, Any] = {}
+        if calibration is not None:
+            observed = {name: observe(layer, layer.all_weights()) for name, layer in recurrent.items()}
+            data = calibration if isinstance(calibration, tuple) else (calibration,)
+            self._with_layers(self.layers | observed, None)._read_all(*data)
+        quantized = {
+            name: quantize_layers(layer, layer.all_weights(), precision, observed.get(name))
+            if name in recurrent
+            else layer.quantize(precision)
+            for name, layer in self.layers.items()
+        }
+        return self._with_layers(quantized, precision)
+
+    def _with_layers(self, layers: dict[str, Any], precision: str | None) -> Self:
+        """Return a copy for inference with other layers, by the names of its own."""
+        model = copy.copy(self)
+        model.layers, model.params, model.grads, model.last_params = self.layers, {}, {}, None
+        model._optimizer = model._position = model._carried = None
+        # Wherever the model refers to one of its layers, the copy refers to the one that takes its place.
+        memo = {id(layer): layers[name] for name, layer in self.layers.items()}
+        model = copy.deepcopy(model, memo)
+        model._precision = precision
+        return model
+
+    def _read_all(self, *data: Any) -> Any:
+        """Let the layers read data."""
+        return self.predict(*data)  # type: ignore[attr-defined]  # all but one have it
 
     # ---- training -----------------------------------------------------------------------------------------------
 
@@ -250,6 +336,7 @@ class Model:
     def _check_training(self, validation: Any, resume: bool) -> bool:
         """Settings may have been set since they were checked. -> whether ``fit`` goes on with the layers as they are"""
         check_idle(self)
+        self._check_trainable()
         settings = self._settings()
         self._check_together(settings)
         if self.patience is not None and validation is None:
@@ -343,6 +430,8 @@ class Model:
             settings["class_weight"] = list(settings["class_weight"].items())  # keys of JSON are str, labels any type
         description = {"settings": settings, **self._data_state(), "history": self.history}
         arrays = self.params
+        if self._precision:
+            description["precision"], arrays = self._precision, to_arrays(self.layers)
         if checks.flag("training", training):
             if self._position is None:
                 raise ValueError("training=True keeps a run, and this model has none: it was not fitted")
@@ -371,12 +460,16 @@ class Model:
             model.random_state = make_random(training["random"])  # layers draw dropout from it
         kept = take_group(arrays, "training")
         params = {name: array for name, array in arrays.items() if not name.startswith("training/")}
-        # Room for an array that is missing: it is named below.
-        with blank_layers(2 * sum(array.nbytes for array in arrays.values())):
+        # Room for an array that is missing: it is named below. A quantized model has at least a byte for a number.
+        precision = description.get("precision")
+        with blank_layers((2 if precision is None else 16) * sum(array.nbytes for array in arrays.values())):
             model._restore_data(description)
         model.random_state = random_state
-        for name, array in check_arrays("parameters", params, model.params).items():
-            model.params[name][...] = array
+        if precision is not None:
+            model = model._with_layers(from_arrays(model.layers, precision, params), precision)
+        else:
+            for name, array in check_arrays("parameters", params, model.params).items():
+                model.params[name][...] = array
         model.history = list(description["history"])
         if training is not None:
             model._restore_training(training, kept)
@@ -397,4 +490,6 @@ class Model:
 
     def __repr__(self) -> Any:
         size = "" if self.params is None else f", {sum(p.size for p in self.params.values()):,} parameters"
+        if self._precision:
+            size = f", {self._precision}, {self.nbytes:,} bytes"
         return f"<{type(self).__name__} {self.cell} {self.num_layers} x {self.hidden_size}{size}>"

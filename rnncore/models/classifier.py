@@ -56,6 +56,7 @@ class SequenceClassifier(Labeller):
 
     pooling: Literal["last", "mean"] = setting("last", checks.one_of(("last", "mean")), network=True)
 
+    score_name = "accuracy"
     _estimator_type = "classifier"
 
     # ---- data ---------------------------------------------------------------------------------------------------

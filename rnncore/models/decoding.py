@@ -59,7 +59,7 @@ def sample_tokens(
     while n > 0:
         ids = native.sample_ids(
             recurrent.native,
-            trunk.embedding.params["W"] if trunk.embedding else None,
+            trunk.embedding.table() if trunk.embedding else None,
             W,
             b,
             states[0],

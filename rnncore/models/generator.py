@@ -59,6 +59,8 @@ class SequenceGenerator(Estimator):
 
     _needs_targets = False
 
+    score_name = "log-probability (nats)"
+
     # ---- data ---------------------------------------------------------------------------------------------------
 
     @property
@@ -156,28 +158,28 @@ class SequenceGenerator(Estimator):
             Nats a step.
         """
         self._zero_grad()
-        state, ids = self._initial_state(labels)
+        state = self._initial_state(labels)
         h, _, cache = self._trunk.forward(inputs, state, lengths)
         loss, dh = self._head.forward(h, targets, lengths, weights)
         dstate = self._trunk.backward(dh, cache)
         if labels is not None:
             # (states, layers, N, H) -> (N, states * layers * H)
             dstart = np.moveaxis(np.stack(as_states(dstate)), 2, 0).reshape(len(labels), -1)
-            self._start.backward(dstart, ids)
+            self._start.backward(dstart, np.asarray(labels))
         return loss
 
-    def _initial_state(self, labels: Any) -> tuple[Any, Any]:
-        """Return the initial state of sequences of these classes, and its cache; None, None without classes."""
+    def _initial_state(self, labels: Any) -> Any:
+        """Return the initial state of sequences of these classes; None without classes."""
         if labels is None:
-            return None, None
-        values, ids = self._start.forward(labels)
+            return None
+        values = self._start(labels)
         recurrent = self._trunk.recurrent
         states = values.reshape(len(labels), -1, recurrent.num_layers, recurrent.hidden_size)
-        return from_states(list(np.moveaxis(states, 0, 2))), ids
+        return from_states(list(np.moveaxis(states, 0, 2)))
 
     def _losses(self, batch: Batch) -> Array:
         inputs, targets, lengths, labels, weights = batch.arguments
-        h, _ = self._trunk(inputs, self._initial_state(labels)[0], lengths)
+        h, _ = self._trunk(inputs, self._initial_state(labels), lengths)
         return self._head.losses(h, targets, lengths, weights)
 
     # ---- use ----------------------------------------------------------------------------------------------------
@@ -245,7 +247,7 @@ class SequenceGenerator(Estimator):
         trunk = self._trunk.freeze()
         for rows in self._inference_batches(examples.lengths):
             inputs, _, steps, labels, _ = self._batch(examples, rows).arguments
-            h, _ = trunk(inputs, self._initial_state(labels)[0], steps)
+            h, _ = trunk(inputs, self._initial_state(labels), steps)
             p = self._head.probabilities(h)
             for n, row in enumerate(rows):
                 result[row] = p[: steps[n], n].copy()
@@ -336,7 +338,7 @@ class SequenceGenerator(Estimator):
             raise ValueError(f"label must be {wanted}; got {label!r}")
         state = None
         if label is not None:
-            state, _ = self._initial_state(self._labels.encode("label", label_array("label", [label])))
+            state = self._initial_state(self._labels.encode("label", label_array("label", [label])))
         rng = as_generator(random_state)
         before: Any = [] if seed is None else self._input_format.encode_one("seed", seed)
         if not self._input_format.holds_ids:

@@ -66,6 +66,7 @@ class LanguageModel(Model):
     # Before ``fit``.
     vocabulary = cast("Vocabulary", None)
 
+    score_name = "log-probability (nats)"
     _takes_arrays = False
     _needs_targets = False
 
@@ -312,6 +313,9 @@ class LanguageModel(Model):
             raise ValueError("texts must hold at least one token; got none")
         return -self._nats(encoded)
 
+    def _read_all(self, *data: Any) -> Any:
+        return self.score(*data)
+
     def _nats(self, encoded: list[Array]) -> float:
         """Mean loss of a token."""
         return float(-self._log_probs(encoded).sum() / sum(map(len, encoded)))
@@ -541,7 +545,8 @@ class LanguageModel(Model):
 
     def __repr__(self) -> Any:
         size = "" if self.vocabulary is None else f", {len(self.vocabulary)} {self.level}s"
-        return f"<LanguageModel {self.cell} {self.num_layers} x {self.hidden_size}{size}>"
+        precision = f", {self._precision}" if self._precision else ""
+        return f"<LanguageModel {self.cell} {self.num_layers} x {self.hidden_size}{size}{precision}>"
 
 
 # In the class body, the default of the argument would replace it.

@@ -29,7 +29,8 @@ class Trunk:
 
     def freeze(self) -> Trunk:
         """Return a copy of its weights for many calls of inference."""
-        recurrent = self.recurrent.freeze() if self.recurrent.backend is functional else self.recurrent
+        reference = getattr(self.recurrent, "backend", functional) is not functional
+        recurrent = self.recurrent if reference else self.recurrent.freeze()
         return Trunk(self.embedding, recurrent, self.dropout, self._rng)
 
     def forward(self, inputs: Any, state: Any = None, lengths: Any = None) -> tuple[Any, ...]:
@@ -163,6 +164,15 @@ class Transitions(Layer):
         """A, with -inf for what is forbidden."""
         A = self.params["A"]
         return A if self.forbidden is None else np.where(self.forbidden, A.dtype.type(-np.inf), A)
+
+    def with_weights(self, weights: dict[str, Any]) -> Transitions:
+        transitions = Transitions(len(self.params["A"]), self.dtype, self.forbidden, self.first)
+        transitions.params = dict(weights)
+        return transitions
+
+    def arrays(self) -> dict[str, Array]:
+        """Return the parameters by name."""
+        return self.params
 
     def restrict(self, emissions: Array) -> Array:
         """Forbid first tags in emissions (T, N, K), in place."""

@@ -67,6 +67,8 @@ class EncoderDecoder(Estimator):
         None, checks.optional(checks.choice, choices=("additive", "multiplicative")), network=True
     )
 
+    score_name = "right as a whole"
+
     # ---- data ---------------------------------------------------------------------------------------------------
 
     @property
@@ -178,7 +180,7 @@ class EncoderDecoder(Estimator):
         """
         self._zero_grad()
         memory, state, encoder_cache = self._encoder.forward(sources, None, source_lengths)
-        state, bridge_caches = self._cross(state)
+        state, bridge_caches = self._cross_forward(state)
         if self._attentive is None:
             h, _, decoder_cache = self._decoder.forward(inputs, state, lengths)
         else:
@@ -191,16 +193,24 @@ class EncoderDecoder(Estimator):
         self._encoder.backward(dmemory, encoder_cache, self._cross_back(dstate, bridge_caches))
         return loss
 
-    def _cross(self, state: Any) -> tuple[State, Any]:
-        """Turn the encoder's final state into the decoder's initial state; return it and the caches."""
+    def _sides(self, state: Any) -> list[Array]:
+        """Return the final states of both directions side by side: (layers * 2, N, H) -> (layers, N, 2H)."""
+        return [
+            array.reshape(-1, 2, *array.shape[1:]).swapaxes(1, 2).reshape(len(array) // 2, array.shape[1], -1)
+            for array in as_states(state)
+        ]
+
+    def _cross(self, state: Any) -> State:
+        """Turn the encoder's final state into the decoder's initial state."""
+        if not self._bridges:
+            return state
+        return from_states([bridge(sides) for bridge, sides in zip(self._bridges, self._sides(state), strict=True)])
+
+    def _cross_forward(self, state: Any) -> tuple[State, Any]:
+        """The same, with the caches."""
         if not self._bridges:
             return state, ()
-        crossed = []
-        for array, bridge in zip(as_states(state), self._bridges, strict=True):
-            # (layers * 2, N, H) -> (layers, N, 2H)
-            layers, N, H = array.shape[0] // 2, *array.shape[1:]
-            sides = array.reshape(layers, 2, N, H).swapaxes(1, 2).reshape(layers, N, 2 * H)
-            crossed.append(bridge.forward(sides))
+        crossed = [bridge.forward(sides) for bridge, sides in zip(self._bridges, self._sides(state), strict=True)]
         states, caches = zip(*crossed, strict=True)
         return from_states(states), caches
 
@@ -222,7 +232,7 @@ class EncoderDecoder(Estimator):
     def _read(self, sources: Array, inputs: Array, source_lengths: Any, lengths: Any) -> tuple[Any, ...]:
         """Return the states of the decoder (T, N, H) and with attention its weights (T, N, S), else None."""
         memory, state = self._encoder(sources, None, source_lengths)
-        state, _ = self._cross(state)
+        state = self._cross(state)
         if self._attentive is None:
             return self._decoder(inputs, state, lengths)[0], None
         h, _, weights = self._attentive(inputs, state, lengths, memory, source_lengths)
@@ -440,7 +450,7 @@ class EncoderDecoder(Estimator):
             memory, state = self._encoder(batch, None, lengths)
             decoder = self._decoder if self._attentive is None else self._attentive.reading(memory, lengths, copies)
             steps = 2 * lengths + 10 if max_length is None else np.full(len(rows), max_length)
-            yield rows, decoder, self._cross(state)[0], steps
+            yield rows, decoder, self._cross(state), steps
 
     def _decode(self, ids: Array) -> str:
         return self._target_format.decode(ids[:-1] if len(ids) and ids[-1] == self._end_id else ids)

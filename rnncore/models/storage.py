@@ -18,7 +18,13 @@ from ..files import replacing
 FORMAT = "rnncore model"
 VERSION = 2
 WITH_TRAINING = 3  # what a run needs to go on is in the file, too
-READABLE = (1, VERSION, WITH_TRAINING)  # 1: language models with fewer settings; what is missing takes its default
+QUANTIZED = 4  # weights are in bfloat16 or int8
+READABLE = (
+    1,
+    VERSION,
+    WITH_TRAINING,
+    QUANTIZED,
+)  # 1: language models with fewer settings; what is missing takes its default
 
 # The largest size of the arrays over that of the file. Ours are not compressed; a user's tool may have done that.
 _MOST = 16
@@ -35,7 +41,7 @@ def write_model(path: str | PathLike[str], name: str, description: dict[str, Any
     description : dict of JSON types
     arrays : dict of str to ndarray
     """
-    version = WITH_TRAINING if "training" in description else VERSION
+    version = QUANTIZED if "precision" in description else WITH_TRAINING if "training" in description else VERSION
     header = {"format": FORMAT, "version": version, "model": name, "description": description}
     content: dict[str, Any] = {f"array/{key}": value for key, value in arrays.items()}
     with replacing(path) as file:

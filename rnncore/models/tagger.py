@@ -72,6 +72,8 @@ class SequenceTagger(Labeller):
     )
     scheme: Literal["iob"] | None = setting(None, checks.optional(checks.choice, choices=("iob",)), network=True)
 
+    score_name = "accuracy"
+
     # ---- data ---------------------------------------------------------------------------------------------------
 
     def _clean_targets(self, name: str, y: Any, X: Any) -> list[Array]:

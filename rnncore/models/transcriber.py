@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from typing import Any, Self
 
@@ -62,6 +63,8 @@ class SequenceTranscriber(Estimator):
     """
 
     bidirectional: bool = setting(True, checks.flag, network=True)
+
+    score_name = "1 - label error rate"
 
     # ---- data ---------------------------------------------------------------------------------------------------
 
@@ -458,8 +461,7 @@ class TranscriptionStream:
     def __init__(self, model: SequenceTranscriber) -> None:
         self._format, self._decode = model._input_format, model._decode
         self._embedding, self._stream = model._trunk.embedding, model._trunk.recurrent.stream()
-        dense = model._head.dense
-        self._W, self._b = dense.params["W"].copy(), dense.params["b"].copy()
+        self._dense = copy.deepcopy(model._head.dense)
         self._last = BLANK
 
     def step(self, x: Any) -> Any:
@@ -484,7 +486,7 @@ class TranscriptionStream:
             raise ValueError(f"x must be one step; got {len(encoded)}")
         if self._embedding is not None:
             encoded = self._embedding(encoded[None])[0]
-        symbol = int((self._stream.step(encoded) @ self._W + self._b).argmax())
+        symbol = int(self._dense(self._stream.step(encoded)).argmax())
         begins = symbol not in (BLANK, self._last)
         self._last = symbol
         return self._decode(np.array([symbol] if begins else [], np.int64))

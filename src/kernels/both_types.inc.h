@@ -1,3 +1,5 @@
+#include "int8.inc.h"
+
 /* First double: sums over paths are in double for both types. */
 #define REAL_IS_DOUBLE 1
 #include "table.inc.h"

@@ -17,6 +17,12 @@ enum { OPTIMIZER_CONSTANTS = 7 };
 /* A multiple of every panel width: a packed factor of M columns takes M rounded up to it. */
 enum { LARGEST_PANEL = 64 };
 
+/* What the values of a packed factor are. */
+enum { PRECISION_FULL, PRECISION_BFLOAT16, PRECISION_INT8 };
+
+/* Sums of so many products of 8 bits fit 32 bits. */
+enum { LARGEST_QUANTIZED = 1 << 17 };
+
 /* `multiply` reads a transposed B in place for so many rows of A; more cost as much as packing it. */
 enum { TRANSPOSED_ROWS = 4 };
 
@@ -43,6 +49,9 @@ static inline ptrdiff_t crf_work(ptrdiff_t T, ptrdiff_t K, int trains) {
 }
 static inline ptrdiff_t viterbi_work(ptrdiff_t T, ptrdiff_t K) { return (T + 2) * K; }
 
+/* Bytes of a row of K values in int8, with what some instruction sets need of it. */
+static inline ptrdiff_t quantized_row(ptrdiff_t K) { return (K + 3) / 4 * 4 + 4; }
+
 typedef struct kernel_table {
     /* Products. Every element is one chain of multiply-adds in order of k that starts from `from`, in all functions and
      * for all sizes: a row has the same bits alone, among others, packed or not. Any size may be 0.
@@ -56,6 +65,25 @@ typedef struct kernel_table {
     /* C (m, M) = from + A (m, K) B (K, M), B as packed by `pack`: for factors used at many steps */
     void (*multiply_packed)(ptrdiff_t m, ptrdiff_t K, ptrdiff_t M, const void *A, ptrdiff_t lda, const void *packed,
                             const void *from, ptrdiff_t ldfrom, void *C, ptrdiff_t ldc);
+    /* The same with B (K, M) of bfloat16, rows ldb apart, packed by pack_bfloat16: widened without loss, so that the bits
+     * are those of multiply_packed with the widened B */
+    void (*pack_bfloat16)(ptrdiff_t K, ptrdiff_t M, const uint16_t *B, ptrdiff_t ldb, void *packed);
+    void (*multiply_bfloat16)(ptrdiff_t m, ptrdiff_t K, ptrdiff_t M, const void *A, ptrdiff_t lda, const void *packed,
+                              const void *from, ptrdiff_t ldfrom, void *C, ptrdiff_t ldc);
+    /* out (rows, M) = b + rows `ids` of the packed B (K, M), b (M,) or NULL for zeros */
+    void (*gather_bfloat16)(ptrdiff_t rows, ptrdiff_t M, ptrdiff_t K, const void *b, const void *packed,
+                            const int64_t *ids, void *out, ptrdiff_t ldout);
+    /* B (K, M) of int8 in [-127, 127], rows ldb apart, with a scale for each column */
+    void (*pack_int8)(ptrdiff_t K, ptrdiff_t M, const int8_t *B, ptrdiff_t ldb, const float *scales, void *packed);
+    /* q (m, K) = A (m, K) / scales (m,), rounded to [-127, 127]; a row of q takes quantized_row bytes. A scale is `fixed`,
+     * or if that is 0 the largest |A| of the row over 127; NaN if the row is not finite */
+    void (*quantize_rows)(ptrdiff_t m, ptrdiff_t K, const void *A, ptrdiff_t lda, double fixed, int8_t *q, void *scales);
+    /* C (m, M) = from + (q B) times the scale of the row and of the column; the sums q B are exact for
+     * K <= LARGEST_QUANTIZED */
+    void (*multiply_int8)(ptrdiff_t m, ptrdiff_t K, ptrdiff_t M, const int8_t *q, const void *scales,
+                          const void *packed, const void *from, ptrdiff_t ldfrom, void *C, ptrdiff_t ldc);
+    void (*gather_int8)(ptrdiff_t rows, ptrdiff_t M, ptrdiff_t K, const void *b, const void *packed,
+                        const int64_t *ids, void *out, ptrdiff_t ldout);
     /* C (m, M) = from + A (m, K) B (K, M), B in place, with strides as for `pack`: where packing does not pay */
     void (*multiply)(ptrdiff_t m, ptrdiff_t K, ptrdiff_t M, const void *A, ptrdiff_t lda, const void *B,
                      ptrdiff_t row_stride, ptrdiff_t column_stride, const void *from, ptrdiff_t ldfrom, void *C,

@@ -13,6 +13,7 @@
 #define EXPONENT_BIAS 1023
 #define MANTISSA_BITS 52
 typedef uint64_t NAME(bits);
+typedef int64_t NAME(signed_bits);
 #else
 #define EXP_ROUND 0x1.8p23f
 #define EXP_LN2_HIGH 0x1.62e400p-1f
@@ -23,6 +24,7 @@ typedef uint64_t NAME(bits);
 #define EXPONENT_BIAS 127
 #define MANTISSA_BITS 23
 typedef uint32_t NAME(bits);
+typedef int32_t NAME(signed_bits);
 #endif
 
 /* x = k ln 2 + r:  *scale = 2^k,  returns exp(r) - 1. Needs EXP_LOWEST <= x <= EXP_HIGHEST or NaN (NaN comes out). */
@@ -75,6 +77,21 @@ ALWAYS_INLINE real NAME(tanh)(real x) {
     e = scale * e + (scale - 1);
     real t = e / (2 + e);
     return x < 0 ? t : -t;
+}
+
+/* The bits of |x|, in the order of the values: those of infinity and NaN are above all. */
+ALWAYS_INLINE NAME(signed_bits) NAME(magnitude_bits)(real x) {
+    NAME(bits) bits;
+    memcpy(&bits, &x, sizeof bits);
+    return (NAME(signed_bits))(bits & ~(NAME(bits))0 >> 1);
+}
+
+/* x in [-127, 127] rounded to the nearest integer, ties to even */
+ALWAYS_INLINE int8_t NAME(round_to_int8)(real x) {
+    NAME(bits) bits;
+    x += EXP_ROUND;
+    memcpy(&bits, &x, sizeof bits);
+    return (int8_t)bits;
 }
 
 #undef EXP_ROUND

@@ -28,24 +28,11 @@
 #define SMALLER(a, b) ((a) < (b) ? (a) : (b))
 #define CEIL_DIVIDE(a, b) (((a) + (b)-1) / (b))
 
-/* gcc and clang keep an array of vectors in registers only if its loops are unrolled completely. */
-#ifdef __clang__
-#define UNROLL _Pragma("clang loop unroll(full)")
-#else
-#define UNROLL _Pragma("GCC unroll 16")
-#endif
-
 /* A: element (i, k) at[i * row_step + k * k_step] within a block of at most MOST_ROWS rows; blocks are block_step apart. */
 typedef struct {
     const real *at;
     ptrdiff_t row_step, k_step, block_rows, block_step;
 } NAME(left);
-
-/* B: element (k, j) at[k * k_step + j] within a panel of W columns; panels are panel_step apart. */
-typedef struct {
-    const real *at;
-    ptrdiff_t k_step, panel_step;
-} NAME(right);
 
 /* What the sums start from: element (i, j) at[i * row_step + j], or zeros if NULL. */
 typedef struct {
@@ -58,164 +45,25 @@ ALWAYS_INLINE NAME(start) NAME(start_at)(NAME(start) from, ptrdiff_t i, ptrdiff_
     return from;
 }
 
-/* C (rows, vectors) = from + A (rows, K) B (K, vectors), NV vectors in a panel, while the part of B from `ahead` on comes
- * into the cache */
-ALWAYS_INLINE void NAME(tile)(const int rows, const int vectors, ptrdiff_t K, const real *restrict a, ptrdiff_t a_row,
-                              ptrdiff_t a_k, const real *restrict b, ptrdiff_t b_k, ptrdiff_t b_panel,
-                              NAME(start) from, real *C, ptrdiff_t ldc, const real *ahead, ptrdiff_t ahead_k) {
-    NAME(vector) c[MOST_ROWS][4 * NV], row[4 * NV];
-    if (from.at) {
-        UNROLL for (int i = 0; i < rows; i++)
-            UNROLL for (int v = 0; v < vectors; v++)
-                c[i][v] = *(const NAME(vector) *)(from.at + i * from.row_step + v * VECTOR_LENGTH);
-    } else {
-        UNROLL for (int i = 0; i < rows; i++)
-            UNROLL for (int v = 0; v < vectors; v++) c[i][v] = (NAME(vector)){0};
-    }
-    for (ptrdiff_t k = 0; k < K; k++, a += a_k, b += b_k, ahead += ahead_k) {
-        /* Many rows are several blocks, each of which fetches a part. */
-        UNROLL for (int v = 0; v < vectors; v += rows == 1 ? NV / 2 : rows <= 4 ? 1 : NV)
-            __builtin_prefetch(ahead + v / NV * b_panel + v % NV * VECTOR_LENGTH);
-        UNROLL for (int v = 0; v < vectors; v++)
-            row[v] = *(const NAME(vector) *)(b + v / NV * b_panel + v % NV * VECTOR_LENGTH);
-        UNROLL for (int i = 0; i < rows; i++)
-            UNROLL for (int v = 0; v < vectors; v++) c[i][v] += a[i * a_row] * row[v];
-    }
-    UNROLL for (int i = 0; i < rows; i++)
-        UNROLL for (int v = 0; v < vectors; v++) *(NAME(vector) *)(C + i * ldc + v * VECTOR_LENGTH) = c[i][v];
-}
-
-typedef void NAME(tile_function)(ptrdiff_t K, const real *a, ptrdiff_t a_row, ptrdiff_t a_k, const real *b,
-                                 ptrdiff_t b_k, ptrdiff_t b_panel, NAME(start) from, real *C, ptrdiff_t ldc,
-                                 const real *ahead, ptrdiff_t ahead_k);
-
-#define TILE(name, rows, vectors)                                                                                     \
-    static void NAME(name)(ptrdiff_t K, const real *a, ptrdiff_t a_row, ptrdiff_t a_k, const real *b, ptrdiff_t b_k,  \
-                           ptrdiff_t b_panel, NAME(start) from, real *C, ptrdiff_t ldc, const real *ahead,            \
-                           ptrdiff_t ahead_k) {                                                                       \
-        NAME(tile)(rows, vectors, K, a, a_row, a_k, b, b_k, b_panel, from, C, ldc, ahead, ahead_k);                   \
-    }
-#if NV == 4
-#define NARROW_TILES(rows) \
-    TILE(narrow_tile_##rows##x1, rows, 1) TILE(narrow_tile_##rows##x2, rows, 2) TILE(narrow_tile_##rows##x3, rows, 3)
-#else
-#define NARROW_TILES(rows) TILE(narrow_tile_##rows##x1, rows, 1)
-#endif
-#define TILES(rows) TILE(tile_##rows##x1, rows, NV) NARROW_TILES(rows)
-TILES(1) TILES(2) TILES(3) TILES(4) TILES(5) TILES(6)
-#if MOST_ROWS == 8
-#define TALL_TILES(rows)                                                                                              \
-    NARROW_TILES(rows)                                                                                                \
-    static void NAME(tile_##rows##x1)(ptrdiff_t K, const real *a, ptrdiff_t a_row, ptrdiff_t a_k, const real *b,      \
-                                      ptrdiff_t b_k, ptrdiff_t b_panel, NAME(start) from, real *C, ptrdiff_t ldc,     \
-                                      const real *ahead, ptrdiff_t ahead_k) {                                         \
-        NAME(narrow_tile_##rows##x2)(K, a, a_row, a_k, b, b_k, b_panel, from, C, ldc, ahead, ahead_k);                \
-        NAME(narrow_tile_##rows##x2)(K, a, a_row, a_k, b + W / 2, b_k, b_panel, NAME(start_at)(from, 0, W / 2),       \
-                                     C + W / 2, ldc, ahead + W / 2, ahead_k);                                         \
-    }
-TALL_TILES(7) TALL_TILES(8)
-#endif
-TILE(tile_1x2, 1, 2 * NV) TILE(tile_2x2, 2, 2 * NV) TILE(tile_1x4, 1, 4 * NV)
-#if WIDE_ROWS == 3
-TILE(tile_3x2, 3, 2 * NV)
-#endif
-
-/* [log2 of panels][rows]: few rows take several panels at once, for 8 independent FMAs in flight. */
-static NAME(tile_function) *const NAME(tiles)[3][MOST_ROWS + 1] = {
-    {NULL, NAME(tile_1x1), NAME(tile_2x1), NAME(tile_3x1), NAME(tile_4x1), NAME(tile_5x1), NAME(tile_6x1),
-#if MOST_ROWS == 8
-     NAME(tile_7x1), NAME(tile_8x1),
-#endif
-    },
-    {NULL, NAME(tile_1x2), NAME(tile_2x2),
-#if WIDE_ROWS == 3
-     NAME(tile_3x2)
-#endif
-    },
-    {NULL, NAME(tile_1x4)},
-};
-
-/* [vectors][rows]: as many vectors of a panel as its last columns need. */
-#if MOST_ROWS == 8
-#define NARROW_TALL(vectors) NAME(narrow_tile_7x##vectors), NAME(narrow_tile_8x##vectors)
-#else
-#define NARROW_TALL(vectors)
-#endif
-#define NARROW(vectors)                                                                                               \
-    {NULL, NAME(narrow_tile_1x##vectors), NAME(narrow_tile_2x##vectors), NAME(narrow_tile_3x##vectors),               \
-     NAME(narrow_tile_4x##vectors), NAME(narrow_tile_5x##vectors), NAME(narrow_tile_6x##vectors), NARROW_TALL(vectors)}
-static NAME(tile_function) *const NAME(narrow_tiles)[NV][MOST_ROWS + 1] = {
-    {NULL},
-    NARROW(1),
-#if NV == 4
-    NARROW(2),
-    NARROW(3),
-#endif
-};
-
 /* A factor that fills half the second-level cache is fetched ahead of its use: one that exceeds that cache comes at
  * 100 GB/s, at 128 with prefetch, and the first visit to a panel took as long as its products with 64 rows (H = 1024:
  * 195 GFLOP/s, 240 with prefetch). */
-#define EXCEEDS(K, M, bytes) ((K) * (M) * (ptrdiff_t)sizeof(real) > (bytes))
-#define IS_FETCHED(K, M) EXCEEDS(K, M, 1 << 19)
-#define IS_FAR(K, M) EXCEEDS(K, M, 3 << 19)
+#define EXCEEDS(type, K, M, bytes) ((K) * (M) * (ptrdiff_t)sizeof(type) > (bytes))
+#define IS_FETCHED(type, K, M) EXCEEDS(type, K, M, 1 << 19)
+#define IS_FAR(type, K, M) EXCEEDS(type, K, M, 3 << 19)
 #define FAR_AHEAD 32 /* rows of B, for a single block of rows */
 #define STREAMS 8    /* rows of B that are read side by side in place */
 #define STREAM_AHEAD (512 / (ptrdiff_t)sizeof(real)) /* what comes from memory is fetched so far ahead */
 
-/* C (m, M) = from + A (m, K) B (K, M) in the whole panels of M: of MC rows of A, KC columns stay in the second-level
- * cache while all panels pass. */
-static void NAME(whole_panels)(ptrdiff_t m, ptrdiff_t K, ptrdiff_t M, NAME(left) A, NAME(right) B,
-                               NAME(start) from, real *C, ptrdiff_t ldc) {
-    int fetched = m == 1 ? IS_FAR(K, M) : IS_FETCHED(K, M); /* the processor itself fetches for a row */
-    int groups = m == 1 ? 2 : m <= WIDE_ROWS ? 1 : 0;
-    for (ptrdiff_t left = m; left > 0; left -= MC_BLOCKS * A.block_rows) {
-        ptrdiff_t rows = SMALLER(MC_BLOCKS * A.block_rows, left), blocks = CEIL_DIVIDE(rows, A.block_rows);
-        /* Each block of rows fetches its share of KC rows of the next panel; a single one what it needs soon. */
-        ptrdiff_t ahead_k = !fetched ? 0 : blocks > 1 ? W / blocks : B.k_step;
-        ptrdiff_t ahead = !fetched ? 0 : blocks > 1 ? B.panel_step : FAR_AHEAD * B.k_step;
-        for (ptrdiff_t k = 0; k < K; k += KC) {
-            ptrdiff_t depth = SMALLER(KC, K - k), panel = 0;
-            NAME(start) start = k ? (NAME(start)){C, ldc} : from;
-            for (int group = groups; group >= 0; group--)
-                for (; panel + (1 << group) <= M / W; panel += 1 << group) {
-                    const real *a = A.at + k * A.k_step, *b = B.at + panel * B.panel_step + k * B.k_step;
-                    const real *next = b + ahead;
-                    for (ptrdiff_t i = 0; i < rows; i += A.block_rows, a += A.block_step, next += depth * ahead_k)
-                        NAME(tiles)[group][SMALLER(A.block_rows, rows - i)](
-                            depth, a, A.row_step, A.k_step, b, B.k_step, B.panel_step,
-                            NAME(start_at)(start, i, panel * W), C + i * ldc + panel * W, ldc, next, ahead_k);
-                }
-        }
-        A.at += MC_BLOCKS * A.block_step;
-        C += MC_BLOCKS * A.block_rows * ldc;
-        from = NAME(start_at)(from, MC_BLOCKS * A.block_rows, 0);
-    }
-}
-
-/* C (m, count) = from + A (m, K) B (K, W)[:, first : first + count] */
-static void NAME(part_panel)(ptrdiff_t m, ptrdiff_t K, ptrdiff_t first, ptrdiff_t count, NAME(left) A, NAME(right) B,
-                             NAME(start) from, real *C, ptrdiff_t ldc) {
-    real whole[MOST_ROWS * W];
-    ptrdiff_t vectors = CEIL_DIVIDE(first + count, VECTOR_LENGTH);
-    NAME(tile_function) *const *tiles = vectors < NV ? NAME(narrow_tiles)[vectors] : NAME(tiles)[0];
-    int fits = !first && count == vectors * VECTOR_LENGTH;
-    for (ptrdiff_t i = 0, block = 0; i < m; i += A.block_rows, block++) {
-        ptrdiff_t rows = SMALLER(A.block_rows, m - i);
-        if (fits) {
-            tiles[rows](K, A.at + block * A.block_step, A.row_step, A.k_step, B.at, B.k_step, 0,
-                        NAME(start_at)(from, i, 0), C + i * ldc, ldc, B.at, 0);
-            continue;
-        }
-        for (ptrdiff_t j = 0; j < rows * W; j++) whole[j] = 0;
-        for (ptrdiff_t r = 0; r < rows && from.at; r++)
-            for (ptrdiff_t j = 0; j < count; j++) whole[r * W + first + j] = from.at[(i + r) * from.row_step + j];
-        tiles[rows](K, A.at + block * A.block_step, A.row_step, A.k_step, B.at, B.k_step, 0, (NAME(start)){whole, W},
-                    whole, W, B.at, 0);
-        for (ptrdiff_t r = 0; r < rows; r++)
-            for (ptrdiff_t j = 0; j < count; j++) C[(i + r) * ldc + j] = whole[r * W + first + j];
-    }
-}
+#define PANEL(function) NAME(function)
+#define panel_value real
+#define READ_ROW(row, vectors, b, b_panel)      \
+    UNROLL for (int v = 0; v < vectors; v++) row[v] = \
+        *(const NAME(vector) *)(b + v / NV * b_panel + v % NV * VECTOR_LENGTH)
+#include "tiles.inc.h"
+#undef PANEL
+#undef panel_value
+#undef READ_ROW
 
 #if __has_builtin(__builtin_shufflevector)
 /* Transposed matrices are read by vectors of at most two lanes of 16 bytes: values are exchanged within a lane at little
@@ -340,15 +188,6 @@ ALWAYS_INLINE NAME(left) NAME(row_major)(ptrdiff_t m, ptrdiff_t M, const real *A
     return (NAME(left)){A, lda, 1, block_rows, block_rows * lda};
 }
 
-static void NAME(multiply_panels)(ptrdiff_t m, ptrdiff_t K, ptrdiff_t M, NAME(left) A, const real *packed,
-                                  NAME(start) from, real *C, ptrdiff_t ldc) {
-    ptrdiff_t whole = M / W * W;
-    NAME(whole_panels)(m, K, M, A, (NAME(right)){packed, W, K * W}, from, C, ldc);
-    if (whole < M)
-        NAME(part_panel)(m, K, 0, M - whole, A, (NAME(right)){packed + whole * K, W, 0},
-                         NAME(start_at)(from, 0, whole), C + whole, ldc);
-}
-
 static void NAME(copy_start)(ptrdiff_t m, ptrdiff_t M, NAME(start) from, real *C, ptrdiff_t ldc) {
     for (ptrdiff_t i = 0; i < m; i++)
         for (ptrdiff_t j = 0; j < M; j++) C[i * ldc + j] = from.at ? from.at[i * from.row_step + j] : 0;
@@ -401,7 +240,7 @@ ALWAYS_INLINE void NAME(add_rows)(const int depth, const int fetches, ptrdiff_t 
 static void NAME(multiply_streams)(ptrdiff_t m, ptrdiff_t K, ptrdiff_t M, const real *A, ptrdiff_t lda, const real *B,
                                    ptrdiff_t ldb, NAME(start) from, real *C, ptrdiff_t ldc) {
     if (from.at != C) NAME(copy_start)(m, M, from, C, ldc);
-    int fetches = VECTOR_BYTES == 64 && EXCEEDS(K, M, 6 << 20);
+    int fetches = VECTOR_BYTES == 64 && EXCEEDS(real, K, M, 6 << 20);
     ptrdiff_t k = 0;
     for (; k + STREAMS <= K && fetches; k += STREAMS)
         NAME(add_rows)(STREAMS, 1, m, M, A + k, lda, B + k * ldb, ldb, C, ldc);
@@ -487,7 +326,7 @@ static void NAME(multiply)(ptrdiff_t m, ptrdiff_t K, ptrdiff_t M, const void *A_
     } else if (column_stride != 1 && m <= TRANSPOSED_ROWS) {
         NAME(transposed)[m](K, M, A_, lda, B, column_stride, from, C, ldc);
 #endif
-    } else if (column_stride == 1 && (m == 1 || (m <= MOST_ROWS && IS_FAR(K, M)))) {
+    } else if (column_stride == 1 && (m == 1 || (m <= MOST_ROWS && IS_FAR(real, K, M)))) {
         NAME(multiply_streams)(m, K, M, A_, lda, B, row_stride, from, C, ldc);
     } else if (column_stride != 1 || m > MOST_ROWS || !whole) {
         NAME(multiply_rows)(m, K, M, A, B, row_stride, column_stride, from, C, ldc);
@@ -527,6 +366,9 @@ static void NAME(weight_gradients)(ptrdiff_t K, ptrdiff_t M, const void *B_, ptr
         }
 }
 
+#include "bfloat16.inc.h"
+#include "quantized.inc.h"
+
 #undef MR
 #undef NV
 #undef KC
@@ -538,13 +380,6 @@ static void NAME(weight_gradients)(ptrdiff_t K, ptrdiff_t M, const void *B_, ptr
 #undef NC
 #undef SMALLER
 #undef CEIL_DIVIDE
-#undef UNROLL
-#undef TILE
-#undef TILES
-#undef NARROW_TILES
-#undef NARROW
-#undef NARROW_TALL
-#undef TALL_TILES
 #undef MOST_ROWS
 #undef STRIPS_WORK
 #undef TRANSPOSES
