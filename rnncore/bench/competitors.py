@@ -66,9 +66,9 @@ def competitors(cell_name: str, shape: Shape, dtype: str, backward: bool, thread
         peers["PyTorch"] = _torch_call(problem, backward, threads)
     if not backward and dtype == "float32" and has("onnx"):
         if has("onnxruntime"):
-            peers["ONNX Runtime"] = _onnx_runtime_call(_onnx_model(cell, problem), problem, threads)
+            peers["ONNX Runtime"] = onnx_runtime_call(onnx_model(cell, problem), problem, threads)
         if has("openvino"):
-            peers["OpenVINO"] = _openvino_call(_onnx_model(cell, problem), problem, threads)
+            peers["OpenVINO"] = openvino_call(onnx_model(cell, problem), problem, threads)
     wanted = make_call(functional, problem, False)()
     for name, call in peers.items():
         np.testing.assert_allclose(call(), wanted, atol=1e-4 if dtype == "float32" else 1e-10, err_msg=name)
@@ -110,7 +110,7 @@ def _torch_call(problem: Problem, backward: bool, threads: int) -> Call:
     return train if backward else infer
 
 
-def _onnx_model(cell: Cell, problem: Problem) -> bytes:
+def onnx_model(cell: Cell, problem: Problem) -> bytes:
     """Return a model of one node, from x (T, N, D) to y (T, 1, N, H), with the weights as constants."""
     from onnx import TensorProto, helper, numpy_helper
 
@@ -131,7 +131,8 @@ def _onnx_model(cell: Cell, problem: Problem) -> bytes:
     return serialized
 
 
-def _onnx_runtime_call(model: bytes, problem: Problem, threads: int) -> Call:
+def onnx_runtime_call(model: bytes, problem: Problem, threads: int) -> Call:
+    """Return a call of ONNX Runtime."""
     import onnxruntime
 
     settings = onnxruntime.SessionOptions()
@@ -140,11 +141,11 @@ def _onnx_runtime_call(model: bytes, problem: Problem, threads: int) -> Call:
     return lambda: session.run(None, {"x": problem.x})[0][:, 0]
 
 
-def _openvino_call(model: bytes, problem: Problem, threads: int) -> Call:
+def openvino_call(model: bytes, problem: Problem, threads: int, precision: str = "f32") -> Call:
+    """Return a call of OpenVINO. The precision is a hint: where the processor lacks it, another is used."""
     import openvino
 
     core = openvino.Core()
-    # By default it may compute in bfloat16.
-    settings = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+    settings = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY"}
     request = core.compile_model(core.read_model(model), "CPU", settings).create_infer_request()
     return lambda: request.infer({"x": problem.x}, share_inputs=True, share_outputs=True)[0][:, 0]

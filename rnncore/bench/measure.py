@@ -84,6 +84,13 @@ def limit(variant: Variant, shape: Shape, dtype: str, backward: bool, threads: i
     return (T * step + project) * (2 if backward else 1) + (weights_gradient if backward else 0)
 
 
+def bytes_limit(variant: Variant, shape: Shape, item: int) -> float:
+    """Return the seconds that reading weights of so many bytes takes: Wh once a step, Wx once a call."""
+    T, _, _, _ = shape
+    sizes = {name: math.prod(size) * item for name, size in _matrices(variant, shape).items()}
+    return sum(size / bandwidth(size) * (T if name == "Wh" else 1) for name, size in sizes.items())
+
+
 def _matrices(variant: Variant, shape: Shape) -> dict[str, tuple[int, ...]]:
     _, _, D, H = shape
     shapes = variant.shapes(D, H)

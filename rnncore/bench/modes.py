@@ -10,15 +10,16 @@ import numpy as np
 
 from .. import functional
 from ..engine.cells import CELLS
+from ..engine.quantization import PRECISIONS
 from ..engine.settings import set_num_threads
 from ..layers import RECURRENT
 from ..models import LanguageModel
 from ..optim import Adam
 from ..text import Vocabulary
-from . import workloads
+from . import precision, workloads
 from .competitors import competitors, has, make_call, make_layer
-from .measure import Call, limit, measure
-from .report import Record
+from .measure import Call, bytes_limit, limit, measure
+from .report import FLOAT32, Record
 from .workloads import COMPARED, SHORT, VARIANTS, LanguageModelSize, Shape, make_problem
 
 Mode = Callable[[argparse.Namespace, str, str], Iterator[Record]]
@@ -112,6 +113,55 @@ def sampling(arguments: argparse.Namespace, mode: str, dtype: str) -> Iterator[R
             yield Record(mode, cell, dtype, arguments.threads, f"V=65 H={H}", seconds, unit="characters/s", amount=n)
 
 
+def precisions(arguments: argparse.Namespace, mode: str, dtype: str) -> Iterator[Record]:
+    """Weights in bfloat16 and int8 beside float32 and peers: sequences, steps of a stream, sampling.
+
+    The limit of sequences is the time to read the weights.
+    """
+    for cell in arguments.cell:
+        variant, records = VARIANTS[COMPARED[cell]], []
+        for shape in workloads.PRECISION_SHORT if arguments.short else workloads.PRECISION:
+            calls = precision.layer_calls(cell, shape, arguments.threads)
+            limits = {name: bytes_limit(variant, shape, item) for name, item in (("bfloat16", 2), ("int8", 1))}
+            records.append((describe(shape), calls, limits))
+        for D, H in [(64, 128), (64, 256)]:
+            layer, x = make_layer(make_problem(variant, (1, 1, D, H), "float32")), np.zeros((1, D), np.float32)
+            own: dict[str, Any] = {"float32": layer.stream()}
+            own |= {name: layer.quantize(name).stream() for name in PRECISIONS}
+            calls = {name: {"engine": _step(stream, x)} for name, stream in own.items()}
+            records.append((f"stream D={D} H={H}", calls, {}))
+        H, n = 256, workloads.SAMPLED[256]
+        model = _language_model(LanguageModelSize(cell, 65, None, H, 1, 1, 1), "float32")
+        own = {"float32": model} | {name: model.quantize(name) for name in PRECISIONS}
+        calls = {name: {"engine": _sample(m, n)} for name, m in own.items()}
+        records.append((f"{n} characters V=65 H={H}", calls, {}))
+        yield from _precision_records(arguments, mode, cell, records)
+
+
+def _precision_records(
+    arguments: argparse.Namespace, mode: str, cell: str, workloads_: list[tuple[str, Any, dict[str, float]]]
+) -> Iterator[Record]:
+    """Measure all precisions of a workload in one run; yield the records of one precision after the other."""
+    measured = []
+    for name, calls, limits in workloads_:
+        flat = {f"{p}/{rival}": call for p, own in calls.items() for rival, call in own.items()}
+        measured.append((name, measure(flat, arguments.seconds), limits))
+    for p in PRECISIONS:
+        for name, seconds, limits in measured:
+            own = {key.removeprefix(f"{p}/"): value for key, value in seconds.items() if key.startswith(f"{p}/")}
+            own[FLOAT32] = seconds["float32/engine"]
+            yield Record(mode, cell, p, arguments.threads, name, own, limits.get(p), unit="us")
+
+
+def _step(stream: Any, x: np.ndarray) -> Call:
+    out = np.empty((1, stream.hidden_size), np.float32)
+    return lambda: stream.step(x, out=out)
+
+
+def _sample(model: LanguageModel, n: int) -> Call:
+    return lambda: model.sample(n, seed=0, stop_at_eos=False)
+
+
 def ragged(arguments: argparse.Namespace, mode: str, dtype: str) -> Iterator[Record]:
     """Lengths uniform in 1..T beside the padded batch; the limit is the share of tokens that are valid."""
     for cell in arguments.cell:
@@ -194,4 +244,5 @@ MODES: dict[str, Mode] = {
     "ragged": ragged,
     "options": options,
     "threads": scaling,
+    "precision": precisions,
 }

@@ -5,8 +5,8 @@ from __future__ import annotations
 import statistics
 from dataclasses import dataclass
 
-#: The engine again, its products by BLAS.
-BLAS = "BLAS"
+#: The engine again: its products by BLAS, or its weights in float32 where the engine's are in less.
+BLAS, FLOAT32 = "BLAS", "float32"
 
 
 @dataclass
@@ -29,7 +29,7 @@ class Record:
 
     @property
     def peers(self) -> list[str]:
-        return [name for name in self.seconds if name not in ("engine", "reference", BLAS)]
+        return [name for name in self.seconds if name not in ("engine", "reference", BLAS, FLOAT32)]
 
     def __str__(self) -> str:
         figures = ", ".join(f"{name} {self._figure(seconds)}" for name, seconds in self.seconds.items())
@@ -49,12 +49,14 @@ def summary(records: list[Record]) -> list[str]:
     ratios: dict[str, list[float]] = {}
     if all("reference" in record.seconds for record in records):
         ratios["the reference"] = [record.ratio("reference") for record in records]
-    if all(BLAS in record.seconds for record in records):
-        ratios[BLAS] = [record.ratio(BLAS) for record in records]
-    if all(record.peers for record in records):
-        one = len({peer for record in records for peer in record.peers}) == 1
-        name = records[0].peers[0] if one else "the fastest peer"
-        ratios[name] = [min(record.ratio(peer) for peer in record.peers) for record in records]
+    for own in (BLAS, FLOAT32):
+        if all(own in record.seconds for record in records):
+            ratios[own] = [record.ratio(own) for record in records]
+    compared = [record for record in records if record.peers]
+    if compared:
+        one = len({peer for record in compared for peer in record.peers}) == 1
+        name = compared[0].peers[0] if one else "the fastest peer"
+        ratios[name] = [min(record.ratio(peer) for peer in record.peers) for record in compared]
     limits = [record.limit / record.seconds["engine"] for record in records if record.limit is not None]
     if len(limits) == len(records):
         ratios["the limit"] = limits

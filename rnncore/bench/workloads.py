@@ -69,6 +69,19 @@ REAL: dict[str, dict[Shape, str]] = {
     },
     "mingru": {(100, 64, 10, 100): "speech commands"},
 }
+#: One sequence, whose weights are read once a step, and batches, which reuse them.
+PRECISION: list[Shape] = [
+    (1, 1, 64, 128),
+    (100, 1, 64, 64),
+    (100, 1, 256, 256),
+    (100, 1, 512, 512),
+    (100, 1, 1024, 1024),
+    (50, 8, 128, 128),
+    (100, 32, 256, 256),
+    (50, 64, 512, 512),
+    (32, 64, 1024, 1024),
+]
+PRECISION_SHORT: list[Shape] = [(1, 1, 64, 128), (100, 1, 64, 64), (20, 8, 128, 128)]
 SHORT: list[Shape] = [(1, 1, 64, 128), (100, 1, 256, 256), (50, 8, 128, 128), (100, 32, 256, 256)]
 BATCHES: list[Shape] = [(50, 8, 128, 128), (100, 32, 256, 256)]
 BIDIRECTIONAL: list[Shape] = [(100, 1, 128, 128), (50, 8, 128, 128)]

@@ -10,7 +10,8 @@ import rnncore
 
 from .. import checks
 from ..engine.cells import CELLS
-from .commands import bench, info, sample, score
+from ..engine.quantization import PRECISIONS
+from .commands import bench, info, quantize, sample, score
 from .training import train
 
 EPILOG = """\
@@ -79,6 +80,10 @@ def file_argument(parser: Any, *names: str, **options: Any) -> None:
     parser.add_argument(*names, **options).complete = {"bash": "_shtab_compgen_files", "zsh": "_files", "tcsh": "f"}
 
 
+def precision_argument(parser: Any) -> None:
+    parser.add_argument("--precision", choices=PRECISIONS, help="round the weights first: fewer bytes, less time")
+
+
 def make_parser() -> Any:
     description = "Recurrent networks on the CPU: train, sample and score language models, and measure the engine."
     parser = argparse.ArgumentParser(prog="rnncore", description=description, epilog=EPILOG, formatter_class=Help)
@@ -132,13 +137,21 @@ def make_parser() -> Any:
     p.add_argument("--top-k", type=count, help="draw among the k likeliest")
     p.add_argument("--top-p", type=float, help="draw among the likeliest that reach this probability")
     p.add_argument("--seed", type=int, help="for the same text again")
+    precision_argument(p)
     p.set_defaults(run=sample)
 
     p = commands.add_parser("score", help="how well a model predicts a text", formatter_class=Help)
     file_argument(p, "model", help="a model file of rnncore train")
     file_argument(p, "file", help="a text file")
     p.add_argument("--encoding", default="utf-8-sig", help="encoding of the file")
+    precision_argument(p)
     p.set_defaults(run=score)
+
+    p = commands.add_parser("quantize", help="write a model in bfloat16 or int8: a smaller file", formatter_class=Help)
+    file_argument(p, "model", help="a model file")
+    p.add_argument("precision", choices=PRECISIONS, help="of the weights")
+    file_argument(p, "-o", "--output", help="the new file; MODEL-PRECISION.npz if not given")
+    p.set_defaults(run=quantize)
 
     p = commands.add_parser("bench", add_help=False, help="the engine beside NumPy and its peers, or your own model")
     p.set_defaults(run=bench)

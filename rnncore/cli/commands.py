@@ -1,4 +1,4 @@
-"""``rnncore sample``, ``score``, ``bench`` and ``info``."""
+"""``rnncore sample``, ``score``, ``quantize``, ``bench`` and ``info``."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ import sys
 import time
 import warnings
 from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import rnncore
 
+from ..engine.quantization import Precision
 from .errors import DONE, UserError
 from .texts import describe_loss, read_text
 
@@ -25,15 +27,36 @@ def load(path: str | PathLike[str]) -> Any:
         raise UserError(str(error)) from None
 
 
-def load_language_model(path: str | PathLike[str]) -> rnncore.LanguageModel:
+def load_language_model(path: str | PathLike[str], precision: Precision | None = None) -> rnncore.LanguageModel:
     model = load(path)
     if not isinstance(model, rnncore.LanguageModel):
         raise UserError(f"{path} holds a {type(model).__name__}; this command takes a LanguageModel")
-    return model
+    return model if precision in (None, model.precision) else rounded(model, precision)
+
+
+def rounded(model: Any, precision: Precision | None) -> Any:
+    """Return the model in a precision; UserError if it cannot be."""
+    try:
+        return model.quantize(precision)
+    except (RuntimeError, ValueError) as error:
+        raise UserError(str(error)) from None
+
+
+def quantize(arguments: Any) -> int:
+    source = Path(arguments.model)
+    target = arguments.output or source.with_name(f"{source.stem}-{arguments.precision}.npz")
+    model = load(source)
+    small = rounded(model, arguments.precision)
+    try:
+        small.save(target)
+    except OSError as error:
+        raise UserError(f"cannot write {target}: {error.strerror}") from None
+    print(f"{target}: {small!r}, {small.nbytes / model.nbytes:.2f} of the bytes of {source}")
+    return DONE
 
 
 def sample(arguments: Any) -> int:
-    model = load_language_model(arguments.model)
+    model = load_language_model(arguments.model, arguments.precision)
     settings = (arguments.temperature, arguments.top_k, arguments.top_p, arguments.seed)
     start = time.perf_counter()
     try:
@@ -58,7 +81,7 @@ def sample(arguments: Any) -> int:
 
 
 def score(arguments: Any) -> int:
-    model = load_language_model(arguments.model)
+    model = load_language_model(arguments.model, arguments.precision)
     text = read_text(arguments.file, arguments.encoding)
     tokens = len(model.vocabulary.encode(text))
     nats = math.log(model.perplexity(text))
@@ -86,11 +109,12 @@ def describe_model(model: Any) -> None:
     """Print the class, the settings that differ from the default, the sizes and the training of a model."""
     default = type(model)().get_params()
     settings = {name: value for name, value in model.get_params().items() if value != default[name]}
-    parameters = sum(p.size for p in model.params.values())
     print(f"{model!r}")
     print(f"settings     {', '.join(f'{name}={value!r}' for name, value in settings.items()) or 'the defaults'}")
-    print(f"parameters   {parameters:,} numbers, {sum(p.nbytes for p in model.params.values()):,} bytes")
-    for name, p in model.params.items():
+    parameters = {f"{name}.{key}": p for name, layer in model.layers.items() for key, p in layer.arrays().items()}
+    numbers = sum(math.prod(p.shape) for p in parameters.values())
+    print(f"parameters   {numbers:,} numbers in {model.precision}, {model.nbytes:,} bytes")
+    for name, p in parameters.items():
         print(f"  {name:<24} {p.shape}")
     if model.vocabulary is not None:
         print(f"vocabulary   {len(model.vocabulary):,} {model.vocabulary.level}s")

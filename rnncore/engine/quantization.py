@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +11,7 @@ from .._types import Array
 
 Precision = Literal["bfloat16", "int8"]
 
-PRECISIONS = ("bfloat16", "int8")
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 _SMALLEST_NORMAL = float(np.finfo(np.float32).tiny)
 

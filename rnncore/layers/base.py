@@ -144,6 +144,10 @@ class Layer:
         """Return a copy of the layer for inference with these parameters, by name; matrices are Quantized."""
         raise NotImplementedError
 
+    def arrays(self) -> dict[str, Any]:
+        """Return the parameters by name."""
+        return dict(self.params)
+
     @property
     def nbytes(self) -> int:
         """Bytes of the parameters."""

@@ -233,14 +233,16 @@ class Observed(Frozen):
 class FrozenCell:
     """One cell for inference, made by :func:`freeze`."""
 
-    def __init__(self, variant: cells.Variant, weights: dict[str, Array]) -> None:
+    def __init__(self, variant: cells.Variant, weights: dict[str, Any]) -> None:
+        """Wx and Wh may be Quantized."""
         D, H = weights["Wx"].shape[0], weights["b"].shape[0] // len(variant.gates)
         self._variant = variant
-        self._packed = pack_cell(variant, weights, D, H, arrays.working_dtype(*weights.values()))
+        self._packed = pack_cell(variant, weights, D, H, weights["b"].dtype)
+        self._scales = {name: weight.scales for name, weight in weights.items() if isinstance(weight, Quantized)}
         self._native = native.open_stack([(variant, self._packed, False)], 1, state_axes=2)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return FrozenCell, (self._variant, self._packed.by_name())
+        return FrozenCell, (self._variant, unpack_cell(self._variant, self._packed, self._scales))
 
     def __repr__(self) -> str:
         return f"<frozen {self._variant!r}>"
@@ -286,7 +288,7 @@ class FrozenCell:
         h, final, _ = calls.forward(
             self._variant,
             x,
-            **self._packed.by_name(),
+            **{"Wx": None, **self._packed.by_name()},
             **{f"{name}0": value for name, value in zip(names, states, strict=True)},
             lengths=lengths,
             resets=resets,
@@ -305,6 +307,7 @@ def freeze(
     *,
     bhn: ArrayLike | None = None,
     peephole: ArrayLike | None = None,
+    precision: Precision | None = None,
     **options: Any,
 ) -> FrozenCell:
     """Pack the weights of a cell once, for many calls of inference.
@@ -317,6 +320,8 @@ def freeze(
     cell : {"rnn", "gru", "lstm", "mingru"}
     Wx, Wh, b, bhn, peephole : arrays
         As of the cell's forward function. They are copied: later changes do not reach the result.
+    precision : {"bfloat16", "int8"}, optional
+        Round ``Wx`` and ``Wh``, as ``quantize`` of the layers does; then ``x`` is taken in the dtype of the weights.
     **options
         As of the cell's forward function: ``activation``; ``form``, ``update``; ``peephole_output``,
         ``output_activation``; ``candidate``; ``gate_order``.
@@ -354,7 +359,12 @@ def freeze(
     for name in ("Wh", "bhn", "peephole"):
         if given[name] is not None and name not in wanted:
             raise ValueError(f"{name} must be None for {variant}")
-    weights, _, (_, H) = arrays.clean_arguments(variant, 0, None, given, {})
+    if precision is not None:
+        checks.choice("precision", precision, PRECISIONS)
+    weights, dtype, (_, H) = arrays.clean_arguments(variant, 0, None, given, {})
+    own: dict[str, Any] = {name: weight.astype(dtype, copy=False) for name, weight in weights.items()}
     if variant.has_bhn:
-        weights.setdefault("bhn", np.zeros(H, weights["b"].dtype))
-    return FrozenCell(variant, weights)
+        own.setdefault("bhn", np.zeros(H, dtype))
+    if precision is not None:
+        own |= {name: quantize(name, own[name], precision) for name in ("Wx", "Wh") if name in own}
+    return FrozenCell(variant, own)

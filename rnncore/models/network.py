@@ -170,10 +170,6 @@ class Transitions(Layer):
         transitions.params = dict(weights)
         return transitions
 
-    def arrays(self) -> dict[str, Array]:
-        """Return the parameters by name."""
-        return self.params
-
     def restrict(self, emissions: Array) -> Array:
         """Forbid first tags in emissions (T, N, K), in place."""
         if self.first is not None:

@@ -16,12 +16,14 @@ from .._types import GRUGradients, LSTMGradients, MinGRUGradients, RNNGradients
 from .crf import crf_loss, crf_marginals, viterbi
 from .ctc import ctc_loss
 from .gru import gru_backward, gru_forward
+from .int8 import Int8Matrix
 from .lstm import lstm_backward, lstm_forward
 from .mingru import mingru_backward, mingru_forward
 from .rnn import rnn_backward, rnn_forward
 
 __all__ = [
     "GRUGradients",
+    "Int8Matrix",
     "LSTMGradients",
     "MinGRUGradients",
     "RNNGradients",

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from .._types import Array
+from .int8 import Int8Matrix
 
 
 def check_option(name: str, value: Any, choices: Iterable[str]) -> None:
@@ -18,8 +19,8 @@ def check_option(name: str, value: Any, choices: Iterable[str]) -> None:
 
 
 def clean(x: Any, *arrays: Any) -> tuple[Any, ...]:
-    """Give all arrays the dtype NumPy promotes their floats to, at least float32. None and ids stay."""
-    x, given = np.asarray(x), [None if a is None else np.asarray(a) for a in arrays]
+    """Give all arrays the dtype NumPy promotes their floats to, at least float32. None, ids and int8 values stay."""
+    x, given = np.asarray(x), [a if a is None or isinstance(a, Int8Matrix) else np.asarray(a) for a in arrays]
     floats = [a.dtype for a in (x, *given) if a is not None and a.dtype.kind == "f"]
     dtype = np.result_type(np.float32, *floats)
     return (
