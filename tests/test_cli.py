@@ -318,6 +318,32 @@ def test_score(model_file, text_file, capsys):
     np.testing.assert_allclose(nats, np.log(rc.load(model_file).perplexity(TEXT)), atol=6e-4)
 
 
+def test_precision(model_file, text_file, tmp_path, capsys):
+    """Rounded on the way, or in a file of its own: the same text and the same score."""
+    small = tmp_path / "trained-int8.npz"
+    assert main(["quantize", str(model_file), "int8"]) == 0
+    assert re.match(
+        rf"{re.escape(str(small))}: <LanguageModel .*, int8>, 0\.\d\d of the bytes", capsys.readouterr().out
+    )
+    assert rc.load(small).precision == "int8"
+    results = []
+    for arguments in ([str(small)], [str(model_file), "--precision", "int8"], [str(small), "--precision", "int8"]):
+        assert main(["sample", *arguments, "-n", "30", "--seed", "1"]) == 0
+        text = capsys.readouterr().out
+        assert main(["score", arguments[0], str(text_file), *arguments[1:]]) == 0
+        results.append((text, capsys.readouterr().out))
+    assert results[0] == results[1] == results[2]
+    assert main(["info", str(small)]) == 0
+    out = capsys.readouterr().out
+    assert f"numbers in int8, {rc.load(small).nbytes:,} bytes" in out
+    assert main(["quantize", str(model_file), "bfloat16", "-o", str(tmp_path / "half.npz")]) == 0
+    assert rc.load(tmp_path / "half.npz").precision == "bfloat16"
+    assert "those of this one are int8" in fails(capsys, "quantize", small, "bfloat16")
+    assert "those of this one are int8" in fails(capsys, "sample", small, "--precision", "bfloat16")
+    assert "cannot read" in fails(capsys, "quantize", tmp_path / "none.npz", "int8")
+    assert "cannot write" in fails(capsys, "quantize", model_file, "int8", "-o", tmp_path / "no" / "model.npz")
+
+
 def test_info(capsys):
     assert main(["info"]) == 0
     out = capsys.readouterr().out

@@ -130,7 +130,7 @@ def precisions(arguments: argparse.Namespace, mode: str, dtype: str) -> Iterator
             own |= {name: layer.quantize(name).stream() for name in PRECISIONS}
             calls = {name: {"engine": _step(stream, x)} for name, stream in own.items()}
             records.append((f"stream D={D} H={H}", calls, {}))
-        H, n = 256, workloads.SAMPLED[256]
+        H, n = max(workloads.SAMPLED.items())
         model = _language_model(LanguageModelSize(cell, 65, None, H, 1, 1, 1), "float32")
         own = {"float32": model} | {name: model.quantize(name) for name in PRECISIONS}
         calls = {name: {"engine": _sample(m, n)} for name, m in own.items()}

@@ -282,9 +282,9 @@ class Model:
         Raises
         ------
         RuntimeError
-            The model was not fitted, or a callback of ``fit`` called this.
+            A callback of ``fit`` called this.
         ValueError
-            The model is quantized already, the precision is unknown, or a parameter is not finite (int8).
+            The model was not fitted or is quantized already, the precision is unknown, or a matrix is not finite.
         """
         self._check_built()
         check_idle(self)

@@ -132,8 +132,8 @@ def compare(model: Model, other: Model, data: Any) -> Comparison:
     >>> text = "the cat sat on the mat. " * 40
     >>> model = rc.LanguageModel(hidden_size=32, epochs=20, batch_size=4, learning_rate=0.01, random_state=0)
     >>> model = model.fit(text)
-    >>> found = rc.compare(model, model.quantize("int8"), text)  # doctest: +ELLIPSIS
-                   log-probability (nats)      bytes of parameters
+    >>> found = rc.compare(model, model.quantize("int8"), text)  # doctest: +ELLIPSIS, +NORMALIZE_WHITESPACE
+                 log-probability (nats)      bytes of parameters
     float32 ...
     >>> abs(found.difference) < 0.01
     True

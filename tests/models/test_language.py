@@ -389,7 +389,7 @@ def rewrite(path, change):
 def test_load_checks_the_contents(tmp_path):
     path = tmp_path / "model.npz"
     for change, message in [
-        (lambda h, c: h.update(version=4), "has version 4 of the format; this rnncore reads versions 1, 2, 3"),
+        (lambda h, c: h.update(version=5), "has version 5 of the format; this rnncore reads versions 1, 2, 3, 4"),
         (lambda h, c: h.update(format="other"), "its format is 'other'"),
         (lambda h, c: h.update(model="Oracle"), "model must be one of LanguageModel, .*; got 'Oracle'"),
         (lambda h, c: c.pop("array/recurrent.Wh_0"), "is damaged: parameters must be"),
