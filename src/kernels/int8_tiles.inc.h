@@ -18,6 +18,7 @@ VARIANT_TARGET ALWAYS_INLINE void TILE_NAME(tile)(const int rows, const int vect
     ptrdiff_t group = 0;
     for (; group + chains <= groups; group += chains)
         UNROLL for (int chain = 0; chain < chains; chain++) {
+            if (rows == 1) UNROLL for (int v = 0; v < vectors; v += 64 / VECTOR_BYTES) __builtin_prefetch(B + 1024 + v * VECTOR_BYTES);
             UNROLL for (int i = 0; i < rows; i++) {
                 int32_t four;
                 memcpy(&four, A + i * lda + (group + chain) * 4, 4);

@@ -23,7 +23,7 @@ ALWAYS_INLINE void PANEL(tile)(const int rows, const int vectors, ptrdiff_t K, c
     }
     for (ptrdiff_t k = 0; k < K; k++, a += a_k, b += b_k, ahead += ahead_k) {
         /* Many rows are several blocks, each of which fetches a part. */
-        UNROLL for (int v = 0; v < vectors; v += rows == 1 ? NV / 2 : rows <= 4 ? 1 : NV)
+        UNROLL for (int v = 0; v < vectors; v += rows == 1 ? NV / 2 * (int)(sizeof(real) / sizeof(panel_value)): rows <= 4 ? 1 : NV)
             __builtin_prefetch(ahead + v / NV * b_panel + v % NV * VECTOR_LENGTH);
         READ_ROW(row, vectors, b, b_panel);
         UNROLL for (int i = 0; i < rows; i++)
