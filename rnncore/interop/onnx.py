@@ -56,7 +56,7 @@ def from_onnx(source: Any, name: str | None = None, *, weights: Any = None) -> O
     Weights are constants: initializers or Constant nodes, also behind nodes that only move data (Slice, Concat,
     Reshape, Transpose, Cast and the like). Constant ``sequence_lens`` and initial states become defaults of the
     operator; if they are computed, or inputs of the model, pass them to every call. The weights of ONNX Runtime's
-    DynamicQuantizeLSTM are taken as the floats that they stand for; it rounds its inputs as well, which this does not.
+    DynamicQuantizeLSTM are taken as the floats that they stand for; :meth:`Operator.quantize` runs them in int8.
     Other operators outside ONNX's own domain are ignored.
 
     Parameters

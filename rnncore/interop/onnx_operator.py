@@ -28,6 +28,7 @@ from .. import checks, layers
 from .._types import Array
 from ..engine import calls, native
 from ..engine.arrays import as_floating, as_lengths, check_shape
+from ..engine.quantization import PRECISIONS, Precision, quantize
 from ..engine.weights import pack_cell
 from .cells import reorder
 from .onnx_attributes import (
@@ -92,6 +93,8 @@ class Operator:
         What runs the operator: rnncore's engine, or :func:`step_by_step`.
     reason : str
         The attributes that the engine does not support; "" if there are none.
+    precision : {"bfloat16", "int8"} or None
+        What :meth:`quantize` has rounded W and R to for the engine; they are still as given here.
 
     Raises
     ------
@@ -160,6 +163,33 @@ class Operator:
             if state is not None:
                 self._initial({}, state.shape[1 - self.layout] if state.ndim == 3 else 0)
 
+    precision: Precision | None = None
+
+    def quantize(self, precision: Precision) -> Operator:
+        """Return a copy that runs with W and R in bfloat16 or int8, as layers do: see ``quantize`` of the layers.
+
+        Weights that a quantized model has in int8, with a scale for each column and zero points of 0, keep their values.
+
+        Raises
+        ------
+        ValueError
+            The precision is unknown, the operator runs on the reference, or a weight is not finite (int8).
+
+        Examples
+        --------
+        >>> rng = np.random.default_rng(0)
+        >>> lstm = Operator("LSTM", rng.normal(size=(1, 32, 6)), rng.normal(size=(1, 32, 8)))
+        >>> lstm.quantize("int8")
+        <LSTM: D=6 H=8 forward, on the engine in int8>
+        """
+        checks.choice("precision", precision, PRECISIONS)
+        if self.reason:
+            raise ValueError(f"an operator that runs on the reference, for its {self.reason}, cannot be quantized")
+        operator = copy.copy(self)
+        operator.precision = precision
+        operator._cells  # noqa: B018  # packed now, so that its errors come now
+        return operator
+
     def __setattr__(self, name: str, value: Any) -> None:
         if name in _CONSTANTS and hasattr(self, name):
             raise AttributeError(f"{name} is a constant of the node: make another Operator")
@@ -187,6 +217,7 @@ class Operator:
         name = f" {self.name!r}" if self.name else ""
         size = f"D={self.input_size} H={self.hidden_size} {self.direction}{' batch-first' * self.layout}"
         where = f"on the {self.backend}" + (f" for its {self.reason}" if self.reason else "")
+        where += f" in {self.precision}" if self.precision else ""
         return f"<{self.op_type}{name}: {size}, {where}>"
 
     def run(
@@ -377,7 +408,7 @@ class Operator:
         if self.backend == "engine":
             variants = [variant for variant, _ in self._cells]
             arguments = [
-                {**packed.by_name(), "packed": packed, **run, "training": False}
+                {"Wx": None, **packed.by_name(), "packed": packed, **run, "training": False}
                 for (_, packed), run in zip(self._cells, runs, strict=True)
             ]
             if len(set(variants)) == 1:
@@ -404,6 +435,8 @@ class Operator:
         cells = []
         for direction in range(self.directions):
             variant, weights = self._variant(direction)
+            if self.precision:
+                weights |= {name: quantize(name, weights[name], self.precision) for name in ("Wx", "Wh")}
             cells.append((variant, pack_cell(variant, weights, self.input_size, self.hidden_size, dtype)))
         return cells
 
@@ -422,7 +455,7 @@ class Operator:
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name not in ("_cells", "_native", "_runs_whole")}
 
-    def _variant(self, direction: int) -> tuple[Any, dict[str, Array]]:
+    def _variant(self, direction: int) -> tuple[Any, dict[str, Any]]:
         """Return the engine's variant of one direction, and its weights by name."""
         arguments = self._cell(direction)
         weights = {name: value for name, value in arguments.items() if not isinstance(value, str)}

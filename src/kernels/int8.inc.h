@@ -106,7 +106,7 @@ ALWAYS_INLINE INT8_NAME(ints) INT8_NAME(dot)(INT8_NAME(ints) sum, INT8_NAME(ints
 #if defined(__clang__)
 #define VARIANT_TARGET __attribute__((target("dotprod")))
 #else
-#define VARIANT_TARGET __attribute__((target("+dotprod")))
+#define VARIANT_TARGET __attribute__((target("arch=armv8.2-a+dotprod"))) /* as arm_neon.h has it */
 #endif
 #define DOT(sum, a, b) ((INT8_NAME(ints))vdotq_s32((int32x4_t)(sum), (int8x16_t)(a), (int8x16_t)(b)))
 #define START(i, v) ((INT8_NAME(ints)){0})

@@ -2,6 +2,7 @@
 
 import importlib.util
 import pathlib
+import pickle
 import re
 import tempfile
 
@@ -255,6 +256,23 @@ def test_quantized_weights_are_taken_as_floats(per_channel):
     X = inputs_of(operator)["X"]
     session = onnxruntime.InferenceSession(quantized.SerializeToString(), providers=["CPUExecutionProvider"])
     np.testing.assert_allclose(found.run(X)[0], session.run(None, {"X": X})[0], atol=0.05)
+    small = found.quantize("int8")
+    assert 0 < np.abs(small.run(X)[0] - found.run(X)[0]).max() < 0.05
+    lengths = np.array([2, 1, 0])
+    np.testing.assert_array_equal(small.run(X[:, :3], lengths)[0][:1, :, :2], small.run(X[:1, :2])[0])
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(small)).run(X)[0], small.run(X)[0])
+    layer = small.quantize("bfloat16")  # from the weights as given
+    np.testing.assert_allclose(layer.run(X)[0], found.run(X)[0], atol=0.02)
+
+
+def test_quantize_refuses_what_runs_on_the_reference():
+    operator = Operator("GRU", np.ones((1, 3, 1)), np.ones((1, 3, 1)), attributes={"clip": 0.5})
+    with pytest.raises(ValueError, match="runs on the reference, for its clip, cannot be quantized"):
+        operator.quantize("int8")
+    with pytest.raises(ValueError, match="precision must be one of"):
+        Operator("GRU", np.ones((1, 3, 1)), np.ones((1, 3, 1))).quantize("int4")
+    with pytest.raises(ValueError, match="Wx must be finite"):
+        Operator("GRU", np.full((1, 3, 1), np.inf), np.ones((1, 3, 1))).quantize("int8")
 
 
 def test_silero_vad():
