@@ -168,8 +168,6 @@ class Operator:
     def quantize(self, precision: Precision) -> Operator:
         """Return a copy that runs with W and R in bfloat16 or int8, as layers do: see ``quantize`` of the layers.
 
-        Weights that a quantized model has in int8, with a scale for each column and zero points of 0, keep their values.
-
         Raises
         ------
         ValueError
