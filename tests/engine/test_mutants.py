@@ -112,8 +112,8 @@ MUTANTS = {
     ),
     "reset gate applied after the product": (
         "src/steps.pxd",
-        "product(k, n, <const floating *>rh, H, &p.candidate, gates + 2 * H, GH)",
-        "product(k, n, h_prev, H, &p.candidate, gates + 2 * H, GH)",
+        "product(k, n, <const floating *>rh, H, &p.candidate, gates + 2 * H, GH, work)",
+        "product(k, n, h_prev, H, &p.candidate, gates + 2 * H, GH, work)",
     ),
     "gradient passes through a reset": (
         "src/backward.pxd",
@@ -142,18 +142,18 @@ MUTANTS = {
         "peephole_sums(f, tokens, 2, dgates, <const floating *>f.gates, unit, units)",
     ),
     "last columns of a product forgotten": (
-        "src/kernels/products.inc.h",
+        "src/kernels/tiles.inc.h",
         "if (whole < M)",
         "if (whole < M - 1)",
     ),
     "the last whole vectors of a product start from the first rows": (
-        "src/kernels/products.inc.h",
+        "src/kernels/tiles.inc.h",
         "NAME(start_at)(from, i, 0), C + i * ldc, ldc, B.at, 0);",
         "from, C + i * ldc, ldc, B.at, 0);",
         "engine/test_kernels.py",
     ),
     "the second half of a panel starts from the first": (
-        "src/kernels/products.inc.h",
+        "src/kernels/tiles.inc.h",
         "NAME(start_at)(from, 0, W / 2),",
         "from,",
         "engine/test_kernels.py",
@@ -172,9 +172,57 @@ MUTANTS = {
     ),
     "a frozen layer reads its packed weights in the wrong place": (
         "src/forward.pxd",
-        "<floating *>f.packed if f.has_packed",
-        "<floating *>f.packed + LARGEST_PANEL if f.has_packed",
+        "cdef char *packed = <char *>f.packed",
+        "cdef char *packed = <char *>f.packed + LARGEST_PANEL",
         "layers/test_frozen.py",
+    ),
+    "threads that share units read those of the first in int8": (
+        "src/forward.pxd",
+        "packed_bytes(precision, item, K, p.first))",
+        "packed_bytes(precision, item, K, 0))",
+        "layers/test_quantized.py",
+    ),
+    "gate blocks of threads that share units lie too close": (
+        "src/forward.pxd",
+        "shared.packed_step = packed_bytes(precision, item, K, H)",
+        "shared.packed_step = packed_bytes(precision, item, K, p.units)",
+        "layers/test_quantized.py",
+    ),
+    "ids read rows of the first gate block": (
+        "src/products.pxd",
+        "cdef const void *packed = <const char *>f.packed + block * f.packed_step",
+        "cdef const void *packed = <const char *>f.packed",
+        "layers/test_quantized.py",
+    ),
+    "a calibrated scale is ignored": (
+        "src/forward.pxd",
+        "p.x.scale = w.x_scale",
+        "p.x.scale = 0",
+        "layers/test_quantized.py",
+    ),
+    "what is quantized is not cut off": (
+        "src/kernels/quantized.inc.h",
+        "value > 127 ? 127 : value",
+        "value",
+        "engine/test_quantized_kernels.py",
+    ),
+    "NaN of a row is lost in int8": (
+        "src/kernels/quantized.inc.h",
+        "*scale = is_finite ? 0 : (real)NAN;",
+        "*scale = 0;",
+        "layers/test_quantized.py",
+    ),
+    "bfloat16 loses a bit": (
+        "src/kernels/bfloat16.inc.h",
+        "words & 0xffff0000u",
+        "words & 0xfffe0000u",
+        "engine/test_quantized_kernels.py",
+    ),
+    "the last group of an odd number is left out in int8": (
+        "src/kernels/int8_tiles.inc.h",
+        "for (; group < groups; group++) {",
+        "for (; group < groups - 1; group++) {",
+        "engine/test_quantized_kernels.py",
     ),
     "every thread takes the first hidden units": (
         "src/plan.pxd",
