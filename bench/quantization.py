@@ -3,19 +3,23 @@
     python bench/quantization.py DATA [--task char_lm ...] [--seed 0] [--epochs N] [--json FILE]
 
 DATA is a folder with one data set a folder, as the examples take them. Prints the held-out figures of each precision,
-the difference to float32, the bytes of the parameters, and the time of the figures over that in float32.
+the difference to float32, the bytes of the parameters, and the time of the figures over that in float32. Before that
+the error of layers with random weights after 1,000 steps.
 """
 
 import argparse
 import importlib
+import itertools
 import json
 import sys
 import time
 from pathlib import Path
 
+import numpy as np
 from models import TASKS
 
 from rnncore.engine.quantization import PRECISIONS
+from rnncore.layers import RECURRENT
 
 #: Task (a module of examples/) -> its data set; the language models have no twin in bench/models.py.
 EXAMPLES = {"char_lm": "shakespeare", "word_lm": "wikitext2"} | TASKS
@@ -57,8 +61,23 @@ def show(task, found):
         print(f"  {title:>34} " + ", ".join(f"{p} {found[p][name] / exact[name]:.2f}" for p in PRECISIONS), flush=True)
 
 
+def drift(steps=1000):
+    """Print the relative error of the state after many steps, of layers with random weights."""
+    rng = np.random.default_rng(arguments.seed)
+    print(f"relative error of h after {steps:,} steps, random weights")
+    for cell, init in itertools.product(RECURRENT.values(), ("uniform", "orthogonal")):
+        for H in (64, 256):
+            layer = cell(H, H, init=init, seed=arguments.seed)
+            x = rng.normal(size=(steps, 8, H)).astype("float32")
+            h = layer(x)[0][-1]
+            norm, rounded = np.linalg.norm(h), {p: layer.quantize(p)(x)[0][-1] - h for p in PRECISIONS}
+            errors = ", ".join(f"{p} {np.linalg.norm(difference) / norm:.2%}" for p, difference in rounded.items())
+            print(f"  {cell.__name__:>6} {init:>10} H={H:<4} {errors}", flush=True)
+
+
 def main():
     found = {}
+    drift()
     for task in arguments.task:
         found[task] = compare(task, Path(arguments.data) / EXAMPLES[task], arguments)
         show(task, found[task])
