@@ -23,7 +23,8 @@ typedef struct {
     int8_t values[];
 } INT8_NAME(panel);
 
-/* A row of A (quantized_row bytes) is K values and zeros up to a multiple of four, then an int32: the sum of |a| of its negative values.
+/* A row of A (quantized_row bytes) is K values and zeros up to a multiple of four, then an int32: the sum of |a| of its
+ * negative values.
  * sums (rows, INT8_COLUMNS) = A (rows, 4 groups) B, in so many vectors of the panel; rows of A are lda apart */
 typedef void INT8_NAME(sums_function)(ptrdiff_t groups, ptrdiff_t vectors, const int8_t *A, ptrdiff_t lda,
                                       const INT8_NAME(panel) *panel, int32_t *sums);

@@ -1,5 +1,6 @@
 /* The register tiles of one variant of DOT (int8.inc.h), by the number of rows. */
 
+#define FETCHED_AHEAD 1024 /* bytes, for a single row: 1.1 times as fast from the second-level cache */
 #define TILE_NAME(function) JOIN3(int8_##function, VARIANT, ISA)
 
 VARIANT_TARGET ALWAYS_INLINE void TILE_NAME(tile)(const int rows, const int vectors, ptrdiff_t groups, const int8_t *A,
@@ -18,7 +19,8 @@ VARIANT_TARGET ALWAYS_INLINE void TILE_NAME(tile)(const int rows, const int vect
     ptrdiff_t group = 0;
     for (; group + chains <= groups; group += chains)
         UNROLL for (int chain = 0; chain < chains; chain++) {
-            if (rows == 1) UNROLL for (int v = 0; v < vectors; v += 64 / VECTOR_BYTES) __builtin_prefetch(B + 1024 + v * VECTOR_BYTES);
+            UNROLL for (int v = 0; v < vectors && rows == 1; v += 64 / VECTOR_BYTES)
+                __builtin_prefetch(B + FETCHED_AHEAD + v * VECTOR_BYTES);
             UNROLL for (int i = 0; i < rows; i++) {
                 int32_t four;
                 memcpy(&four, A + i * lda + (group + chain) * 4, 4);
@@ -45,7 +47,9 @@ VARIANT_TARGET ALWAYS_INLINE void TILE_NAME(tile)(const int rows, const int vect
 #define TILE(rows)                                                                                                    \
     VARIANT_TARGET static void TILE_NAME(tile_##rows)(ptrdiff_t groups, ptrdiff_t vectors, const int8_t *A,           \
                                                       ptrdiff_t lda, const INT8_NAME(panel) *panel, int32_t *sums) {  \
-        switch (vectors) { CASE(rows, 1) CASE(rows, 2) CASE(rows, 3) CASE(rows, 4) }                                                                              \
+        switch (vectors) {                                                                                            \
+            CASE(rows, 1) CASE(rows, 2) CASE(rows, 3) CASE(rows, 4)                                                   \
+        }                                                                                                             \
     }
 TILE(1) TILE(2) TILE(3)
 #if INT8_ROWS == 6
@@ -59,6 +63,7 @@ static INT8_NAME(sums_function) *const TILE_NAME(sums)[INT8_ROWS + 1] = {
 #endif
 };
 
+#undef FETCHED_AHEAD
 #undef TILE_NAME
 #undef TILE
 #undef CASE

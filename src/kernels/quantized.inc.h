@@ -1,8 +1,9 @@
 /* Products in 8 bits: the rows of A are quantized as they come, the factor was quantized when it was packed (int8.inc.h).
  * A value stands for value times the scale of its row or column. */
 
-/* q, a row of quantized_row(K) bytes, = x / scale, rounded to the nearest of -127 .. 127 (ties to even); *scale is the largest |x| over 127
- * unless `fixed` is above 0. Zeros with scale 0 if that is no normal number, and scale NaN if an x is not finite. */
+/* q, a row of quantized_row(K) bytes, = x / scale, rounded to the nearest of -127 .. 127 (ties to even). The scale is
+ * the largest |x| over 127 unless `fixed` is above 0. Zeros with scale 0 if that is no normal number, and with scale NaN
+ * if an x is not finite. */
 static void NAME(quantize_row)(ptrdiff_t K, const real *restrict x, real fixed, int8_t *restrict q,
                                real *restrict scale) {
     NAME(signed_bits) largest = 0;

@@ -1,5 +1,5 @@
-/* The register tiles, and products of whole matrices by them. Included by products.inc.h for panels of the real type, and
- * by bfloat16.inc.h for panels of bfloat16, which READ_ROW widens while it reads them: the chains are the same. */
+/* The register tiles, and products of whole matrices by them. Included by products.inc.h for panels of the real type,
+ * and by bfloat16.inc.h for panels of bfloat16, which READ_ROW widens while it reads them: the chains are the same. */
 
 /* B: element (k, j) at[k * k_step + j] within a panel of W columns; panels are panel_step apart. */
 typedef struct {
@@ -13,6 +13,8 @@ ALWAYS_INLINE void PANEL(tile)(const int rows, const int vectors, ptrdiff_t K, c
                               ptrdiff_t a_k, const panel_value *restrict b, ptrdiff_t b_k, ptrdiff_t b_panel,
                               NAME(start) from, real *C, ptrdiff_t ldc, const panel_value *ahead, ptrdiff_t ahead_k) {
     NAME(vector) c[MOST_ROWS][4 * NV], row[4 * NV];
+    /* Vectors from one fetch to the next. Many rows are several blocks, each of which fetches a part. */
+    const int step = rows == 1 ? NV / 2 * (int)(sizeof(real) / sizeof(panel_value)) : rows <= 4 ? 1 : NV;
     if (from.at) {
         UNROLL for (int i = 0; i < rows; i++)
             UNROLL for (int v = 0; v < vectors; v++)
@@ -22,8 +24,7 @@ ALWAYS_INLINE void PANEL(tile)(const int rows, const int vectors, ptrdiff_t K, c
             UNROLL for (int v = 0; v < vectors; v++) c[i][v] = (NAME(vector)){0};
     }
     for (ptrdiff_t k = 0; k < K; k++, a += a_k, b += b_k, ahead += ahead_k) {
-        /* Many rows are several blocks, each of which fetches a part. */
-        UNROLL for (int v = 0; v < vectors; v += rows == 1 ? NV / 2 * (int)(sizeof(real) / sizeof(panel_value)): rows <= 4 ? 1 : NV)
+        UNROLL for (int v = 0; v < vectors; v += step)
             __builtin_prefetch(ahead + v / NV * b_panel + v % NV * VECTOR_LENGTH);
         READ_ROW(row, vectors, b, b_panel);
         UNROLL for (int i = 0; i < rows; i++)
@@ -38,10 +39,10 @@ typedef void PANEL(tile_function)(ptrdiff_t K, const real *a, ptrdiff_t a_row, p
                                  const panel_value *ahead, ptrdiff_t ahead_k);
 
 #define TILE(name, rows, vectors)                                                                                     \
-    static void PANEL(name)(ptrdiff_t K, const real *a, ptrdiff_t a_row, ptrdiff_t a_k, const panel_value *b, ptrdiff_t b_k,  \
-                           ptrdiff_t b_panel, NAME(start) from, real *C, ptrdiff_t ldc, const panel_value *ahead,            \
-                           ptrdiff_t ahead_k) {                                                                       \
-        PANEL(tile)(rows, vectors, K, a, a_row, a_k, b, b_k, b_panel, from, C, ldc, ahead, ahead_k);                   \
+    static void PANEL(name)(ptrdiff_t K, const real *a, ptrdiff_t a_row, ptrdiff_t a_k, const panel_value *b,         \
+                            ptrdiff_t b_k, ptrdiff_t b_panel, NAME(start) from, real *C, ptrdiff_t ldc,               \
+                            const panel_value *ahead, ptrdiff_t ahead_k) {                                            \
+        PANEL(tile)(rows, vectors, K, a, a_row, a_k, b, b_k, b_panel, from, C, ldc, ahead, ahead_k);                  \
     }
 #if NV == 4
 #define NARROW_TILES(rows) \
@@ -54,12 +55,12 @@ TILES(1) TILES(2) TILES(3) TILES(4) TILES(5) TILES(6)
 #if MOST_ROWS == 8
 #define TALL_TILES(rows)                                                                                              \
     NARROW_TILES(rows)                                                                                                \
-    static void PANEL(tile_##rows##x1)(ptrdiff_t K, const real *a, ptrdiff_t a_row, ptrdiff_t a_k, const panel_value *b,      \
-                                      ptrdiff_t b_k, ptrdiff_t b_panel, NAME(start) from, real *C, ptrdiff_t ldc,     \
-                                      const panel_value *ahead, ptrdiff_t ahead_k) {                                         \
-        PANEL(narrow_tile_##rows##x2)(K, a, a_row, a_k, b, b_k, b_panel, from, C, ldc, ahead, ahead_k);                \
-        PANEL(narrow_tile_##rows##x2)(K, a, a_row, a_k, b + W / 2, b_k, b_panel, NAME(start_at)(from, 0, W / 2),       \
-                                     C + W / 2, ldc, ahead + W / 2, ahead_k);                                         \
+    static void PANEL(tile_##rows##x1)(ptrdiff_t K, const real *a, ptrdiff_t a_row, ptrdiff_t a_k,                    \
+                                       const panel_value *b, ptrdiff_t b_k, ptrdiff_t b_panel, NAME(start) from,      \
+                                       real *C, ptrdiff_t ldc, const panel_value *ahead, ptrdiff_t ahead_k) {         \
+        PANEL(narrow_tile_##rows##x2)(K, a, a_row, a_k, b, b_k, b_panel, from, C, ldc, ahead, ahead_k);               \
+        PANEL(narrow_tile_##rows##x2)(K, a, a_row, a_k, b + W / 2, b_k, b_panel, NAME(start_at)(from, 0, W / 2),      \
+                                      C + W / 2, ldc, ahead + W / 2, ahead_k);                                        \
     }
 TALL_TILES(7) TALL_TILES(8)
 #endif
@@ -105,7 +106,8 @@ static PANEL(tile_function) *const PANEL(narrow_tiles)[NV][MOST_ROWS + 1] = {
  * cache while all panels pass. */
 static void PANEL(whole_panels)(ptrdiff_t m, ptrdiff_t K, ptrdiff_t M, NAME(left) A, PANEL(right) B,
                                NAME(start) from, real *C, ptrdiff_t ldc) {
-    int fetched = m == 1 ? IS_FAR(panel_value, K, M) : IS_FETCHED(panel_value, K, M); /* the processor itself fetches for a row */
+    /* The processor itself fetches for a row. */
+    int fetched = m == 1 ? IS_FAR(panel_value, K, M) : IS_FETCHED(panel_value, K, M);
     int groups = m == 1 ? 2 : m <= WIDE_ROWS ? 1 : 0;
     for (ptrdiff_t left = m; left > 0; left -= MC_BLOCKS * A.block_rows) {
         ptrdiff_t rows = SMALLER(MC_BLOCKS * A.block_rows, left), blocks = CEIL_DIVIDE(rows, A.block_rows);
