@@ -481,8 +481,9 @@ def sample(Stream stack, embedding, Wy, const floating[::1] by, int64_t first, c
     """
     cdef Py_ssize_t H = stack.calls[0].layer.H, E = stack.calls[0].layer.D, V = by.shape[0], n = uniforms.shape[0]
     cdef Py_ssize_t drawn = 0
-    cdef const kernel_table *k = stack.calls[0].layer.kernels
-    cdef Factor table = factor_of(k, embedding, <floating *>NULL), output = factor_of(k, Wy, <floating *>NULL)
+    cdef const kernel_table *of_table = kernels_for(embedding, stack.calls[0].layer.kernels)
+    cdef const kernel_table *k = kernels_for(Wy, stack.calls[0].layer.kernels)
+    cdef Factor table = factor_of(embedding, <floating *>NULL), output = factor_of(Wy, <floating *>NULL)
     cdef bint embeds = embedding is not None
     cdef block memory
     cdef Candidate *candidates
@@ -504,7 +505,7 @@ def sample(Stream stack, embedding, Wy, const floating[::1] by, int64_t first, c
             if embeds and table.packed == NULL:
                 x = at(table.matrix.values, token * E, row)
             elif embeds:
-                gather(k, 1, &table, 0, <const floating *>NULL, &token, row, E)
+                gather(of_table, 1, &table, 0, <const floating *>NULL, &token, row, E)
                 x = row
             stack.advance(x, NULL if embeds else &token, top)
             # logits (V,) = by + h (H,) Wy (H,V)

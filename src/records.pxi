@@ -119,13 +119,18 @@ cdef class QuantizedMatrix:
                    self.factor.M)
 
 
-cdef Factor factor_of(const kernel_table *k, W, floating *type_):
+cdef const kernel_table *kernels_for(W, const kernel_table *others):
+    """The kernels that a QuantizedMatrix was packed for; others for an array."""
+    return (<QuantizedMatrix>W).kernels if isinstance(W, QuantizedMatrix) else others
+
+
+cdef Factor factor_of(W, floating *type_):
     """The factor of a matrix (K, M), an array that is read in place or a QuantizedMatrix; of no size for None."""
     if isinstance(W, QuantizedMatrix):
         return (<QuantizedMatrix>W).factor
     if W is None:
         return packed_factor(PRECISION_FULL, 0, 0, NULL)
-    return factor(k, length(W, 0), length(W, 1), 1, 0, matrix_of(W), <floating **>NULL)
+    return factor(NULL, length(W, 0), length(W, 1), 1, 0, matrix_of(W), <floating **>NULL)
 
 
 @cython.freelist(8)

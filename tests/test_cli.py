@@ -323,7 +323,8 @@ def test_precision(model_file, text_file, tmp_path, capsys):
     small = tmp_path / "trained-int8.npz"
     assert main(["quantize", str(model_file), "int8"]) == 0
     assert re.match(
-        rf"{re.escape(str(small))}: <LanguageModel .*, int8>, 0\.\d\d of the bytes", capsys.readouterr().out
+        rf"{re.escape(str(small))}: <LanguageModel .*, int8, [\d,]+ bytes>, 0\.\d\d of the bytes",
+        capsys.readouterr().out,
     )
     assert rc.load(small).precision == "int8"
     results = []
@@ -340,6 +341,7 @@ def test_precision(model_file, text_file, tmp_path, capsys):
     assert rc.load(tmp_path / "half.npz").precision == "bfloat16"
     assert "those of this one are int8" in fails(capsys, "quantize", small, "bfloat16")
     assert "those of this one are int8" in fails(capsys, "sample", small, "--precision", "bfloat16")
+    assert "is the model that is rounded" in fails(capsys, "quantize", model_file, "int8", "-o", model_file)
     assert "cannot read" in fails(capsys, "quantize", tmp_path / "none.npz", "int8")
     assert "cannot write" in fails(capsys, "quantize", model_file, "int8", "-o", tmp_path / "no" / "model.npz")
 

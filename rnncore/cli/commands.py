@@ -47,6 +47,10 @@ def quantize(arguments: Any) -> int:
     target = arguments.output or source.with_name(f"{source.stem}-{arguments.precision}.npz")
     model = load(source)
     small = rounded(model, arguments.precision)
+    if Path(target).exists() and source.samefile(target):
+        raise UserError(
+            f"{target} is the model that is rounded: write to another file, for the rounding cannot be undone"
+        )
     try:
         small.save(target)
     except OSError as error:

@@ -13,7 +13,7 @@ Precision = Literal["bfloat16", "int8"]
 
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
-_SMALLEST_NORMAL = float(np.finfo(np.float32).tiny)
+_SMALLEST_NORMAL, _LARGEST = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
 
 
 class Quantized(NamedTuple):
@@ -45,18 +45,30 @@ class Quantized(NamedTuple):
 def quantize(name: str, array: Array, precision: Precision) -> Quantized:
     """Return a matrix (K, M) in bfloat16, rounded to the nearest, or in int8, with the largest of a column as 127.
 
-    Ties go to the even neighbour. What is no normal float32 becomes 0. ValueError, which names the matrix, for an
-    infinity or NaN that is to become int8.
+    Ties go to the even neighbour. What is no normal float32 becomes 0. ValueError, which names the matrix, for what is
+    to become int8 and is not finite in float32.
     """
     exact = np.asarray(array, np.float64)
     if precision == "bfloat16":
         return Quantized((round_to_bfloat16(exact).view(np.uint32) >> np.uint32(16)).astype(np.uint16), None)
-    if not np.isfinite(exact).all():
-        raise ValueError(f"{name} must be finite to become int8; got {exact[~np.isfinite(exact)][0]}")
+    in_range = np.abs(exact) <= _LARGEST
+    if not in_range.all():
+        raise ValueError(f"{name} must be finite, in float32 too, to become int8; got {exact[~in_range][0]}")
     scales = (np.abs(exact).max(axis=0, initial=0) / 127).astype(np.float32)
+    scales = np.minimum(scales, np.float32(_LARGEST / 127 * (1 - 2**-23)))  # 127 times a scale must not overflow
     scales[scales < _SMALLEST_NORMAL] = 0
     values = np.divide(exact, scales, out=np.zeros_like(exact), where=scales > 0)
     return Quantized(np.rint(values).clip(-127, 127).astype(np.int8), scales)
+
+
+def quantize_cell(weights: dict[str, Any], precision: Precision) -> dict[str, Any]:
+    """Return the weights of a cell with Wx and Wh quantized; biases and peepholes stay."""
+    return {name: quantize(name, w, precision) if name in ("Wx", "Wh") else w for name, w in weights.items()}
+
+
+def is_quantized(name: str) -> bool:
+    """Tell whether ``quantize`` of a layer rounds the parameter of this name: a matrix of products, or a table."""
+    return name.startswith("W")
 
 
 def round_to_bfloat16(exact: NDArray[np.float64]) -> NDArray[np.float32]:

@@ -28,7 +28,7 @@ from .. import checks, layers
 from .._types import Array
 from ..engine import calls, native
 from ..engine.arrays import as_floating, as_lengths, check_shape
-from ..engine.quantization import PRECISIONS, Precision, quantize
+from ..engine.quantization import PRECISIONS, Precision, quantize_cell
 from ..engine.weights import pack_cell
 from .cells import reorder
 from .onnx_attributes import (
@@ -434,7 +434,7 @@ class Operator:
         for direction in range(self.directions):
             variant, weights = self._variant(direction)
             if self.precision:
-                weights |= {name: quantize(name, weights[name], self.precision) for name in ("Wx", "Wh")}
+                weights = quantize_cell(weights, self.precision)
             cells.append((variant, pack_cell(variant, weights, self.input_size, self.hidden_size, dtype)))
         return cells
 

@@ -11,8 +11,8 @@ from numpy.typing import ArrayLike, DTypeLike
 from .. import checks
 from .._types import Array, Seed
 from ..engine import arrays, native
-from ..engine.quantization import Quantized
-from .base import Layer, glorot_uniform
+from ..engine.quantization import Precision, Quantized
+from .base import NO_TRAINING, Layer, glorot_uniform
 
 __all__ = ["Attention"]
 
@@ -93,7 +93,7 @@ class Attention(Layer):
         keys: Array | None = None,
     ) -> tuple[Array, Array]:
         """Return the context (T, N, E) and the weights (T, N, S); arguments as in :meth:`forward`."""
-        context, weights, _ = self.forward(queries, memory, lengths, memory_lengths, keys=keys)
+        context, weights, _ = self._attend(queries, memory, lengths, memory_lengths, keys)
         return context, weights
 
     def forward(
@@ -131,6 +131,11 @@ class Attention(Layer):
         ValueError, TypeError
             A shape, dtype or length is wrong.
         """
+        return self._attend(queries, memory, lengths, memory_lengths, keys)
+
+    def _attend(
+        self, queries: Any, memory: Any, lengths: Any, memory_lengths: Any, keys: Array | None
+    ) -> tuple[Array, Array, Any]:
         queries = arrays.as_floating("queries", queries).astype(self.dtype, copy=False)
         memory = arrays.as_floating("memory", memory).astype(self.dtype, copy=False)
         if queries.ndim != 3 or queries.shape[2] != self.query_size:
@@ -175,7 +180,12 @@ class QuantizedAttention(Attention):
         self.__dict__.update(attention.__dict__)
         self._weights, self.grads = weights, {}
         self.params = {n: w.widen(self.dtype) if isinstance(w, Quantized) else w for n, w in weights.items()}
+        for array in self.params.values():
+            array.flags.writeable = False
         self.precision = next(w.precision for w in weights.values() if isinstance(w, Quantized))
+
+    def __repr__(self) -> str:
+        return f"<{self.precision} Attention({self.query_size}, {self.memory_size}, {self.score!r})>"
 
     def arrays(self) -> dict[str, Any]:
         """Return the parameters by name, those that are matrices Quantized."""
@@ -185,12 +195,15 @@ class QuantizedAttention(Attention):
     def nbytes(self) -> int:
         return sum(weight.nbytes for weight in self._weights.values())
 
-    def backward(self, dcontext: Any, cache: Any) -> Any:
-        """Raise TypeError: quantized layers cannot be trained."""
-        raise TypeError("quantized layers cannot be trained: call forward and backward of the layer they came from")
+    def quantize(self, precision: Precision) -> Any:
+        """Raise ValueError: the layer is quantized."""
+        raise ValueError(f"a layer is quantized from float weights; those of this one are {self.precision}")
 
-    def zero_grad(self) -> None:
-        self.backward(None, None)
+    def forward(self, *arguments: Any, **keywords: Any) -> Any:
+        """Raise TypeError: quantized layers cannot be trained."""
+        raise TypeError(NO_TRAINING)
+
+    backward = zero_grad = forward
 
 
 def _affine(x: Array, W: Array, b: Array | None = None) -> Array:

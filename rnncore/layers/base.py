@@ -13,9 +13,11 @@ from numpy.typing import DTypeLike
 
 from .. import checks
 from .._types import Array
-from ..engine.quantization import PRECISIONS, Precision, quantize
+from ..engine.quantization import PRECISIONS, Precision, is_quantized, quantize
 
 __all__ = ["Layer", "blank_layers", "dropout_mask", "glorot_uniform", "orthogonal"]
+
+NO_TRAINING = "quantized layers cannot be trained: call forward and backward of the layer they came from"
 
 # Bytes that further parameters may take within blank_layers; None outside.
 _room: ContextVar[int | None] = ContextVar("room", default=None)
@@ -135,7 +137,7 @@ class Layer:
         checks.choice("precision", precision, PRECISIONS)
         return self.with_weights(
             {
-                name: quantize(name, array, precision) if name.startswith("W") else array.copy()
+                name: quantize(name, array, precision) if is_quantized(name) else array.copy()
                 for name, array in self.params.items()
             }
         )

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, DTypeLike
 from .. import checks
 from .._types import Array, StateLike
 from ..engine import arrays, calls, cells, native
-from ..engine.quantization import PRECISIONS, Precision, Quantized, quantize
+from ..engine.quantization import PRECISIONS, Precision, Quantized, quantize_cell
 from ..engine.weights import pack_cell, unpack_cell
 from .stack import Stack
 from .stream import Stream
@@ -178,15 +178,11 @@ def quantize_layers(
     checks.choice("precision", precision, PRECISIONS)
     if observed is not None and precision != "int8":
         raise ValueError(f"calibration sets the scales of int8 inputs: it must be None for {precision}")
-    rounded = [
-        {name: quantize(name, w, precision) if name in ("Wx", "Wh") else w for name, w in own.items()}
-        for own in weights
-    ]
     return Frozen(
         stack.variant,
         stack.input_size,
         stack.hidden_size,
-        rounded,
+        [quantize_cell(own, precision) for own in weights],
         stack.bidirectional,
         stack.batch_first,
         stack.dtype,
@@ -220,14 +216,16 @@ class Observed(Frozen):
 
     def _note(self, layer: int, x: Array) -> Array:
         if x.dtype.kind == "f":  # the rows that ids stand for are not divided by anything
-            self._largest[layer] = max(self._largest[layer], float(np.abs(x).max(initial=0)))
-            if not np.isfinite(self._largest[layer]):
+            largest = float(np.abs(x).max(initial=0))
+            if not np.isfinite(largest):
                 raise ValueError("calibration must be finite, and so must be what the layers make of it")
+            self._largest[layer] = max(self._largest[layer], largest)
         return x
 
     def found_scales(self) -> list[float]:
-        """Return the x_scales with which the largest input of each layer becomes 127."""
-        return [largest / 127 for largest in self._largest]
+        """Return the x_scales with which the largest input of each layer becomes 127; 0 for no normal number."""
+        tiny = float(np.finfo(self.dtype).tiny)
+        return [0.0 if largest / 127 < tiny else largest / 127 for largest in self._largest]
 
 
 class FrozenCell:
@@ -366,5 +364,5 @@ def freeze(
     if variant.has_bhn:
         own.setdefault("bhn", np.zeros(H, dtype))
     if precision is not None:
-        own |= {name: quantize(name, own[name], precision) for name in ("Wx", "Wh") if name in own}
+        own = quantize_cell(own, precision)
     return FrozenCell(variant, own)

@@ -171,7 +171,7 @@ class Recurrent(Stack, Layer):
         ----------
         precision : {"bfloat16", "int8"}
             * "bfloat16": the upper halves of floats, rounded to the nearest. The result has the bits of the layer with
-              its ``Wx`` and ``Wh`` rounded so.
+              its ``Wx`` and ``Wh`` rounded so, except after ``use_isa("blas")``.
             * "int8": integers with a scale for each column (a hidden unit of a gate), the largest of a column as 127.
               Inputs and states are rounded to int8 as well where they meet them, and the sums of products, in 32 bits,
               are exact. The scale of a state is that of its own largest value, at every step and for every sequence.
@@ -557,12 +557,6 @@ class LSTM(Recurrent):
             dtype=dtype,
             seed=seed,
         )
-
-    def all_weights(self) -> list[dict[str, Array]]:
-        """Return those of every cell: layer by layer, forward before reverse."""
-        return [
-            self.weights(layer, direction) for layer in range(self.num_layers) for direction in range(self.directions)
-        ]
 
     def _initial(self, size: int, init: Init) -> dict[str, Array]:
         values = super()._initial(size, init)

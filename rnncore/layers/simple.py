@@ -11,9 +11,9 @@ from numpy.typing import ArrayLike, DTypeLike
 from .. import checks
 from .._types import Array, Seed
 from ..engine import arrays, native
-from ..engine.quantization import Quantized
+from ..engine.quantization import Precision, Quantized
 from ..engine.weights import pack_matrix, read_rows, unpack_matrix
-from .base import Layer, glorot_uniform
+from .base import NO_TRAINING, Layer, glorot_uniform
 
 __all__ = ["Dense", "Embedding"]
 
@@ -164,9 +164,13 @@ class _QuantizedLayer:
         """Return the parameters by name, W Quantized."""
         return {"W": unpack_matrix(self._W, self._scales)}
 
+    def quantize(self, precision: Precision) -> Any:
+        """Raise ValueError: the layer is quantized."""
+        raise ValueError(f"a layer is quantized from float weights; those of this one are {self.precision}")
+
     def forward(self, *arguments: Any, **keywords: Any) -> Any:
         """Raise TypeError: quantized layers cannot be trained."""
-        raise TypeError("quantized layers cannot be trained: call forward and backward of the layer they came from")
+        raise TypeError(NO_TRAINING)
 
     backward = zero_grad = forward
 
@@ -194,6 +198,7 @@ class QuantizedDense(_QuantizedLayer):
     def __init__(self, weights: dict[str, Any], dtype: np.dtype[Any]) -> None:
         super().__init__(weights, dtype, multiplies=True)
         self._b = np.array(weights["b"], dtype)
+        self._b.flags.writeable = False
         self.input_size, self.output_size = self._W.shape
 
     def arrays(self) -> dict[str, Any]:

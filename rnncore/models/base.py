@@ -221,7 +221,7 @@ class Model:
         self.layers = {name: layer for name, layer in layers.items() if layer is not None}
         self.params = {f"{name}.{key}": a for name, layer in self.layers.items() for key, a in layer.params.items()}
         self.grads = {f"{name}.{key}": a for name, layer in self.layers.items() for key, a in layer.grads.items()}
-        self._optimizer = self._position = self._carried = None
+        self._optimizer = self._position = self._carried = self._precision = None
         network = {field.name for field in dataclasses.fields(self) if field.metadata["network"]}
         self._built = {name: value for name, value in self._settings().items() if name in network}
 
@@ -253,7 +253,8 @@ class Model:
     @property
     def precision(self) -> str:
         """Of the weights: "float32" or "float64", or "bfloat16" or "int8" of a model that ``quantize`` made."""
-        return self._precision or np.dtype(self.dtype).name
+        dtype = self.dtype if self.layers is None else self._built["dtype"]
+        return self._precision or np.dtype(dtype).name
 
     @property
     def nbytes(self) -> int:
@@ -434,7 +435,8 @@ class Model:
             description["precision"], arrays = self._precision, to_arrays(self.layers)
         if checks.flag("training", training):
             if self._position is None:
-                raise ValueError("training=True keeps a run, and this model has none: it was not fitted")
+                why = f"it is in {self._precision}, for use" if self._precision else "it was not fitted"
+                raise ValueError(f"training=True keeps a run, and this model has none: {why}")
             position, kept = self._position.describe()
             description["training"] = {
                 "position": position,

@@ -545,7 +545,7 @@ class LanguageModel(Model):
 
     def __repr__(self) -> Any:
         size = "" if self.vocabulary is None else f", {len(self.vocabulary)} {self.level}s"
-        precision = f", {self._precision}" if self._precision else ""
+        precision = f", {self._precision}, {self.nbytes:,} bytes" if self._precision else ""
         return f"<LanguageModel {self.cell} {self.num_layers} x {self.hidden_size}{size}{precision}>"
 
 

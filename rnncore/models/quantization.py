@@ -8,7 +8,8 @@ import numpy as np
 
 from .. import checks
 from .._types import Array
-from ..engine.quantization import PRECISIONS, Quantized
+from ..engine.quantization import PRECISIONS, Quantized, is_quantized
+from ..layers import Recurrent
 
 if TYPE_CHECKING:
     from .base import Model
@@ -42,7 +43,7 @@ def from_arrays(layers: dict[str, Any], precision: str, arrays: dict[str, Array]
         for key, like in layer.params.items():
             name = f"{layer_name}.{key}"
             value = _take(left, name)
-            if key.startswith("W"):
+            if is_quantized(key):
                 scales = _take(left, name + _SCALES) if precision == "int8" else None
                 _check_quantized(name, value, scales, like.shape)
                 weights[key] = Quantized(value, scales)
@@ -51,10 +52,9 @@ def from_arrays(layers: dict[str, Any], precision: str, arrays: dict[str, Array]
                     wanted = f"{like.shape} {like.dtype}"
                     raise ValueError(f"{name} must be {wanted}; got {value.shape} {value.dtype}")
                 weights[key] = value
-        if layer_name + _X_SCALES in left:
+        if precision == "int8" and isinstance(layer, Recurrent) and layer_name + _X_SCALES in left:
             x_scales = left.pop(layer_name + _X_SCALES)
-            if x_scales.shape != (layer.num_layers,) or not ((x_scales >= 0) & (x_scales < np.inf)).all():
-                raise ValueError(f"{layer_name} must have a finite scale for each of {layer.num_layers} layers")
+            _check_x_scales(layer_name, x_scales, layer)
             result[layer_name] = layer.with_weights(weights, x_scales.tolist())
         else:
             result[layer_name] = layer.with_weights(weights)
@@ -77,8 +77,16 @@ def _check_quantized(name: str, values: Array, scales: Array | None, shape: tupl
         return
     if (values == -128).any():
         raise ValueError(f"{name} must lie in [-127, 127]; got -128")
-    if scales.shape != shape[1:] or scales.dtype != np.float32 or not ((scales >= 0) & (scales < np.inf)).all():
+    if scales.shape != shape[1:] or scales.dtype != np.float32 or not ((scales >= 0) & (127 * scales < np.inf)).all():
         raise ValueError(f"the scales of {name} must be {shape[1:]} finite float32, none below 0")
+
+
+def _check_x_scales(name: str, scales: Array, layer: Recurrent) -> None:
+    wanted = f"float64 in [0, {np.finfo(layer.dtype).max:g}] for each of {layer.num_layers} layers"
+    if scales.shape != (layer.num_layers,) or scales.dtype != np.float64:
+        raise ValueError(f"the scales of the inputs of {name} must be {wanted}; got {scales.shape} {scales.dtype}")
+    if not ((scales >= 0) & (scales <= np.finfo(layer.dtype).max)).all():
+        raise ValueError(f"the scales of the inputs of {name} must be {wanted}; got {scales}")
 
 
 # ---- what it costs ----------------------------------------------------------------------------------------------

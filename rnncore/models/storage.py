@@ -18,7 +18,7 @@ from ..files import replacing
 FORMAT = "rnncore model"
 VERSION = 2
 WITH_TRAINING = 3  # what a run needs to go on is in the file, too
-QUANTIZED = 4  # weights are in bfloat16 or int8
+QUANTIZED = 4  # its weights are in bfloat16 or int8
 READABLE = (
     1,
     VERSION,

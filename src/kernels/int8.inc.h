@@ -139,7 +139,7 @@ static void INT8_NAME(pack)(ptrdiff_t K, ptrdiff_t M, const int8_t *B, ptrdiff_t
                 sum += value;
             }
             panel->scales[l] = j + l < M ? scales[j + l] : 0;
-            panel->offsets[l] = -128 * sum;
+            panel->offsets[l] = (int32_t)(-128u * (uint32_t)sum);  /* of tables, which are not multiplied, it may wrap */
         }
     }
 }

@@ -82,6 +82,17 @@ def test_bfloat16_is_that_of_pytorch(rng):
     np.testing.assert_array_equal(own, torch.from_numpy(floats).to(torch.bfloat16).float().numpy())
 
 
+def test_int8_of_very_large_weights():
+    largest = np.finfo("f4").max
+    layer = rc.RNN(2, 1, seed=0)
+    layer.params["Wx_0"][...] = largest
+    found = layer.quantize("int8").arrays()["Wx_0"]
+    assert found.values.tolist() == [[127], [127]]
+    assert np.isfinite(found.widen(np.dtype("f4"))).all()
+    with pytest.raises(ValueError, match=r"W must be finite, in float32 too, to become int8; got 1e\+300"):
+        quantize("W", np.array([[1e300]]), "int8")
+
+
 def test_int8_has_the_largest_of_a_column_as_127(rng):
     W = rng.normal(size=(30, 7))
     W[:, 2] = 0
@@ -294,12 +305,16 @@ def test_errors_of_rounding_and_calibration():
     x = np.zeros((T, N, D))
     with pytest.raises(ValueError, match="calibration .* must be None for bfloat16"):
         layer.quantize("bfloat16", calibration=x)
-    with pytest.raises(ValueError, match="calibration must be finite"):
-        layer.quantize("int8", calibration=x + np.inf)
+    for wrong in (np.inf, np.nan):
+        bad = x.copy()
+        bad[1, 2, 0] = wrong
+        with pytest.raises(ValueError, match="calibration must be finite"):
+            layer.quantize("int8", calibration=bad)
+    assert layer.quantize("int8", calibration=x + 1e-40).x_scales == (0.0,)  # no normal number
     with pytest.raises(ValueError, match="input_size = 2"):
         layer.quantize("int8", calibration=np.zeros((T, N, D + 1)))
     layer.params["Wh_0"][1, 2] = np.nan
-    with pytest.raises(ValueError, match="Wh must be finite to become int8; got nan"):
+    with pytest.raises(ValueError, match="Wh must be finite, in float32 too, to become int8; got nan"):
         layer.quantize("int8")
     assert np.isnan(layer.quantize("bfloat16")(x + 1)[0][1:]).any()
     wide = rc.RNN((1 << 17) + 1, 1, seed=0)
@@ -329,12 +344,22 @@ def test_dense_embedding_and_attention(rng, precision, dtype):
         with pytest.raises(TypeError, match="cannot be trained"):
             layer.forward(given)
         assert layer.nbytes == sum(a.nbytes for a in layer.arrays().values())
+        with pytest.raises(ValueError, match=f"those of this one are {precision}"):
+            layer.quantize("int8")
+    with pytest.raises(ValueError, match="read-only"):
+        small.arrays()["b"][...] = 7
     attention = rc.Attention(4, 6, "additive", dtype=dtype, seed=0)
     memory, queries = rng.normal(size=(5, 2, 6)), rng.normal(size=(3, 2, 4))
     found, wanted = attention.quantize(precision)(queries, memory)[0], attention(queries, memory)[0]
     assert 0 < np.abs(found - wanted).max() < 0.02
-    with pytest.raises(TypeError, match="cannot be trained"):
-        attention.quantize(precision).backward(None, None)
+    small = attention.quantize(precision)
+    for call in (small.forward, small.backward, small.zero_grad):
+        with pytest.raises(TypeError, match="cannot be trained"):
+            call()
+    with pytest.raises(ValueError, match=f"those of this one are {precision}"):
+        small.quantize(precision)
+    with pytest.raises(ValueError, match="read-only"):
+        small.params["Wq"][...] = 0
 
 
 @pytest.mark.parametrize("kind", ["rnn", "gru", "lstm", "mingru"])

@@ -6,6 +6,7 @@ import pickle
 
 import numpy as np
 import pytest
+from support.isas import DEFAULT
 from support.models import CLOSE, KINDS, MODELS, assert_equal, each_model_and_kind, make_of, results_of
 
 import rnncore as rc
@@ -146,6 +147,33 @@ def test_the_model_is_as_before_and_goes_on_training(language_model):
     assert small.score(TEXT) == score
 
 
+def test_a_new_network_is_in_float(language_model):
+    small = language_model.quantize("int8")
+    small.build(small.vocabulary)
+    assert small.precision == "float32"
+    small.set_params(epochs=1).fit(TEXT)
+
+
+def test_the_precision_is_that_of_the_layers(language_model):
+    model = copy.deepcopy(language_model).set_params(dtype="float64")
+    assert model.precision == "float32"
+    assert rc.LanguageModel(dtype="float64").precision == "float64"
+
+
+def test_layers_of_two_instruction_sets(language_model):
+    """The rows of a panel lie as the instruction set wants that it was packed for."""
+    small = language_model.quantize("int8")
+    wanted = small.sample(50, seed=0)
+    try:
+        rc.use_isa("plain")
+        for name in ("embedding", "output"):
+            other = copy.deepcopy(language_model.layers[name]).quantize("int8")
+            mixed = small._with_layers(small.layers | {name: other}, "int8")
+            assert mixed.sample(50, seed=0) == wanted
+    finally:
+        rc.use_isa(DEFAULT)
+
+
 # ---- files ----------------------------------------------------------------------------------------------------------
 
 
@@ -206,7 +234,13 @@ def test_damaged_files(language_model, tmp_path):
         (replaced(scales, lambda a: -a), "none below 0"),
         (replaced(scales, lambda a: a.astype("f8")), "finite float32"),
         (replaced("array/recurrent.b_0", lambda a: a[1:]), r"recurrent.b_0 must be \(128,\) float32; got \(127,\)"),
-        (replaced("array/recurrent/x_scales", lambda a: a[1:]), "recurrent must have a finite scale for each of 2"),
+        (
+            replaced("array/recurrent/x_scales", lambda a: a[1:]),
+            "of the inputs of recurrent must be float64 in .* for each of 2 layers",
+        ),
+        (replaced("array/recurrent/x_scales", lambda a: a > 0), "of the inputs of recurrent must be .* bool"),
+        (replaced("array/recurrent/x_scales", lambda a: a + 1e300), r"must be float64 in \[0, 3.40282e\+38\]"),
+        (lambda c: c.update({"array/output/x_scales": np.zeros(1)}), "no parameter output/x_scales"),
     ]:
         with np.load(path) as file:
             content = dict(file)
@@ -241,7 +275,7 @@ def test_no_training(name, precision, tmp_path):
             call()
     with pytest.raises(ValueError, match=f"those of this one are {precision}"):
         small.quantize(precision)
-    with pytest.raises(ValueError, match="it was not fitted"):
+    with pytest.raises(ValueError, match=f"this model has none: it is in {precision}, for use"):
         small.save(tmp_path / "model.npz", training=True)
     assert not list(tmp_path.iterdir())
 
@@ -255,7 +289,7 @@ def test_errors(language_model):
         language_model.quantize("int4")
     broken = copy.deepcopy(language_model)
     broken.params["output.W"][0, 0] = np.inf
-    with pytest.raises(ValueError, match="W must be finite to become int8; got inf"):
+    with pytest.raises(ValueError, match="W must be finite, in float32 too, to become int8; got inf"):
         broken.quantize("int8")
     caught = []
 
