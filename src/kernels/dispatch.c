@@ -7,7 +7,9 @@ static int always(void) { return 1; }
 
 #if defined(__x86_64__)
 #include <immintrin.h>
+#endif
 
+#if defined(__x86_64__) && !defined(PLAIN_ONLY) /* a quick build, for mutants */
 extern const kernel_table kernels_f32_avx2, kernels_f64_avx2, kernels_f32_avx512, kernels_f64_avx512;
 
 static int has_avx2(void) { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
@@ -16,7 +18,9 @@ static int has_avx512(void) {
     return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw");
 }
+#endif
 
+#if defined(__x86_64__)
 unsigned long long begin_flush_subnormals(void) {
     unsigned saved = _mm_getcsr();
     _mm_setcsr(saved | 0x8040); /* flush to zero, subnormals are zero */
@@ -41,7 +45,7 @@ void end_flush_subnormals(unsigned long long saved) { (void)saved; }
 
 const instruction_set instruction_sets[] = {
     {"plain", always, &kernels_f32_plain, &kernels_f64_plain},
-#if defined(__x86_64__)
+#if defined(__x86_64__) && !defined(PLAIN_ONLY)
     {"avx2", has_avx2, &kernels_f32_avx2, &kernels_f64_avx2},
     {"avx512", has_avx512, &kernels_f32_avx512, &kernels_f64_avx512},
 #endif

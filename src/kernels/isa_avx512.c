@@ -6,7 +6,7 @@
 #include "isa.h"
 #include "kernels.h"
 
-#if defined(__x86_64__)
+#if defined(__x86_64__) && !defined(PLAIN_ONLY)
 #define ISA avx512
 #define VECTOR_BYTES 64
 BEGIN_ISA("avx2,fma,avx512f,avx512vl,avx512dq,avx512bw")
