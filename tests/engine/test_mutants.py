@@ -213,7 +213,7 @@ MUTANTS = {
         "src/kernels/quantized.inc.h",
         "*scale = is_finite ? 0 : (real)NAN;",
         "*scale = 0;",
-        "layers/test_quantized.py",
+        "engine/test_quantized_kernels.py",
     ),
     "bfloat16 loses a bit": (
         "src/kernels/bfloat16.inc.h",
