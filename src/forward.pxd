@@ -148,8 +148,9 @@ cdef inline void pack_weights(Call *f, floating *packed) noexcept nogil:
 
 
 cdef inline void pack_quantized_weights(const Call *f, const Matrix *Wx, const float *scales_x, const Matrix *Wh,
-                                     const float *scales_h, size_t value) noexcept nogil:
-    """The same at f.packed from Wx and Wh in bfloat16 or int8, of `value` bytes, in C order; scales (G H,) of int8."""
+                                        const float *scales_h, size_t value) noexcept nogil:
+    """Pack Wx and Wh at f.packed for all calls: in C order, in bfloat16 or int8, `value` bytes each; scales (G H,) of
+    int8."""
     cdef const kernel_table *k = f.layer.kernels
     cdef Py_ssize_t columns = gated_columns(&f.layer)
     cdef Member p
@@ -159,7 +160,7 @@ cdef inline void pack_quantized_weights(const Call *f, const Matrix *Wx, const f
     if has_Wh(&f.layer.cell):
         pack_quantized(k, &p.gates, Wh.values, Wh.row_step, scales_h)
         pack_quantized(k, &p.candidate, <const char *>Wh.values + columns * value, Wh.row_step,
-                    at(scales_h, columns, <float *>NULL))
+                       at(scales_h, columns, <float *>NULL))
 
 
 cdef inline void project(const Call *f, const Member *p, Py_ssize_t begin, Py_ssize_t n, floating *gates,

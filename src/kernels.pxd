@@ -92,7 +92,7 @@ cdef extern from "kernels.h" nogil:
         const kernel_table *f32
         const kernel_table *f64
 
-    Py_ssize_t quantized_row(Py_ssize_t K)
+    Py_ssize_t quantized_row_bytes(Py_ssize_t K)
     Py_ssize_t ctc_work(Py_ssize_t T, Py_ssize_t V, Py_ssize_t L, bint trains)
     Py_ssize_t crf_work(Py_ssize_t T, Py_ssize_t K, bint trains)
     Py_ssize_t viterbi_work(Py_ssize_t T, Py_ssize_t K)

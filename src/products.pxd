@@ -81,7 +81,7 @@ cdef inline Factor packed_factor(int precision, Py_ssize_t K, Py_ssize_t M, void
 
 
 cdef inline void pack_quantized(const kernel_table *k, const Factor *f, const void *values, Py_ssize_t ld,
-                             const float *scales) noexcept nogil:
+                                const float *scales) noexcept nogil:
     """Pack a factor of one block from its values (K, M) in bfloat16 or int8, rows ld apart; scales (M,) of int8."""
     if f.precision == PRECISION_BFLOAT16:
         k.pack_bfloat16(f.K, f.M, <const uint16_t *>values, ld, f.packed)
@@ -109,7 +109,7 @@ cdef inline Py_ssize_t quantized_work(int precision, Py_ssize_t rows, Py_ssize_t
     if precision != PRECISION_INT8:
         return 0
     rows = min(rows, <Py_ssize_t>QUANTIZED_ROWS)
-    return padded(QUANTIZED_ROWS + (rows * quantized_row(K) + item - 1) // item)
+    return padded(QUANTIZED_ROWS + (rows * quantized_row_bytes(K) + item - 1) // item)
 
 
 cdef inline void quantized_product(const kernel_table *k, Py_ssize_t m, const floating *A, Py_ssize_t lda,

@@ -119,31 +119,31 @@ def precisions(arguments: argparse.Namespace, mode: str, dtype: str) -> Iterator
     The limit of sequences is the time to read the weights.
     """
     for cell in arguments.cell:
-        variant, records = VARIANTS[COMPARED[cell]], []
+        variant, cases = VARIANTS[COMPARED[cell]], []
         for shape in workloads.PRECISION_SHORT if arguments.short else workloads.PRECISION:
             calls = precision.layer_calls(cell, shape, arguments.threads)
             limits = {name: bytes_limit(variant, shape, item) for name, item in (("bfloat16", 2), ("int8", 1))}
-            records.append((describe(shape), calls, limits))
+            cases.append((describe(shape), calls, limits))
         for D, H in [(64, 128), (64, 256)]:
             layer, x = make_layer(make_problem(variant, (1, 1, D, H), "float32")), np.zeros((1, D), np.float32)
             own: dict[str, Any] = {"float32": layer.stream()}
             own |= {name: layer.quantize(name).stream() for name in PRECISIONS}
             calls = {name: {"engine": _step(stream, x)} for name, stream in own.items()}
-            records.append((f"stream D={D} H={H}", calls, {}))
+            cases.append((f"stream D={D} H={H}", calls, {}))
         H, n = max(workloads.SAMPLED.items())
         model = _language_model(LanguageModelSize(cell, 65, None, H, 1, 1, 1), "float32")
         own = {"float32": model} | {name: model.quantize(name) for name in PRECISIONS}
         calls = {name: {"engine": _sample(m, n)} for name, m in own.items()}
-        records.append((f"{n} characters V=65 H={H}", calls, {}))
-        yield from _precision_records(arguments, mode, cell, records)
+        cases.append((f"{n} characters V=65 H={H}", calls, {}))
+        yield from _precision_records(arguments, mode, cell, cases)
 
 
 def _precision_records(
-    arguments: argparse.Namespace, mode: str, cell: str, workloads_: list[tuple[str, Any, dict[str, float]]]
+    arguments: argparse.Namespace, mode: str, cell: str, cases: list[tuple[str, Any, dict[str, float]]]
 ) -> Iterator[Record]:
-    """Measure all precisions of a workload in one run; yield the records of one precision after the other."""
+    """Measure all precisions of a case (name, calls, limits) in one run; yield the records by precision."""
     measured = []
-    for name, calls, limits in workloads_:
+    for name, calls, limits in cases:
         flat = {f"{p}/{rival}": call for p, own in calls.items() for rival, call in own.items()}
         measured.append((name, measure(flat, arguments.seconds), limits))
     for p in PRECISIONS:

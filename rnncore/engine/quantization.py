@@ -61,6 +61,11 @@ def quantize(name: str, array: Array, precision: Precision) -> Quantized:
     return Quantized(np.rint(values).clip(-127, 127).astype(np.int8), scales)
 
 
+def already_quantized(what: str, precision: str) -> ValueError:
+    """Return the error of quantizing ``what`` again."""
+    return ValueError(f"{what} is quantized from float weights; those of this one are {precision}")
+
+
 def quantize_cell(weights: dict[str, Any], precision: Precision) -> dict[str, Any]:
     """Return the weights of a cell with Wx and Wh quantized; biases and peepholes stay."""
     return {name: quantize(name, w, precision) if name in ("Wx", "Wh") else w for name, w in weights.items()}

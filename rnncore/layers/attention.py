@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, DTypeLike
 from .. import checks
 from .._types import Array, Seed
 from ..engine import arrays, native
-from ..engine.quantization import Precision, Quantized
+from ..engine.quantization import Precision, Quantized, already_quantized
 from .base import NO_TRAINING, Layer, glorot_uniform
 
 __all__ = ["Attention"]
@@ -197,7 +197,7 @@ class QuantizedAttention(Attention):
 
     def quantize(self, precision: Precision) -> Any:
         """Raise ValueError: the layer is quantized."""
-        raise ValueError(f"a layer is quantized from float weights; those of this one are {self.precision}")
+        raise already_quantized("a layer", self.precision)
 
     def forward(self, *arguments: Any, **keywords: Any) -> Any:
         """Raise TypeError: quantized layers cannot be trained."""

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, DTypeLike
 from .. import checks
 from .._types import Array, StateLike
 from ..engine import arrays, calls, cells, native
-from ..engine.quantization import PRECISIONS, Precision, Quantized, quantize_cell
+from ..engine.quantization import PRECISIONS, Precision, Quantized, already_quantized, quantize_cell
 from ..engine.weights import pack_cell, unpack_cell
 from .stack import Stack
 from .stream import Stream
@@ -107,15 +107,14 @@ class Frozen(Stack):
             The weights are in bfloat16 or int8 already.
         """
         if self.precision != self.dtype.name:
-            raise ValueError(f"a layer is quantized from float weights; those of this one are {self.precision}")
+            raise already_quantized("a layer", self.precision)
         weights = self._weights()
         observed = None if calibration is None else observe(self, weights, calibration)
         return quantize_layers(self, weights, precision, observed)
 
     def arrays(self) -> dict[str, Any]:
         """Return the weights by the names of the layer's parameters, those in bfloat16 or int8 Quantized."""
-        suffixes = [suffix for layer in range(self.num_layers) for suffix in self._suffixes(layer)]
-        pairs = zip(suffixes, self._weights(), strict=True)
+        pairs = zip(self._all_suffixes(), self._weights(), strict=True)
         return {name + suffix: weight for suffix, own in pairs for name, weight in own.items()}
 
     def _weights(self) -> list[dict[str, Any]]:
@@ -243,7 +242,8 @@ class FrozenCell:
         return FrozenCell, (self._variant, unpack_cell(self._variant, self._packed, self._scales))
 
     def __repr__(self) -> str:
-        return f"<frozen {self._variant!r}>"
+        precision = "" if not self._scales else "bfloat16 " if self._scales["Wx"] is None else "int8 "
+        return f"<frozen {precision}{self._variant!r}>"
 
     def __call__(
         self,

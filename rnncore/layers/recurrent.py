@@ -210,8 +210,8 @@ class Recurrent(Stack, Layer):
         return quantize_layers(self, weights, precision, observed)
 
     def with_weights(self, weights: dict[str, Any], x_scales: Sequence[float] = ()) -> Frozen:
-        suffixes = [suffix for layer in range(self.num_layers) for suffix in self._suffixes(layer)]
-        own = [{array.name: weights[array.name + suffix] for array in self.variant.weights} for suffix in suffixes]
+        names = [array.name for array in self.variant.weights]
+        own = [{name: weights[name + suffix] for name in names} for suffix in self._all_suffixes()]
         sizes = self.input_size, self.hidden_size
         return Frozen(self.variant, *sizes, own, self.bidirectional, self.batch_first, self.dtype, x_scales)
 

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, DTypeLike
 from .. import checks
 from .._types import Array, Seed
 from ..engine import arrays, native
-from ..engine.quantization import Precision, Quantized
+from ..engine.quantization import Precision, Quantized, already_quantized
 from ..engine.weights import pack_matrix, read_rows, unpack_matrix
 from .base import NO_TRAINING, Layer, glorot_uniform
 
@@ -166,7 +166,7 @@ class _QuantizedLayer:
 
     def quantize(self, precision: Precision) -> Any:
         """Raise ValueError: the layer is quantized."""
-        raise ValueError(f"a layer is quantized from float weights; those of this one are {self.precision}")
+        raise already_quantized("a layer", self.precision)
 
     def forward(self, *arguments: Any, **keywords: Any) -> Any:
         """Raise TypeError: quantized layers cannot be trained."""

@@ -63,6 +63,10 @@ class Stack:
         """What the names of the parameters of each direction end in."""
         return [f"_{layer}", f"_{layer}_reverse"][: self.directions]
 
+    def _all_suffixes(self) -> list[str]:
+        """Those of every cell: layer by layer, forward before reverse."""
+        return [suffix for layer in range(self.num_layers) for suffix in self._suffixes(layer)]
+
     def check_one_direction(self) -> None:
         """Raise ValueError if the stack cannot go step by step."""
         if self.bidirectional:

@@ -18,7 +18,7 @@ from numpy.typing import DTypeLike
 from .. import checks
 from .._types import Array
 from ..checks import Rule
-from ..engine.quantization import PRECISIONS, Precision
+from ..engine.quantization import PRECISIONS, Precision, already_quantized
 from ..layers import RECURRENT, Embedding, Recurrent, blank_layers
 from ..layers.frozen import observe, quantize_layers
 from ..optim import SGD, Adagrad, Adam, RMSProp
@@ -291,7 +291,7 @@ class Model:
         check_idle(self)
         checks.choice("precision", precision, PRECISIONS)
         if self._precision:
-            raise ValueError(f"a model is quantized from float weights; those of this one are {self._precision}")
+            raise already_quantized("a model", self._precision)
         recurrent = {name: layer for name, layer in self.layers.items() if isinstance(layer, Recurrent)}
         observed: dict[str, Any] = {}
         if calibration is not None:

@@ -23,7 +23,7 @@ typedef struct {
     int8_t values[];
 } INT8_NAME(panel);
 
-/* A row of A (quantized_row bytes) is K values and zeros up to a multiple of four, then an int32: the sum of |a| of its
+/* A row of A (quantized_row_bytes) is K values and zeros up to a multiple of four, then an int32: the sum of |a| of its
  * negative values.
  * sums (rows, INT8_COLUMNS) = A (rows, 4 groups) B, in so many vectors of the panel; rows of A are lda apart */
 typedef void INT8_NAME(sums_function)(ptrdiff_t groups, ptrdiff_t vectors, const int8_t *A, ptrdiff_t lda,
@@ -139,7 +139,8 @@ static void INT8_NAME(pack)(ptrdiff_t K, ptrdiff_t M, const int8_t *B, ptrdiff_t
                 sum += value;
             }
             panel->scales[l] = j + l < M ? scales[j + l] : 0;
-            panel->offsets[l] = (int32_t)(-128u * (uint32_t)sum);  /* of tables, which are not multiplied, it may wrap */
+            /* It may wrap for more rows than LARGEST_QUANTIZED: those of a table, which is not multiplied. */
+            panel->offsets[l] = (int32_t)(-128u * (uint32_t)sum);
         }
     }
 }

@@ -50,7 +50,7 @@ static inline ptrdiff_t crf_work(ptrdiff_t T, ptrdiff_t K, int trains) {
 static inline ptrdiff_t viterbi_work(ptrdiff_t T, ptrdiff_t K) { return (T + 2) * K; }
 
 /* Bytes of a row of K values in int8, with what some instruction sets need of it. */
-static inline ptrdiff_t quantized_row(ptrdiff_t K) { return (K + 3) / 4 * 4 + 4; }
+static inline ptrdiff_t quantized_row_bytes(ptrdiff_t K) { return (K + 3) / 4 * 4 + 4; }
 
 typedef struct kernel_table {
     /* Products. Every element is one chain of multiply-adds in order of k that starts from `from`, in all functions and
@@ -75,7 +75,7 @@ typedef struct kernel_table {
                             const int64_t *ids, void *out, ptrdiff_t ldout);
     /* B (K, M) of int8 in [-127, 127], rows ldb apart, with a scale for each column */
     void (*pack_int8)(ptrdiff_t K, ptrdiff_t M, const int8_t *B, ptrdiff_t ldb, const float *scales, void *packed);
-    /* q (m, K) = A (m, K) / scales (m,), rounded to [-127, 127]; a row of q takes quantized_row bytes. A scale is `fixed`,
+    /* q (m, K) = A (m, K) / scales (m,), rounded to [-127, 127]; a row of q takes quantized_row_bytes. A scale is `fixed`,
      * or if that is 0 the largest |A| of the row over 127; NaN if the row is not finite */
     void (*quantize_rows)(ptrdiff_t m, ptrdiff_t K, const void *A, ptrdiff_t lda, double fixed, int8_t *q, void *scales);
     /* C (m, M) = from + (q B) times the scale of the row and of the column; the sums q B are exact for

@@ -1,7 +1,7 @@
 /* Products in 8 bits: the rows of A are quantized as they come, the factor was quantized when it was packed (int8.inc.h).
  * A value stands for value times the scale of its row or column. */
 
-/* q, a row of quantized_row(K) bytes, = x / scale, rounded to the nearest of -127 .. 127 (ties to even). The scale is
+/* q, a row of quantized_row_bytes(K), = x / scale, rounded to the nearest of -127 .. 127 (ties to even). The scale is
  * the largest |x| over 127 unless `fixed` is above 0. Zeros with scale 0 if that is no normal number, and with scale NaN
  * if an x is not finite. */
 static void NAME(quantize_row)(ptrdiff_t K, const real *restrict x, real fixed, int8_t *restrict q,
@@ -17,7 +17,7 @@ static void NAME(quantize_row)(ptrdiff_t K, const real *restrict x, real fixed, 
     int is_finite = largest < NAME(magnitude_bits)((real)INFINITY);
     if (!is_finite || s < (real)(REAL_IS_DOUBLE ? 0x1p-1022 : 0x1p-126)) {
         *scale = is_finite ? 0 : (real)NAN;
-        memset(q, 0, (size_t)quantized_row(K));
+        memset(q, 0, (size_t)quantized_row_bytes(K));
         return;
     }
     for (ptrdiff_t k = 0; k < K; k++) {
@@ -27,15 +27,15 @@ static void NAME(quantize_row)(ptrdiff_t K, const real *restrict x, real fixed, 
     }
     int32_t negative = 0;
     for (ptrdiff_t k = 0; k < K; k++) negative += q[k] < 0 ? -q[k] : 0;
-    memset(q + K, 0, (size_t)(quantized_row(K) - K));
-    memcpy(q + quantized_row(K) - 4, &negative, 4);
+    memset(q + K, 0, (size_t)(quantized_row_bytes(K) - K));
+    memcpy(q + quantized_row_bytes(K) - 4, &negative, 4);
     *scale = s;
 }
 
 static void NAME(quantize_rows)(ptrdiff_t m, ptrdiff_t K, const void *A, ptrdiff_t lda, double fixed, int8_t *q,
                                 void *scales) {
     for (ptrdiff_t i = 0; i < m; i++)
-        NAME(quantize_row)(K, (const real *)A + i * lda, (real)fixed, q + i * quantized_row(K), (real *)scales + i);
+        NAME(quantize_row)(K, (const real *)A + i * lda, (real)fixed, q + i * quantized_row_bytes(K), (real *)scales + i);
 }
 
 /* C += sums * row_scale * scales */
@@ -47,7 +47,7 @@ static void NAME(add_scaled)(ptrdiff_t count, const int32_t *restrict sums, real
 static void NAME(multiply_int8)(ptrdiff_t m, ptrdiff_t K, ptrdiff_t M, const int8_t *q, const void *scales,
                                 const void *packed, const void *from, ptrdiff_t ldfrom, void *C_, ptrdiff_t ldc) {
     real *C = C_;
-    ptrdiff_t ldq = quantized_row(K), most = CEIL_DIVIDE(m, CEIL_DIVIDE(m, INT8_ROWS) + !m);
+    ptrdiff_t ldq = quantized_row_bytes(K), most = CEIL_DIVIDE(m, CEIL_DIVIDE(m, INT8_ROWS) + !m);
     if (from != C_) NAME(copy_start)(m, M, (NAME(start)){from, ldfrom}, C, ldc);
     for (ptrdiff_t j = 0; j < M; j += INT8_COLUMNS) {
         const INT8_NAME(panel) *panel = (const void *)((const char *)packed + j / INT8_COLUMNS * INT8_PANEL(K));

@@ -377,6 +377,7 @@ def test_freeze_of_arrays(rng, kind, precision):
     small = layer.quantize(precision)
     assert_equal_bits(frozen(x)[0], small(x)[0])
     assert_equal_bits(pickle.loads(pickle.dumps(frozen))(x)[0], small(x)[0])
+    assert repr(frozen).startswith(f"<frozen {precision} <{kind}")
     lengths = rng.integers(T + 1, size=N)
     assert_equal_bits(frozen(x, lengths=lengths)[0], small(x, lengths=lengths)[0])
     resets = rng.random((T, N)) < 0.3
