@@ -27,7 +27,7 @@ from .sequence_losses import crf_loss, crf_marginals, ctc_loss, viterbi
 from .text import Vocabulary, batches_by_length, pad, streams
 
 if TYPE_CHECKING:
-    from . import metrics, plots, reference, testing
+    from . import distributed, metrics, plots, reference, testing
     from .models import (
         EncoderDecoder,
         LanguageModel,
@@ -61,6 +61,7 @@ __all__ = [
     "crf_loss",
     "crf_marginals",
     "ctc_loss",
+    "distributed",
     "fused_softmax_cross_entropy",
     "gate_activations",
     "get_num_threads",
@@ -89,7 +90,7 @@ __all__ += layers.simple.__all__
 
 def __getattr__(name: str) -> object:
     """Load a module, or a model, when it is first used: without them the import takes half the time."""
-    if name in ("metrics", "models", "plots", "reference", "testing"):
+    if name in ("distributed", "metrics", "models", "plots", "reference", "testing"):
         return import_module(f".{name}", __name__)
     if name in __all__:
         value = globals()[name] = getattr(import_module(".models", __name__), name)

@@ -40,15 +40,20 @@ class Interrupts:
 
     @contextmanager
     def later(self) -> Iterator[None]:
-        """Let Ctrl-C wait for the end of the block, where the handler that was there before is called."""
-        self._waits = True
+        """Let Ctrl-C wait for the end of the outermost block, where the handler that was there before is called."""
+        before, self._waits = self._waits, True
         try:
             yield
         finally:
-            self._waits = False
-            received, self._received = self._received, None
-            if received is not None:
-                self._handler(*received)
+            self._waits = before
+            if not before:
+                received, self._received = self._received, None
+                if received is not None:
+                    self._handler(*received)
+
+    def received(self) -> bool:
+        """Return whether Ctrl-C waits."""
+        return self._received is not None
 
 
 @contextmanager

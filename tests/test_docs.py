@@ -78,7 +78,7 @@ def test_every_page_is_in_a_table_of_contents():
 
 #: Modules beside rnncore itself whose names are public.
 MODULES = [
-    *("metrics", "plots", "reference", "testing"),
+    *("distributed", "metrics", "plots", "reference", "testing"),
     *(f"compat.{name}" for name in ("coursera", "cs231n", "dinosaurus", "dlfs2", "min_char_rnn")),
     *(f"interop.{name}" for name in ("keras", "onnx", "safetensors", "state_dict", "torch")),
 ]

@@ -23,6 +23,7 @@ MAY_IMPORT = {
     "documentation": set(),
     "reference": set(),
     "checks": set(),
+    "distributed": {"checks"},
     "files": {"interrupts"},
     "interrupts": set(),
     "testing": set(),
@@ -40,6 +41,7 @@ MAY_IMPORT = {
     "sequence_losses": {"checks", "engine", "losses"},
     "models": {
         "checks",
+        "distributed",
         "documentation",
         "engine",
         "files",

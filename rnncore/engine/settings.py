@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import platform
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from operator import index
 
@@ -130,6 +132,8 @@ def set_num_threads(n: int) -> None:
         raise TypeError(f"n must be an integer; got {n!r}") from None
     if number < 1:
         raise ValueError(f"n must be at least 1; got {number}")
+    global _are_set
+    _are_set = True
     _engine.set_max_threads(number)
 
 
@@ -148,6 +152,31 @@ def get_num_threads() -> int:
     return _engine.get_max_threads()
 
 
+_are_set = False
+
+
+def threads_are_set() -> bool:
+    """Return whether the number of threads is not the default: the user or the environment has set it."""
+    return _are_set
+
+
+@contextmanager
+def default_threads(n: int) -> Iterator[None]:
+    """Let n be the default number of threads in the block."""
+    before = get_num_threads()
+    _engine.set_max_threads(n)
+    try:
+        yield
+    finally:
+        if not _are_set:
+            _engine.set_max_threads(before)
+
+
+def get_isa() -> str:
+    """Return the instruction set in use."""
+    return _engine.get_isa()
+
+
 # ---- the environment ------------------------------------------------------------------------------------------------
 
 
@@ -158,8 +187,10 @@ def _read_environment() -> None:
         raise ValueError(f"environment variable RNNCORE_ISA: {error}") from None
     cores = usable_cores()
     _engine.set_usable_cores(cores)
+    _engine.set_max_threads(cores)
     try:
-        set_num_threads(int(os.environ.get("RNNCORE_NUM_THREADS", cores)))
+        if "RNNCORE_NUM_THREADS" in os.environ:
+            set_num_threads(int(os.environ["RNNCORE_NUM_THREADS"]))
     except ValueError as error:
         raise ValueError(f"environment variable RNNCORE_NUM_THREADS: {error}") from None
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from functools import partial
 from os import PathLike
 from types import NoneType
-from typing import Any, ClassVar, Literal, Self, cast
+from typing import Any, ClassVar, Literal, NamedTuple, Self, cast
 
 import numpy as np
 from numpy.random import Generator, RandomState
@@ -18,16 +18,19 @@ from numpy.typing import DTypeLike
 from .. import checks
 from .._types import Array
 from ..checks import Rule
+from ..distributed import TIMEOUT, Ranks
 from ..engine.quantization import PRECISIONS, Precision, already_quantized
+from ..engine.settings import get_isa
 from ..layers import RECURRENT, Embedding, Recurrent, blank_layers
 from ..layers.frozen import observe, quantize_layers
 from ..optim import SGD, Adagrad, Adam, RMSProp
 from . import scikit_learn
 from .network import Trunk
-from .position import Numbers, Position, check_arrays, get_random, make_random, set_random, take_group
+from .position import Numbers, Position, check_arrays, checksum, get_random, make_random, set_random, take_group
 from .quantization import from_arrays, to_arrays
+from .shards import SHARDS, check_shards, shared_cores
 from .storage import write_model
-from .training import Run, Schedule, check_idle, check_schedule
+from .training import Callbacks, Run, Schedule, as_callbacks, check_idle, check_schedule
 
 BATCHES = ("batch_size", "accumulation", "chunk_length")  # settings that say what a batch is
 OPTIMIZERS = {"sgd": SGD, "rmsprop": RMSProp, "adagrad": Adagrad, "adam": Adam}
@@ -68,6 +71,17 @@ def setting(default: Any, rule: Rule | None = None, *, network: bool = False) ->
 
 
 COUNT = partial(checks.integer, least=1)
+
+
+class RunOptions(NamedTuple):
+    """What ``fit`` takes beside data."""
+
+    callback: Callbacks | None = None
+    progress: bool = False
+    resume: bool = False
+    comm: Any = None
+    shards: int | None = None
+    timeout: float = TIMEOUT
 
 
 @dataclasses.dataclass(eq=False, repr=False)
@@ -113,6 +127,7 @@ class Model:
     _position = cast("Position | None", None)  # of the last run
     _precision = cast("str | None", None)  # that the weights were rounded to
     _carried = cast(Any, None)  # state of the recurrent layers that goes on from batch to batch
+    _carried_shape = cast("tuple[int, ...] | None", None)  # (states, layers, H), if one does
 
     score_name: ClassVar[str]  # what ``score`` returns, for tables
     _estimator_type: ClassVar[str | None] = None  # "classifier", so that scikit-learn splits by class
@@ -357,28 +372,63 @@ class Model:
                 raise ValueError(f"{what} goes on with {name} = {was!r} of the layers; got {settings[name]!r}")
         return goes_on
 
+    def _run(self, options: RunOptions, prepare: Callable[[Ranks], tuple[Any, Any]]) -> Self:
+        """prepare(ranks) returns the arguments of ``Run.train``; an error there leaves the model as it was."""
+        with Ranks(options.comm, options.timeout) as ranks:
+            with self._as_before_on_error():
+                callbacks = as_callbacks(options.callback, options.progress and not ranks.rank)
+                arguments = prepare(ranks)
+            self._train(*arguments, callbacks, ranks)
+        return self
+
+    def _start_random(self, ranks: Ranks) -> None:
+        """Make the random generator, the same on all ranks."""
+        self._rng = as_generator(self.random_state)
+        if ranks.size > 1:
+            set_random(self._rng, ranks.broadcast(get_random(self._rng)))
+
     def _begin_random(self, resume: bool) -> Numbers:
         """Return the state of the random generator where the run begins; a run that goes on draws its data again."""
         if resume and self._position is not None:
             set_random(self._rng, self._position.begin_random)
         return get_random(self._rng)
 
-    def _take_position(self, resume: bool, begin_random: Numbers, data: int) -> None:
+    def _take_position(self, options: RunOptions, ranks: Ranks, begin_random: Numbers, data: int) -> None:
         """Set the position of the run: a new one, or that of the last run if its batches were the same."""
-        batches = {name: value for name, value in self._settings().items() if name in BATCHES}
-        if not resume or self._position is None:
-            self._position = Position(begin_random, get_random(self._rng), data, batches)
-        elif self._position.data != data:
+        settings = self._settings()
+        going_on = self._position if options.resume else None
+        shards = options.shards
+        if shards is None and going_on is not None:
+            shards = going_on.batches["shards"]
+        if shards is None and options.comm is not None:
+            shards = SHARDS
+        if shards is not None:
+            shards = check_shards(shards, ranks)
+        batches = {name: value for name, value in settings.items() if name in BATCHES} | {"shards": shards}
+        if going_on is None:
+            going_on = self._position = Position(begin_random, get_random(self._rng), data, batches)
+        elif going_on.data != data:
             raise ValueError("resume needs the data of the run that it goes on with; got other data")
-        for name, was in self._position.batches.items():
+        for name, was in going_on.batches.items():
             if batches[name] != was:
                 raise ValueError(f"resume goes on with {name} = {was!r} of the run; got {batches[name]!r}")
+        if ranks.size > 1:
+            plain = {name: repr(settings[name]) for name in settings.keys() - {"random_state", "schedule"}}
+            sums = {"parameters": checksum([list(self.params.values())]), "data": data}
+            moment = {"update": going_on.update, "random numbers": get_random(self._rng)}
+            ranks.agree("model, data and settings", {"instruction set": get_isa()} | plain | sums | moment)
 
     def _update(self, batch: Any) -> Any:
         """Loss of a batch, with its gradients in ``grads``. -> loss, its weight in the mean, steps of sequences"""
         raise NotImplementedError
 
-    def _train(self, make_batches: Callable[..., Any], score: Callable[..., Any] | None, callbacks: list[Any]) -> None:
+    def _train(
+        self,
+        make_batches: Callable[..., Any],
+        score: Callable[..., Any] | None,
+        callbacks: list[Any],
+        ranks: Ranks,
+    ) -> None:
         """make_batches() gives the batches of an epoch; score() the mean loss of held-out data, or is None."""
         assert self._position is not None
         wanted = (self.optimizer, self.learning_rate)
@@ -387,7 +437,8 @@ class Model:
         elif self._optimizer_settings != wanted:
             self._optimizer.learning_rate = self.learning_rate
         self._optimizer_settings = wanted
-        Run(self, self._optimizer, callbacks, self._position).train(make_batches, score)
+        with shared_cores(ranks):
+            Run(self, self._optimizer, callbacks, self._position, ranks).train(make_batches, score)
 
     # ---- files --------------------------------------------------------------------------------------------------
 

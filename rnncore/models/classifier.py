@@ -10,7 +10,8 @@ from numpy.typing import ArrayLike
 
 from .. import checks
 from .._types import Array
-from .base import setting
+from ..distributed import TIMEOUT
+from .base import RunOptions, setting
 from .data import Examples, Labels, as_sample_weight, class_weights, label_of_each, pad_inputs, take
 from .documentation import document
 from .estimator import Batch, Labeller, Sequences, Validation
@@ -153,6 +154,9 @@ class SequenceClassifier(Labeller):
         callback: Callbacks | None = None,
         progress: bool = False,
         resume: bool = False,
+        comm: Any = None,
+        shards: int | None = None,
+        timeout: float = TIMEOUT,
     ) -> Self:
         """Train on sequences and their classes.
 
@@ -169,7 +173,8 @@ class SequenceClassifier(Labeller):
 
         RAISES
         """
-        return self._fit(X, y, lengths, sample_weight, validation, callback, progress, resume)
+        options = RunOptions(callback, progress, resume, comm, shards, timeout)
+        return self._fit(X, y, lengths, sample_weight, validation, options)
 
     def predict_proba(self, X: Sequences, *, lengths: ArrayLike | None = None) -> Array:
         """Return the probability of every class.

@@ -11,6 +11,17 @@ resume : bool
     Ctrl-C, a callback or the last epoch ended it. With the same data and settings, the result has the same bits as an
     uninterrupted run. ``epochs`` may be larger than it was."""
 
+_COMM = """\
+comm : mpi4py.MPI.Comm, optional
+    Train on the processes of a communicator, all of which call ``fit`` with the same data and settings. The result has
+    the same bits for 1, 2, 4, ... ranks, up to ``shards`` of them. Callbacks and the bar are those of rank 0. Unless
+    the number of threads is set, the ranks of a machine share its cores.
+shards : int, optional
+    1, 2, 4, ...: the parts that every batch is cut into, whose gradients are summed in one fixed order. 8 if ``comm``
+    is given; otherwise the batch is not cut. A batch should have at least so many rows.
+timeout : float
+    Seconds after which a rank that does not answer is given up: :class:`rnncore.distributed.RankError`."""
+
 _PARTS = {
     "NETWORK": """
 level : {"char", "word"}
@@ -94,8 +105,10 @@ callback : function or list of functions, optional
 progress : bool
     Show a bar (needs tqdm).
 """
-    + _RESUME,
-    "RESUME": _RESUME,
+    + _RESUME
+    + "\n"
+    + _COMM,
+    "RESUME": _RESUME + "\n" + _COMM,
     "SEEN": """
 Parameters
 ----------
@@ -125,7 +138,9 @@ Raises
 TypeError, ValueError
     An argument is wrong; the message names it, and the model is unchanged.
 RuntimeError
-    A callback of ``fit`` called it.""",
+    A callback of ``fit`` called it.
+rnncore.distributed.RankError
+    Another rank of ``comm`` failed; its error is in the message.""",
 }
 
 #: Decorator: put the shared parts into the docstrings of a class and its methods.

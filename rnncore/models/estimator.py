@@ -13,16 +13,20 @@ from numpy.typing import ArrayLike
 
 from .. import checks
 from .._types import Array
+from ..distributed import Ranks
 from ..layers import Dense
 from ..text import Vocabulary, batches_by_length
-from .base import COUNT, Model, as_generator, setting
+from .base import COUNT, Model, RunOptions, as_generator, setting
 from .data import Examples, Format, Labels, as_sample_weight, as_sequences, check_class_weight, split_rows, take
 from .network import Head
 from .position import checksum
-from .training import Callbacks, as_callbacks
+from .shards import Batches
 
 Sequences = Iterable[str] | Iterable[list[str]] | Iterable[ArrayLike] | Array
 Validation = float | tuple[Any, Any] | tuple[Any, Any, ArrayLike]
+
+
+_DEFAULTS, _ALONE = RunOptions(), Ranks()
 
 
 class Batch(NamedTuple):
@@ -91,22 +95,27 @@ class Estimator(Model):
         lengths: Any,
         sample_weight: Any,
         validation: Any,
-        callback: Callbacks | None,
-        progress: bool,
-        resume: bool,
+        options: RunOptions,
     ) -> Any:
-        with self._as_before_on_error():
-            callbacks = as_callbacks(callback, progress)
-            examples, held_out = self._prepare(X, y, lengths, sample_weight, validation, resume)
-        score = None if held_out is None else lambda: self._mean_loss(held_out)
-        self._train(lambda: self._batches(examples, self.batch_size, self._rng), score, callbacks)
-        return self
+        def prepare(ranks: Ranks) -> tuple[Any, Any]:
+            examples, held_out = self._prepare(X, y, lengths, sample_weight, validation, options, ranks)
+            score = None if held_out is None else lambda: self._mean_loss(held_out, ranks)
+            return lambda: self._batches(examples, self.batch_size, self._rng), score
+
+        return self._run(options, prepare)
 
     def _prepare(
-        self, X: Any, y: Any, lengths: Any, sample_weight: Any, validation: Any, resume: bool = False
+        self,
+        X: Any,
+        y: Any,
+        lengths: Any,
+        sample_weight: Any,
+        validation: Any,
+        options: RunOptions = _DEFAULTS,
+        ranks: Ranks = _ALONE,
     ) -> tuple[Any, ...]:
         """Return the examples to train on, and the held-out examples or None."""
-        goes_on = self._check_training(validation, resume)
+        goes_on = self._check_training(validation, options.resume)
         X = as_sequences("X", X, lengths)
         if not X:
             raise ValueError("X must hold at least one sequence; got none")
@@ -116,8 +125,8 @@ class Estimator(Model):
             # What has no weight is as if absent: neither a class nor a word of the vocabulary.
             X, y, weights = (_take(column, np.flatnonzero(weights)) for column in (X, y, weights))
         if not goes_on:
-            self._rng = as_generator(self.random_state)
-        begin_random = self._begin_random(resume)
+            self._start_random(ranks)
+        begin_random = self._begin_random(options.resume)
         held_out, rows = None, np.arange(len(X))
         if isinstance(validation, numbers.Real):
             rows, held_out_rows = split_rows(len(X), validation, self._rng, self._strata(y))
@@ -129,7 +138,7 @@ class Estimator(Model):
             self.history = []
         X, y, weights = (_take(column, rows) for column in (X, y, weights))
         examples = self._encode(X, y, ("X", "y"), weights=weights, training=True)
-        self._take_position(resume, begin_random, checksum(examples))
+        self._take_position(options, ranks, begin_random, checksum(examples))
         if held_out is not None:
             X, y, weights = held_out
             held_out = self._encode(X, y, ("validation X", "validation y"), weights=weights)
@@ -150,13 +159,19 @@ class Estimator(Model):
     def _update(self, batch: Batch) -> tuple[float, float, int]:
         return self.loss_and_gradients(*batch.arguments), batch.weight, batch.tokens
 
-    def _batches(self, examples: Examples, batch_size: int, rng: Generator | None = None) -> list[Batch]:
-        return [self._batch(examples, rows) for rows in batches_by_length(examples.lengths, batch_size, rng)]
+    def _batches(self, examples: Examples, batch_size: int, rng: Generator | None = None) -> Batches:
+        rows = batches_by_length(examples.lengths, batch_size, rng)
+        return Batches(lambda rows: self._batch(examples, rows), rows)
 
-    def _mean_loss(self, examples: Examples) -> float:
-        total = count = 0
-        for batch in self._batches(examples, self.batch_size):
-            total, count = total + self._losses(batch).sum(), count + batch.weight
+    def _mean_loss(self, examples: Examples, ranks: Ranks = _ALONE) -> float:
+        batches = self._batches(examples, self.batch_size)
+        sums = np.zeros((len(batches), 2))  # losses, and their weight
+        for number in range(ranks.rank, len(batches), ranks.size):
+            batch = batches.part(number)
+            sums[number] = self._losses(batch).sum(), batch.weight
+            ranks.listen()
+        ranks.sum(sums.ravel())  # exact: all but one rank add zeros
+        total, count = sums.cumsum(axis=0)[-1]
         return float(total / count) if count else 0.0
 
     def _learn_format(self, name: str, sequences: Any, rows: Any) -> Format:

@@ -10,9 +10,10 @@ from numpy.random import Generator
 from numpy.typing import ArrayLike
 
 from .._types import Array
+from ..distributed import TIMEOUT
 from ..layers import Dense, Embedding
 from ..text import Vocabulary
-from .base import Random, as_generator
+from .base import Random, RunOptions, as_generator
 from .data import Examples, Format, Labels, label_array, label_of_each, pad_inputs, steps_before, steps_weights, take
 from .decoding import check_sampling, sample_tokens
 from .documentation import document
@@ -195,6 +196,9 @@ class SequenceGenerator(Estimator):
         callback: Callbacks | None = None,
         progress: bool = False,
         resume: bool = False,
+        comm: Any = None,
+        shards: int | None = None,
+        timeout: float = TIMEOUT,
     ) -> Self:
         """Train on sequences.
 
@@ -212,7 +216,8 @@ class SequenceGenerator(Estimator):
 
         RAISES
         """
-        return self._fit(X, y, lengths, sample_weight, validation, callback, progress, resume)
+        options = RunOptions(callback, progress, resume, comm, shards, timeout)
+        return self._fit(X, y, lengths, sample_weight, validation, options)
 
     def log_prob(self, X: Sequences, y: ArrayLike | None = None, *, lengths: ArrayLike | None = None) -> Array:
         """Log-probability (nats) of sequences, the end of tokens counted.

@@ -12,17 +12,40 @@ from numpy.typing import ArrayLike
 
 from .. import checks
 from .._types import Array
+from ..distributed import TIMEOUT, Ranks
 from ..layers import Dense
 from ..text import Vocabulary, batches_by_length, pad, streams
-from .base import COUNT, Model, Random, as_generator, setting
+from .base import COUNT, Model, Random, RunOptions, as_generator, setting
 from .data import Format, steps_before
 from .decoding import PIECE, Beam, beam_search, check_sampling, sample_tokens
 from .documentation import document
 from .network import Head, repeat_rows
 from .position import checksum
-from .training import Callbacks, as_callbacks, check_idle
+from .training import Callbacks, check_idle
 
+_ALONE = Ranks()
 _TWO_NAMES = "random_state and seed are two names of one setting; got both"
+
+
+class Chunks:
+    """The chunks of an epoch: inputs (T, N), targets (T, N), lengths or None, and whether the state starts anew.
+
+    They are cut into shards as :class:`Batches` are.
+    """
+
+    def __init__(self, chunks: list[tuple[Any, ...]]) -> None:
+        self._chunks = chunks
+
+    def __len__(self) -> int:
+        return len(self._chunks)
+
+    def count(self, number: int) -> int:
+        return int(self._chunks[number][0].shape[1])
+
+    def part(self, number: int, shard: int = 0, shards: int = 1) -> tuple[Any, ...]:
+        inputs, targets, lengths, first = self._chunks[number]
+        rows = slice(shard, None, shards)
+        return inputs[:, rows], targets[:, rows], None if lengths is None else lengths[rows], first
 
 
 @document
@@ -100,13 +123,17 @@ class LanguageModel(Model):
         check_idle(self)
         self.check_settings()
         self._rng = as_generator(self.random_state)
+        self._make_layers(vocabulary)
+        return self
+
+    def _make_layers(self, vocabulary: Vocabulary) -> None:
         format = Format("text", len(vocabulary), vocabulary)
         self._trunk = self._make_trunk(format, self._rng, size=self._embedding_width())
         output = Dense(self.hidden_size, len(vocabulary), dtype=self.dtype, seed=self._rng)
         self._head = Head(output, "softmax", self.dropout, self._rng)
         self._take_layers(embedding=self._trunk.embedding, recurrent=self._trunk.recurrent, output=output)
+        self._carried_shape = (len(self._trunk.recurrent.state_names), self.num_layers, self.hidden_size)
         self.vocabulary, self.history, self._sentences = vocabulary, [], False
-        return self
 
     def loss_and_gradients(
         self, inputs: ArrayLike, targets: ArrayLike, lengths: ArrayLike | None = None, state: Any = None
@@ -143,6 +170,9 @@ class LanguageModel(Model):
         callback: Callbacks | None = None,
         progress: bool = False,
         resume: bool = False,
+        comm: Any = None,
+        shards: int | None = None,
+        timeout: float = TIMEOUT,
     ) -> Self:
         """Train on a text or on sentences.
 
@@ -164,26 +194,29 @@ class LanguageModel(Model):
 
         RAISES
         """
-        with self._as_before_on_error():
-            callbacks, goes_on = as_callbacks(callback, progress), self._check_training(validation, resume)
-            sentences = not isinstance(texts, str)
-            texts = list(texts) if sentences else texts
-            if not texts:
-                raise ValueError("texts must hold at least one sentence or character; got none")
-            if not goes_on:
-                self.build(Vocabulary.from_text(texts, self.level, self._settings()["max_vocabulary"]))
-            self._sentences = sentences
-            encoded = self._encode(texts)
-            if not sentences and len(encoded[0]) < self.batch_size:
-                least = f"texts must hold at least batch_size = {self.batch_size} tokens"
-                raise ValueError(f"{least}; got {len(encoded[0])}")
-            self._take_position(resume, self._begin_random(resume), checksum([encoded]))
-            held_out = None if validation is None else self._scored(validation)
-            if held_out is not None and not sum(map(len, held_out)):
-                raise ValueError("validation must hold at least one token; got none")
-        score = None if held_out is None else lambda: self._nats(held_out)
-        self._train(lambda: list(self._chunks(encoded)), score, callbacks)
-        return self
+        options = RunOptions(callback, progress, resume, comm, shards, timeout)
+        return self._run(options, lambda ranks: self._prepare(texts, validation, options, ranks))
+
+    def _prepare(self, texts: Any, validation: Any, options: RunOptions, ranks: Ranks) -> tuple[Any, Any]:
+        goes_on = self._check_training(validation, options.resume)
+        sentences = not isinstance(texts, str)
+        texts = list(texts) if sentences else texts
+        if not texts:
+            raise ValueError("texts must hold at least one sentence or character; got none")
+        if not goes_on:
+            vocabulary = Vocabulary.from_text(texts, self.level, self._settings()["max_vocabulary"])
+            self._start_random(ranks)
+            self._make_layers(vocabulary)
+        self._sentences = sentences
+        encoded = self._encode(texts)
+        if not sentences and len(encoded[0]) < self.batch_size:
+            least = f"texts must hold at least batch_size = {self.batch_size} tokens"
+            raise ValueError(f"{least}; got {len(encoded[0])}")
+        self._take_position(options, ranks, self._begin_random(options.resume), checksum([encoded]))
+        held_out = None if validation is None else self._scored(validation)
+        if held_out is not None and not sum(map(len, held_out)):
+            raise ValueError("validation must hold at least one token; got none")
+        return lambda: self._chunks(encoded), None if held_out is None else lambda: self._nats(held_out, ranks)
 
     def _update(self, chunk: tuple[Any, ...]) -> tuple[float, int, int]:
         inputs, targets, lengths, first = chunk
@@ -198,14 +231,13 @@ class LanguageModel(Model):
         end = [self.vocabulary.eos_id]
         return [np.concatenate([self.vocabulary.encode(text), end]) for text in texts]
 
-    def _chunks(self, encoded: list[Array]) -> Iterator[Any]:
-        """Yield inputs (T, N), targets (T, N), lengths or None, and whether the state starts anew."""
+    def _chunks(self, encoded: list[Array]) -> Chunks:
         if self._sentences:
-            for rows in batches_by_length([len(ids) for ids in encoded], self.batch_size, self._rng):
-                targets, lengths = pad([encoded[row] for row in rows])
-                yield from self._cut(targets, lengths)
+            batches = batches_by_length([len(ids) for ids in encoded], self.batch_size, self._rng)
+            padded = (pad([encoded[row] for row in rows]) for rows in batches)
         else:
-            yield from self._cut(streams(encoded[0], self.batch_size), None)
+            padded = iter([(streams(encoded[0], self.batch_size), None)])
+        return Chunks([chunk for targets, lengths in padded for chunk in self._cut(targets, lengths)])
 
     def _cut(self, targets: Any, lengths: Any) -> Iterator[Any]:
         inputs = steps_before(targets, self.vocabulary.eos_id)
@@ -316,22 +348,26 @@ class LanguageModel(Model):
     def _read_all(self, *data: Any) -> Any:
         return self.score(*data)
 
-    def _nats(self, encoded: list[Array]) -> float:
+    def _nats(self, encoded: list[Array], ranks: Ranks = _ALONE) -> float:
         """Mean loss of a token."""
-        return float(-self._log_probs(encoded).sum() / sum(map(len, encoded)))
+        return float(-self._log_probs(encoded, ranks=ranks).sum() / sum(map(len, encoded)))
 
     def _scored(self, texts: list[str] | str) -> list[Array]:
         """Return the arrays of ids to score."""
         texts = [texts] if isinstance(texts, str) else list(texts)
         return self._encode(texts) if self._sentences else [self.vocabulary.encode(text) for text in texts]
 
-    def _log_probs(self, encoded: list[Array], first: int | None = None, state: Any = None) -> Array:
+    def _log_probs(
+        self, encoded: list[Array], first: int | None = None, state: Any = None, ranks: Ranks = _ALONE
+    ) -> Array:
         """-> (len(encoded),); first: the id before each of them, state: of one sequence, that each starts from."""
         result = np.zeros(len(encoded))
         if not encoded:
             return result
         trunk = self._trunk.freeze()
-        for rows in batches_by_length([len(ids) for ids in encoded], self.batch_size):
+        batches = batches_by_length([len(ids) for ids in encoded], self.batch_size)
+        for rows in batches[ranks.rank :: ranks.size]:
+            ranks.listen()
             targets, lengths = pad([encoded[row] for row in rows], dtype=np.int64)
             carried = None if state is None else repeat_rows(state, len(rows))
             for inputs, wanted, left, starts in self._cut(targets, lengths):
@@ -339,6 +375,7 @@ class LanguageModel(Model):
                     inputs = np.concatenate([np.full((1, len(rows)), first), inputs[1:]])[: len(wanted)]
                 h, carried = trunk(inputs, carried, left)
                 result[rows] -= self._head.losses(h, wanted, left).sum(axis=0)
+        ranks.sum(result)  # exact: all but one rank add zeros
         return result
 
     def _read(self, prompt: str, stacklevel: int = 3) -> tuple[Any, ...]:
@@ -540,7 +577,8 @@ class LanguageModel(Model):
         return {"vocabulary": self.vocabulary.state(), "sentences": self._sentences}
 
     def _restore_data(self, state: Any) -> None:
-        self.build(Vocabulary.from_state(state["vocabulary"]))
+        self._rng = as_generator(self.random_state)
+        self._make_layers(Vocabulary.from_state(state["vocabulary"]))
         self._sentences = bool(state["sentences"])
 
     def __repr__(self) -> Any:

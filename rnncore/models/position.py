@@ -60,7 +60,7 @@ class Position:
             held = take_group(arrays, group)
             groups[group] = check_arrays(group, held, params) if held else None
         carried = tuple(take_group(arrays, "carried").values())
-        clean: dict[str, Any] = {"batches": dict(numbers["batches"])}
+        clean: dict[str, Any] = {"batches": {"shards": None} | numbers["batches"]}
         for name in _RANDOM:
             clean[name] = numbers[name]
             if name != "epoch_random" or clean[name] is not None:

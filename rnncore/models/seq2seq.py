@@ -11,9 +11,10 @@ from numpy.typing import ArrayLike
 
 from .. import checks
 from .._types import Array, State
+from ..distributed import TIMEOUT
 from ..layers import Attention, Dense
 from ..text import Vocabulary, pad
-from .base import Random, as_generator, setting
+from .base import Random, RunOptions, as_generator, setting
 from .data import Examples, Format, as_sample_weight, as_sequences, pad_inputs, steps_before, steps_weights, take
 from .decoding import Beam, beam_search, check_sampling, sample_sequences
 from .documentation import document
@@ -251,6 +252,9 @@ class EncoderDecoder(Estimator):
         callback: Callbacks | None = None,
         progress: bool = False,
         resume: bool = False,
+        comm: Any = None,
+        shards: int | None = None,
+        timeout: float = TIMEOUT,
     ) -> Self:
         """Train on pairs of sequences.
 
@@ -267,7 +271,8 @@ class EncoderDecoder(Estimator):
 
         RAISES
         """
-        return self._fit(X, y, lengths, sample_weight, validation, callback, progress, resume)
+        options = RunOptions(callback, progress, resume, comm, shards, timeout)
+        return self._fit(X, y, lengths, sample_weight, validation, options)
 
     def log_prob(self, X: Sequences, y: Sequences, *, lengths: ArrayLike | None = None) -> Array:
         """Return the log-probability (nats) of each sequence of y, its end included, given that of X.

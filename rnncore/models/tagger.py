@@ -12,9 +12,10 @@ from numpy.typing import ArrayLike
 
 from .. import checks
 from .._types import Array
+from ..distributed import TIMEOUT
 from ..layers import Dense
 from ..text import pad
-from .base import setting
+from .base import RunOptions, setting
 from .data import Examples, Labels, as_sample_weight, class_weights, label_array, pad_inputs, take, unwrap
 from .documentation import document
 from .estimator import Batch, Labeller, Sequences, Validation
@@ -268,6 +269,9 @@ class SequenceTagger(Labeller):
         callback: Callbacks | None = None,
         progress: bool = False,
         resume: bool = False,
+        comm: Any = None,
+        shards: int | None = None,
+        timeout: float = TIMEOUT,
     ) -> Self:
         """Train on sequences and the labels of their steps.
 
@@ -285,7 +289,8 @@ class SequenceTagger(Labeller):
 
         RAISES
         """
-        return self._fit(X, y, lengths, sample_weight, validation, callback, progress, resume)
+        options = RunOptions(callback, progress, resume, comm, shards, timeout)
+        return self._fit(X, y, lengths, sample_weight, validation, options)
 
     def predict_proba(self, X: Sequences, *, lengths: ArrayLike | None = None) -> list[Array]:
         """Return the probability of every class at every step.

@@ -6,15 +6,18 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from .. import checks
 from .._types import Array
+from ..distributed import Ranks
 from ..interrupts import Interrupts
 from ..optim import Optimizer
 from .position import Position, get_random, set_random
+from .shards import Shards
 
 
 class Progress(NamedTuple):
@@ -57,12 +60,16 @@ def check_idle(model: Any) -> None:
 class Run:
     """One run of training. It writes the model's parameters, ``history``, ``interrupted`` and ``last_params``.
 
-    callbacks: a list of functions of a :class:`Progress`. What the run has done is in its :class:`Position`, which it
-    changes only when Ctrl-C waits: after an interrupt the position, the parameters and the optimiser belong together.
+    callbacks: a list of functions of a :class:`Progress`, which rank 0 calls. What the run has done is in its
+    :class:`Position`, which it changes only when Ctrl-C waits: after an interrupt the position, the parameters and the
+    optimiser belong together. Ctrl-C of one rank ends all of them before the same update.
     """
 
-    def __init__(self, model: Any, optimizer: Any, callbacks: list[Any], position: Position) -> None:
-        self.model, self.optimizer, self.callbacks, self.position = model, optimizer, callbacks, position
+    def __init__(self, model: Any, optimizer: Any, callbacks: list[Any], position: Position, ranks: Ranks) -> None:
+        self.model, self.optimizer, self.position, self.ranks = model, optimizer, position, ranks
+        self.callbacks = [] if ranks.rank else callbacks
+        shards = position.batches["shards"]
+        self.shards = None if shards is None else Shards(model, shards, ranks)
 
     def train(self, make_batches: Callable[..., Any], score: Callable[..., Any] | None) -> None:
         """make_batches() gives the batches of an epoch; score() the mean loss of held-out data, or is None."""
@@ -74,9 +81,10 @@ class Run:
                 with interrupts.later():
                     set_random(model._rng, at.random)
                     self._take_last()
-                while at.epochs < model.epochs and not (model.patience and at.since_best >= model.patience):
-                    if self._train_epoch(make_batches, score, interrupts):
-                        break
+                with interrupts.later() if self.ranks.size > 1 else nullcontext():
+                    while at.epochs < model.epochs and not (model.patience and at.since_best >= model.patience):
+                        if self._train_epoch(make_batches, score, interrupts):
+                            break
             except KeyboardInterrupt:
                 model.interrupted = True
             finally:
@@ -119,12 +127,17 @@ class Run:
         if record["updates"]:
             set_random(model._rng, at.random)
             model._carried = at.carried
-        groups = [batches[k : k + model.accumulation] for k in range(0, len(batches), model.accumulation)]
+        numbers = range(len(batches))
+        groups = [numbers[k : k + model.accumulation] for k in range(0, len(batches), model.accumulation)]
         updates = at.update - record["updates"] + len(groups) * (model.epochs - at.epochs)
         while at.epoch_random is not None:
             if record["updates"] < len(groups):
                 start = time.perf_counter()
-                loss, weight, tokens = self._gradients(groups[record["updates"]])
+                group = groups[record["updates"]]
+                if self.shards is None:
+                    loss, weight, tokens = self._gradients([batches.part(number) for number in group])
+                else:
+                    loss, weight, tokens = self.shards.gradients(batches, group, interrupts.received)
                 factor = self._factor(at.update + 1, updates)
                 with interrupts.later():
                     self._step(factor)
@@ -138,9 +151,16 @@ class Run:
             ends = at.epoch_random is None
             progress = Progress(*run, at.losses[-1], record["held_out"], ends, record, optimizer)
             # All of them hear of every update, whatever one of them says.
-            if any([callback(progress) for callback in self.callbacks]):
+            if self._hear(any([callback(progress) for callback in self.callbacks])):
                 return True
         return False
+
+    def _hear(self, ends: bool) -> bool:
+        """Take what the callbacks of rank 0 said: whether the run ends, and the learning rate."""
+        said = np.array([[ends, self.optimizer.learning_rate]])
+        ends, rate = self.ranks.gather(said, np.arange(self.ranks.size + 1))[0]
+        self.optimizer.learning_rate = rate
+        return bool(ends)
 
     def _begin_epoch(self) -> None:
         model, at = self.model, self.position

@@ -11,10 +11,11 @@ from numpy.typing import ArrayLike
 
 from .. import checks
 from .._types import Array
+from ..distributed import TIMEOUT
 from ..layers import Dense
 from ..metrics import edit_distance
 from ..text import Vocabulary
-from .base import as_generator, setting
+from .base import RunOptions, as_generator, setting
 from .data import Examples, Format, Labels, as_sample_weight, label_array, pad_inputs, take, unwrap
 from .decoding import Hypothesis
 from .documentation import document
@@ -190,6 +191,9 @@ class SequenceTranscriber(Estimator):
         callback: Callbacks | None = None,
         progress: bool = False,
         resume: bool = False,
+        comm: Any = None,
+        shards: int | None = None,
+        timeout: float = TIMEOUT,
     ) -> Self:
         """Train on sequences and their labels.
 
@@ -207,7 +211,8 @@ class SequenceTranscriber(Estimator):
 
         RAISES
         """
-        return self._fit(X, y, lengths, sample_weight, validation, callback, progress, resume)
+        options = RunOptions(callback, progress, resume, comm, shards, timeout)
+        return self._fit(X, y, lengths, sample_weight, validation, options)
 
     def log_prob(self, X: Sequences, y: Any, *, lengths: ArrayLike | None = None) -> Array:
         """Return the log-probability (nats) of the labels of each sequence: of all their alignments together.

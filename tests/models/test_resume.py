@@ -181,7 +181,7 @@ def test_best_and_last_parameters(monkeypatch, tmp_path):
     """The file has the parameters of the best epoch, and goes on from the last ones."""
     whole = make("classifier", epochs=6)
     losses = [3.0, 1.0, 2.0, 2.5, 0.5, 4.0]
-    monkeypatch.setattr(rc.SequenceClassifier, "_mean_loss", lambda self, held_out: losses[len(self.history) - 1])
+    monkeypatch.setattr(rc.SequenceClassifier, "_mean_loss", lambda self, *data: losses[len(self.history) - 1])
     kept = {}
     fit(whole, True, callback=lambda at: kept.update({at.epoch: parameters(whole)}))
 
