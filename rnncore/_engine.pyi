@@ -134,6 +134,8 @@ class BackwardCall:
         dx: Array | None = None,
         dh0: Array | None = None,
         dc0: Array | None = None,
+        shards: int = 1,
+        shard_step: int = 0,
     ) -> None: ...
 
 class Stack:
@@ -187,6 +189,8 @@ def affine(
     dx: Array | None,
     dW: Array | None,
     db: Array | None,
+    shards: int = 1,
+    shard_step: int = 0,
 ) -> None: ...
 def optimizer_step(
     rule: int, constants: tuple[float, ...], g: Array, p: Array, m: Array | None, v: Array | None

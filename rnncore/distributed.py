@@ -45,6 +45,10 @@ class RankError(RuntimeError):
         self.ranks = tuple(ranks)
 
 
+class _Disagreement(ValueError):
+    """An error that all ranks raise."""
+
+
 def reduce(
     comm: Any, grads: Mapping[str, Array], loss_sum: float, weight: float, *, timeout: float = TIMEOUT
 ) -> tuple[float, float]:
@@ -107,7 +111,7 @@ def reduce(
     table = ranks.gather(np.array([[loss_sum, weight, layout]]), np.arange(ranks.size + 1))
     if (table[:, 2] != layout).any():
         other = int(np.flatnonzero(table[:, 2] != layout)[0])
-        raise ValueError(
+        raise _Disagreement(
             f"grads must have the same names, shapes and dtypes on all ranks; those of rank {other} differ"
         )
     flat = np.concatenate([np.ravel(grad) for grad in grads.values()]) if grads else np.zeros(0)
@@ -229,7 +233,7 @@ class Ranks:
             for name, wanted in everyone[0].items():
                 if theirs[name] != wanted:
                     difference = f"{name} is {wanted!r} on rank 0 and {theirs[name]!r} on rank {rank}"
-                    raise ValueError(f"all ranks must have the same {what}; {difference}")
+                    raise _Disagreement(f"all ranks must have the same {what}; {difference}")
 
     # ---- waiting ------------------------------------------------------------------------------------------------
 
@@ -286,7 +290,7 @@ class Ranks:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        if self.size > 1 and error is not None and not isinstance(error, RankError):
+        if self.size > 1 and error is not None and not isinstance(error, (RankError, _Disagreement)):
             message = f"rank {self.rank} on {platform.node()}: {type(error).__name__}: {error}".rstrip(": ")
             news = {"kind": "failed", "message": message, "ranks": [self.rank]}
             requests = self._tell(news, set(range(self.size)) - {self.rank})
@@ -312,4 +316,5 @@ def _let_others_run() -> None:
 def _abort(comm: Any) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
+    time.sleep(0.5)  # mpiexec has not always read what was written when it is told to end
     comm.Abort(1)

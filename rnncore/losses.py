@@ -146,7 +146,7 @@ def fused_softmax_cross_entropy(
         *dense.weights(),
         targets.reshape(-1),
         (weights * scale).reshape(-1),
-        *((dense.grads["W"], dense.grads["b"]) if training else ()),
+        *((dense.grads["W"], dense.grads["b"], dense.shards) if training else ()),
     )
     loss = _reduce(losses.reshape(targets.shape), weights, scale, reduction)
     return loss, None if dx is None else dx.reshape(x.shape)

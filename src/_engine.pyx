@@ -175,7 +175,7 @@ def backward(BackwardCall first, BackwardCall second=None):
         describe_call(f, call.forward)
         f.dh = address(call.dh)
         f.dx = address(call.dx)
-        f.adds = call.adds
+        f.adds, f.shards, f.shard_step = call.adds, call.shards, call.shard_step
         f.dWx = matrix_of(call.dweights.Wx)
         f.dWh = matrix_of(call.dweights.Wh)
         f.db = address(call.dweights.b)
@@ -201,10 +201,10 @@ def softmax_cross_entropy(floating[:, ::1] logits, const int64_t[::1] targets, c
         end_flush_subnormals(saved)
 
 
-def affine(x, W, b, y, targets, weights, losses, dx, dW, db):
+def affine(x, W, b, y, targets, weights, losses, dx, dW, db, int shards=1, Py_ssize_t shard_step=0):
     """Run an affine map forward if b is given, softmax cross-entropy if targets are, backward if dx is: see Affine.
 
-    W is an array (D, K), or a QuantizedMatrix where there is no gradient. Needs L, D, K > 0.
+    W is an array (D, K), or a QuantizedMatrix where there is no gradient. Needs L, D, K > 0, L a multiple of shards.
     """
     cdef Affine f
     memset(&f, 0, sizeof(Affine))
@@ -221,6 +221,7 @@ def affine(x, W, b, y, targets, weights, losses, dx, dW, db):
     f.weights = <const double *>address(weights)
     f.losses = <double *>address(losses)
     f.dx, f.dW, f.db = address(dx), matrix_of(dW), address(db)
+    f.shards, f.shard_step = shards, shard_step
     run_affine(&f, &cost_rule, max_threads)
 
 

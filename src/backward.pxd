@@ -3,6 +3,9 @@
 After the steps of a chunk the gradients of the weights, and of x, are summed over its tokens. A chunk has about 256
 tokens a group, so that their gate gradients are still in the cache. The time loop is cut by rows and hidden units, the
 sums by columns of the weights.
+
+The sums may be those of shards of the rows instead. Each is the same chain as that of a call with the rows of its shard
+alone; the time loop runs over all rows at once.
 """
 
 from cython cimport floating
@@ -19,6 +22,8 @@ from steps cimport *
 
 cdef enum:
     CHUNK_TOKENS = 256
+    # Of several shards a chunk is longer: the gradients of each pass once a chunk, as many bytes as its tokens.
+    SHARDS_OF_CHUNK = 4
 
 
 cdef inline Chunk chunk_before(const Call *f, Py_ssize_t end) noexcept nogil:
@@ -75,7 +80,8 @@ cdef inline Py_ssize_t set_backward_scratch(Call *f) noexcept nogil:
     cdef const Layer *w = &f.layer
     cdef int size = plan_size(&f.plan)
     cdef Py_ssize_t columns = largest_share(gate_columns(w), size, LARGEST_PANEL)
-    f.chunk_tokens = min(token_count(&f.batch), max(<Py_ssize_t>CHUNK_TOKENS * f.plan.groups, f.batch.N))
+    f.chunk_tokens = min(token_count(&f.batch), max(<Py_ssize_t>CHUNK_TOKENS * min(f.shards, <int>SHARDS_OF_CHUNK)
+                                                    * f.plan.groups, f.batch.N))
     f.packed_size = padded(packed_size(recurrent_columns(w), f.plan.units))
     f.group_size = 3 * padded(largest_group(&f.plan) * w.H)
     f.work_size = outer_sums_work(max(w.D, w.H), f.chunk_tokens, columns,
@@ -243,11 +249,12 @@ cdef struct Piece:
     const void *states
 
 
-cdef inline int pieces_of(const BatchRows *s, Chunk chunk, StatesBefore before, Py_ssize_t H, Piece *pieces,
+cdef inline int pieces_of(const Call *f, Chunk chunk, int shard, StatesBefore before, Piece *pieces,
                           floating *type_) noexcept nogil:
-    """Cut the tokens of a chunk into at most two pieces, and return how many."""
-    cdef Py_ssize_t first = token_count(s) - s.N if s.reverse else 0
-    pieces[0].tokens = pieces[1].tokens = backward_tokens(chunk.begin, chunk.count, s.reverse)
+    """Cut the tokens of a shard of a chunk into at most two pieces, and return how many."""
+    cdef const BatchRows *s = &f.batch
+    cdef Py_ssize_t H = f.layer.H, first = token_count(s) - s.N if s.reverse else 0
+    pieces[0].tokens = shard_tokens(backward_tokens(chunk.begin, chunk.count, s.reverse), shard, f.shards)
     if before.kept != NULL:
         pieces[0].states = <const floating *>before.kept - chunk.begin * H
         return 1
@@ -255,15 +262,15 @@ cdef inline int pieces_of(const BatchRows *s, Chunk chunk, StatesBefore before, 
     if chunk.first > 0:
         return 1
     # All but the first step of the computation, then that step.
-    pieces[0].tokens.count -= s.N
-    pieces[1].tokens = backward_tokens(first, s.N, s.reverse)
+    pieces[0].tokens.count -= s.N // f.shards
+    pieces[1].tokens = shard_tokens(backward_tokens(first, s.N, s.reverse), shard, f.shards)
     pieces[1].states = <const floating *>before.initial - first * H
     return 2
 
 
-cdef inline void weight_gradients(const Call *f, Chunk chunk, bint adds, int part, int parts,
+cdef inline void weight_gradients(const Call *f, Chunk chunk, int shard, bint adds, int part, int parts,
                                   floating *work) noexcept nogil:
-    """Compute a share of the columns of dWx, dWh, db, dbhn and dpeephole, after backward_steps.
+    """Compute a share of the columns of dWx, dWh, db, dbhn and dpeephole of a shard, after backward_steps.
 
     dWh and, unless there are ids, dWx are added to if `adds`.
     """
@@ -275,7 +282,12 @@ cdef inline void weight_gradients(const Call *f, Chunk chunk, bint adds, int par
     cdef Py_ssize_t end = share_begin(GH, part + 1, parts, LARGEST_PANEL)
     cdef Py_ssize_t unit = share_begin(H, part, parts, LARGEST_PANEL)
     cdef Py_ssize_t units = share_begin(H, part + 1, parts, LARGEST_PANEL) - unit
-    cdef Tokens tokens = backward_tokens(chunk.begin, chunk.count, s.reverse)
+    cdef Tokens tokens = shard_tokens(backward_tokens(chunk.begin, chunk.count, s.reverse), shard, f.shards)
+    cdef Py_ssize_t step = shard * f.shard_step
+    cdef Matrix dWx = submatrix(f.dWx, 0, 0, work), dWh = submatrix(f.dWh, 0, 0, work)
+    cdef floating *db = at(f.db, step, work)
+    cdef floating *dbhn = at(f.dbhn, step, work)
+    cdef floating *dpeephole = at(f.dpeephole, step, work)
     cdef Piece[2] pieces
     cdef const floating *states
     cdef StatesBefore before
@@ -283,63 +295,66 @@ cdef inline void weight_gradients(const Call *f, Chunk chunk, bint adds, int par
     cdef const floating *dgates = at(f.dgates, -chunk.begin * GH, work)
     cdef const floating *dm = at(f.dm, -chunk.begin * H, work)
     cdef const floating *rh = at(f.rh, -chunk.begin * H, work)
-    cdef Matrix candidate = submatrix(f.dWh, 0, columns + unit, work)
+    cdef Matrix candidate
     cdef OuterSum[2] sums
     cdef int i, count
     cdef bint candidate_adds = adds
+    dWx.values, dWh.values = at(dWx.values, step, work), at(dWh.values, step, work)
+    candidate = submatrix(dWh, 0, columns + unit, work)
     # dWx (D,GH) = x' (D,L) dgates (L,GH)
     # dWh (H,GH) = h'' (H,L) dgates (L,GH); in the candidate's block of a GRU r h' replaces h', or dm dgates
     # db (GH,) = sum of dgates over the tokens
     if f.ids != NULL:
         k.scatter_add(tokens.count, end - begin, f.ids + tokens.first, tokens.step,
-                      dgates + tokens.first * GH + begin, tokens.step * GH, at(f.dWx.values, begin, work), GH)
+                      dgates + tokens.first * GH + begin, tokens.step * GH, at(dWx.values, begin, work), GH)
     before.kept, before.states, before.initial = f.h_before, f.h, f.h0
-    for i in range(pieces_of(s, chunk, before, H, pieces, work)):
+    for i in range(pieces_of(f, chunk, shard, before, pieces, work)):
         states = <const floating *>pieces[i].states
         count = 0
         if begin < columns:
-            sums[count] = outer_sum(states, H, min(end, columns) - begin, submatrix(f.dWh, 0, begin, work), adds)
+            sums[count] = outer_sum(states, H, min(end, columns) - begin, submatrix(dWh, 0, begin, work), adds)
             count += 1
         if f.ids == NULL:
-            sums[count] = outer_sum(<const floating *>f.x, w.D, end - begin, submatrix(f.dWx, 0, begin, work), adds)
+            sums[count] = outer_sum(<const floating *>f.x, w.D, end - begin, submatrix(dWx, 0, begin, work), adds)
             count += 1
-        add_outer_sums(k, pieces[i].tokens, end - begin, dgates + begin, GH, sums, count, at(f.db, begin, work), work)
+        add_outer_sums(k, pieces[i].tokens, end - begin, dgates + begin, GH, sums, count, db + begin, work)
         if dm != NULL:
             sums[0] = outer_sum(states, H, units, candidate, adds)
-            add_outer_sums(k, pieces[i].tokens, units, dm + unit, H, sums, 1, at(f.dbhn, unit, work), work)
+            add_outer_sums(k, pieces[i].tokens, units, dm + unit, H, sums, 1, dbhn + unit, work)
         adds = adds or pieces[i].tokens.count > 0
     if rh != NULL:
         sums[0] = outer_sum(rh, H, units, candidate, candidate_adds)
         add_outer_sums(k, tokens, units, dgates + columns + unit, GH, sums, 1, <floating *>NULL, work)
-    if f.dpeephole != NULL:
+    if dpeephole != NULL:
         # rows i, f: sum of da c';   row o: sum of da_o c, or da_o c'
         before.kept, before.states, before.initial = f.c_before, f.c, f.c0
-        for i in range(pieces_of(s, chunk, before, H, pieces, work)):
+        for i in range(pieces_of(f, chunk, shard, before, pieces, work)):
             states = <const floating *>pieces[i].states
-            peephole_sums(f, pieces[i].tokens, 0, dgates, states, unit, units)
-            peephole_sums(f, pieces[i].tokens, 1, dgates, states, unit, units)
+            peephole_sums(f, pieces[i].tokens, 0, dgates, states, unit, units, dpeephole)
+            peephole_sums(f, pieces[i].tokens, 1, dgates, states, unit, units, dpeephole)
             if w.cell.peephole_output == PEEPHOLE_PREVIOUS:
-                peephole_sums(f, pieces[i].tokens, 2, dgates, states, unit, units)
+                peephole_sums(f, pieces[i].tokens, 2, dgates, states, unit, units, dpeephole)
         if w.cell.peephole_output == PEEPHOLE_CURRENT:
-            peephole_sums(f, tokens, 2, dgates, <const floating *>f.c, unit, units)
+            peephole_sums(f, tokens, 2, dgates, <const floating *>f.c, unit, units, dpeephole)
 
 
 cdef inline void peephole_sums(const Call *f, Tokens tokens, int row, const floating *dgates, const floating *c,
-                               Py_ssize_t unit, Py_ssize_t units) noexcept nogil:
+                               Py_ssize_t unit, Py_ssize_t units, floating *dpeephole) noexcept nogil:
     """dpeephole[row] += sum over the tokens of da c, with da of gate i, f, o for row 0, 1, 2"""
     cdef Py_ssize_t H = f.layer.H, GH = gate_columns(&f.layer)
     cdef Py_ssize_t block = f.layer.cell.places[3 if row == 2 else row] * H + unit
     f.layer.kernels.product_sums(tokens.count, units, dgates + tokens.first * GH + block, tokens.step * GH,
                                  c + tokens.first * H + unit, tokens.step * H,
-                                 <floating *>f.dpeephole + row * H + unit)
+                                 dpeephole + row * H + unit)
 
 
 cdef inline void chunk_gradients(const Call *f, int piece, floating *type_) noexcept nogil:
     """A share of the gradients of the weights and of x."""
     cdef Py_ssize_t D = f.layer.D, GH = gate_columns(&f.layer), count = f.chunk.count, begin, end
-    cdef int pieces = plan_size(&f.plan)
-    weight_gradients(f, f.chunk, f.adds or f.chunk.end < f.batch.T, piece, pieces,
-                     <floating *>f.work + piece * f.work_size)
+    cdef int pieces = plan_size(&f.plan), shard
+    for shard in range(f.shards):
+        weight_gradients(f, f.chunk, shard, f.adds or f.chunk.end < f.batch.T, piece, pieces,
+                         <floating *>f.work + piece * f.work_size)
     if f.dx != NULL:
         # dx (count,D) = dgates (count,GH) Wx' (GH,D)
         begin = share_begin(count, piece, pieces, 8)

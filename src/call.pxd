@@ -159,6 +159,8 @@ cdef struct Call:
     void *c_before
     void *dx                     # (L, D), or NULL if not wanted
     bint adds                    # dWh and, unless there are ids, dWx are added to; other weight gradients always are
+    int shards                   # row n of the batch adds to the gradients of the weights of shard n % shards, which
+    Py_ssize_t shard_step        # are so many values after those of the shard before; N is a multiple of shards
     Matrix dWx                   # shaped and ordered as the weights
     Matrix dWh
     void *db

@@ -36,6 +36,8 @@ cdef struct Affine:
     void *dx                     # (L, D); NULL: no gradients
     Matrix dW                    # (D, K), added to
     void *db                     # (K,), added to
+    int shards                   # row n adds to the gradients of shard n % shards, so many values after those of the
+    Py_ssize_t shard_step        # shard before; L is a multiple of shards
     void *scratch                # packed W, packed W', a chunk of y, then work of each piece
     Py_ssize_t packed_size, transposed_size, chunk_size, work_size
     int pieces                   # of each phase
@@ -79,12 +81,18 @@ cdef inline void affine_columns(const Affine *f, int piece, const floating *y, f
     """What needs some columns of the chunk y (n,K) and all rows."""
     cdef Py_ssize_t column = share_begin(f.K, piece, f.pieces, LARGEST_PANEL)
     cdef Py_ssize_t columns = share_begin(f.K, piece + 1, f.pieces, LARGEST_PANEL) - column
-    cdef OuterSum dW
+    cdef OuterSum sum
     cdef Tokens tokens
+    cdef Matrix dW
+    cdef int shard
     # dW (D,K) += x' dy;   db (K,) += sum of dy (L,K)
     tokens.first, tokens.step, tokens.count = 0, 1, min(f.chunk, f.L - f.begin)
-    dW = outer_sum(<const floating *>f.x + f.begin * f.D, f.D, columns, submatrix(f.dW, 0, column, work), True)
-    add_outer_sums(f.kernels, tokens, columns, y + column, f.K, &dW, 1, <floating *>f.db + column, work)
+    for shard in range(f.shards):
+        dW = submatrix(f.dW, 0, column, work)
+        dW.values = at(dW.values, shard * f.shard_step, work)
+        sum = outer_sum(<const floating *>f.x + f.begin * f.D, f.D, columns, dW, True)
+        add_outer_sums(f.kernels, shard_tokens(tokens, shard, f.shards), columns, y + column, f.K, &sum, 1,
+                       <floating *>f.db + shard * f.shard_step + column, work)
 
 
 cdef inline void affine_piece(const Affine *f, int piece, floating *scratch) noexcept nogil:
@@ -126,6 +134,7 @@ cdef inline int run_affine_with(Affine *f, team *threads, int size) except -1:
     cdef job work
     f.pieces = size
     f.chunk = f.L if f.y != NULL else min(f.L, max(<Py_ssize_t>CHUNK_ROWS, CHUNK_LOGITS // f.K))
+    f.chunk = (f.chunk + f.shards - 1) // f.shards * f.shards
     f.packed_size = 0
     if f.computes_y and f.factor.packed == NULL and packing_pays(1, f.L):
         f.packed_size = padded(packed_size(f.D, f.K))

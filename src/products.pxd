@@ -176,6 +176,14 @@ cdef inline Tokens backward_tokens(Py_ssize_t begin, Py_ssize_t count, bint reve
     return tokens
 
 
+cdef inline Tokens shard_tokens(Tokens tokens, int shard, int shards) noexcept nogil:
+    """Those of whole steps whose rows are of a shard: see Call.shards."""
+    tokens.first += shard if tokens.step > 0 else shard - (shards - 1)
+    tokens.step *= shards
+    tokens.count //= shards
+    return tokens
+
+
 # C (m, M) (+)= sum over tokens of the outer product of a row of A (L, m) and the first M of a row of b.
 cdef struct OuterSum:
     const void *A

@@ -205,15 +205,18 @@ cdef class ForwardCall:
 @cython.freelist(8)
 cdef class BackwardCall:
     """The arrays of a backward pass, named as in Call. ``dweights`` are added to if ``adds``; dbhn, db, dpeephole
-    always are, and so is dWx if there are ids."""
+    always are, and so is dWx if there are ids. They are those of the first of the shards: see Call."""
     cdef readonly ForwardCall forward
     cdef readonly Weights dweights
     cdef readonly bint adds
+    cdef readonly int shards
+    cdef readonly Py_ssize_t shard_step
     cdef readonly cnp.ndarray dh, dx, dh0, dc0
 
     def __init__(self, ForwardCall forward, Weights dweights, bint adds, *, cnp.ndarray dh=None, cnp.ndarray dx=None,
-                 cnp.ndarray dh0=None, cnp.ndarray dc0=None):
+                 cnp.ndarray dh0=None, cnp.ndarray dc0=None, int shards=1, Py_ssize_t shard_step=0):
         self.forward, self.dweights, self.adds = forward, dweights, adds
+        self.shards, self.shard_step = shards, shard_step
         self.dh, self.dx, self.dh0, self.dc0 = dh, dx, dh0, dc0
 
 

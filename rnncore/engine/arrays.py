@@ -195,6 +195,20 @@ def is_writable(
     return type(array) is np.ndarray and array.shape == shape and dense(array, dtype) and bool(array.flags.writeable)
 
 
+def first_of_shards(arrays: dict[str, Array], shards: int, rows: int) -> tuple[dict[str, Array], int]:
+    """Return the first of arrays (shards, ...), by name, and how many values after it the next one begins.
+
+    ValueError unless that is the same for all, and the rows of a batch can be shared so.
+    """
+    if rows % shards:
+        raise ValueError(f"a batch of {rows} rows cannot be cut into {shards} equal shards")
+    steps = {array.strides[0] for array in arrays.values()}
+    sizes = {(len(array), array.itemsize) for array in arrays.values()}
+    if len(steps) != 1 or len(sizes) != 1 or sizes.pop()[0] != shards:
+        raise ValueError(f"the gradients of {shards} shards must be equally far apart; got {sorted(steps)} bytes")
+    return {name: array[0] for name, array in arrays.items()}, steps.pop() // next(iter(arrays.values())).itemsize
+
+
 def as_dense(array: Array, dtype: np.dtype[Any]) -> Array:
     """Return a view if native code can read the array in place, otherwise a copy.
 

@@ -27,6 +27,7 @@ from .arrays import (
     clean_arguments,
     clean_for_packed,
     empty,
+    first_of_shards,
     is_dense,
     is_dense_matrix,
     is_writable,
@@ -309,6 +310,17 @@ class _Backward:
         self.needs_dx = cache._ids is None
         self.dx: Array | None = None
         self.dweights: _engine.Weights | None = None
+        self.shards, self.shard_step = 1, 0
+
+    def add_shards_into(self, arrays: dict[str, Array], shards: int) -> bool:
+        """As add_into, with arrays of a leading axis: row n of the batch adds to those of shard ``n % shards``."""
+        if self.cache._packing is not None:
+            raise ValueError("shards need rows of the same length")
+        first, self.shard_step = first_of_shards(arrays, shards, self.cache._shape[1])
+        if not self.add_into(first):
+            raise ValueError("shards need gradients of the dtype and order of the weights")
+        self.shards = shards
+        return True
 
     def add_into(self, arrays: dict[str, Array]) -> bool:
         """Let native code add the gradients of the weights to these arrays, by name; return whether it can.
@@ -391,7 +403,17 @@ class _Backward:
             dh = None if self.dh is None else cache.steps_of(self.dh, begin, end)
             yield (
                 _engine.backward,
-                _engine.BackwardCall(call, self.dweights, adds, dh=dh, dx=dx, dh0=self.dh0, dc0=self.dc0),
+                _engine.BackwardCall(
+                    call,
+                    self.dweights,
+                    adds,
+                    dh=dh,
+                    dx=dx,
+                    dh0=self.dh0,
+                    dc0=self.dc0,
+                    shards=self.shards,
+                    shard_step=self.shard_step,
+                ),
             )
             adds = True
             if packing is not None and dx is not None:
@@ -439,6 +461,7 @@ def backward_side_by_side(
     arguments: Sequence[dict[str, Any]],
     into: Sequence[dict[str, Array]] | None = None,
     needs_dx: bool = True,
+    shards: int = 1,
 ) -> list[Any]:
     """Run one or two backward calls, given as dicts of arguments, at the same time where possible.
 
@@ -450,11 +473,16 @@ def backward_side_by_side(
         For each call, the arrays that the gradients of the weights are added to.
     needs_dx : bool
         Whether to compute ``dx``; otherwise it is None.
+    shards : int
+        If not 1, the arrays of ``into`` have a leading axis: see ``_Backward.add_shards_into``.
     """
     calls = [_Backward(cell, **keywords) for keywords in arguments]
     for call in calls if not needs_dx else ():
         call.needs_dx = False
-    added = [call.add_into(arrays) for call, arrays in zip(calls, into or (), strict=False)]
+    added = [
+        call.add_into(arrays) if shards == 1 else call.add_shards_into(arrays, shards)
+        for call, arrays in zip(calls, into or (), strict=False)
+    ]
     _run_side_by_side(calls)
     results = [call.result() for call in calls]
     for result, arrays, done in zip(results, into or (), added, strict=False):

@@ -21,6 +21,7 @@ from .arrays import (
     as_ids,
     check_shape,
     empty,
+    first_of_shards,
     is_dense,
     is_dense_matrix,
     is_writable,
@@ -66,6 +67,7 @@ def softmax_head(
     weights: NDArray[np.float64],
     dW: Array | None = None,
     db: Array | None = None,
+    shards: int = 1,
 ) -> tuple[NDArray[np.float64], Array | None]:
     """Compute the cross-entropy of softmax(x W + b), and its gradients, without an array of all logits.
 
@@ -78,6 +80,8 @@ def softmax_head(
         Scale the gradients only. A row of weight 0 is not read.
     dW, db : arrays as W and b, optional
         Added to in place. Without them there are no gradients, and dx is None.
+    shards : int
+        If not 1, dW and db have a leading axis of so many shards, and row n adds to those of shard ``n % shards``.
 
     Returns
     -------
@@ -85,15 +89,23 @@ def softmax_head(
     dx : array (L, D) or None
     """
     x, W, b, dtype = _clean_affine(x, W, b)
-    if dW is not None and db is not None:
-        check_shape("dW", dW, "(D, K)", W.shape)
-        check_shape("db", db, "(K,)", W.shape[1:])
     losses, dx = np.zeros(len(x)), None if dW is None else empty(x.shape, dtype)
-    if len(x) == 0:
+    if dW is None or db is None:
+        if len(x):
+            _engine.affine(x, W, b, None, targets, weights, losses, dx, None, None)
         return losses, dx
-    gradients = (None, None) if dW is None else _gradient_buffers(dW, db, W.shape, dtype)
-    _engine.affine(x, W, b, None, targets, weights, losses, dx, *gradients)
-    _add(dW, db, gradients)
+    if shards > 1:
+        first, step = first_of_shards({"dW": dW, "db": db}, shards, len(x))
+        check_shape("dW[0]", first["dW"], "(D, K)", W.shape)
+        check_shape("db[0]", first["db"], "(K,)", W.shape[1:])
+        _engine.affine(x, W, b, None, targets, weights, losses, dx, first["dW"], first["db"], shards, step)
+        return losses, dx
+    check_shape("dW", dW, "(D, K)", W.shape)
+    check_shape("db", db, "(K,)", W.shape[1:])
+    if len(x):
+        gradients = _gradient_buffers(dW, db, W.shape, dtype)
+        _engine.affine(x, W, b, None, targets, weights, losses, dx, *gradients)
+        _add(dW, db, gradients)
     return losses, dx
 
 

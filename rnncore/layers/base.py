@@ -104,6 +104,7 @@ class Layer:
             raise ValueError(f"dtype must be float32 or float64; got {self.dtype}")
         self.params: dict[str, Array] = {}
         self.grads: dict[str, Array] = {}
+        self.shards = 1
 
     def _add(self, shapes: dict[str, tuple[int, ...]], draw: Callable[[], dict[str, Array]], suffix: str = "") -> None:
         """Add parameters of these shapes: what ``draw`` returns, or zeros within :func:`blank_layers`."""
@@ -120,6 +121,19 @@ class Layer:
         for name, value in values.items():
             self.params[name + suffix] = np.ascontiguousarray(value, self.dtype)
             self.grads[name + suffix] = np.zeros_like(self.params[name + suffix])
+
+    @contextmanager
+    def adding_by_shards(self, grads: dict[str, Array], shards: int) -> Iterator[None]:
+        """Let row n of a batch add to the gradients of shard ``n % shards`` in the block, arrays (shards, ...) by name.
+
+        For recurrent layers with rows of the same length, embeddings, and Dense below the softmax.
+        """
+        before = self.grads
+        self.grads, self.shards = grads, shards
+        try:
+            yield
+        finally:
+            self.grads, self.shards = before, 1
 
     def quantize(self, precision: Precision) -> Any:
         """Return a copy of the layer for inference whose matrices take a half or a quarter of the bytes.

@@ -347,7 +347,7 @@ class Recurrent(Stack, Layer):
     def _backward_cells(self, arguments: list[dict[str, Any]], into: list[dict[str, Array]]) -> list[Any]:
         """Run the cell of each direction backward, and add the gradients of its weights to the arrays in ``into``."""
         if self.backend is functional:
-            return calls.backward_side_by_side(self.cell, arguments, into)
+            return calls.backward_side_by_side(self.cell, arguments, into, shards=self.shards)
         function = getattr(self.backend, f"{self.cell.name}_backward")
         results = [function(**keywords) for keywords in arguments]
         for gradients, sums in zip(results, into, strict=True):

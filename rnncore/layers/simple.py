@@ -71,9 +71,15 @@ class Embedding(Layer):
     def backward(self, dy: ArrayLike, cache: Array) -> None:
         """Add dy (..., E), the gradient of the rows that were used, to ``grads["W"]``."""
         dy = arrays.as_shaped("dy", dy, (*cache.shape, self.dimension), self.dtype)
-        dW = self.grads["W"]
+        if self.shards == 1:
+            self._scatter_add(dy, cache, self.grads["W"])
+            return
+        for shard, dW in enumerate(self.grads["W"]):
+            self._scatter_add(dy[:, shard :: self.shards], cache[:, shard :: self.shards], dW)
+
+    def _scatter_add(self, dy: Array, ids: Array, dW: Array) -> None:
         arrays.check_shape("dW", dW, "(V, E)", (self.size, self.dimension))
-        native.scatter_add(cache.reshape(-1), dy.reshape(cache.size, self.dimension), dW)
+        native.scatter_add(ids.reshape(-1), dy.reshape(ids.size, self.dimension), dW)
 
 
 class Dense(Layer):

@@ -422,6 +422,14 @@ class Model:
         """Loss of a batch, with its gradients in ``grads``. -> loss, its weight in the mean, steps of sequences"""
         raise NotImplementedError
 
+    def _add_by_shards(self, part: Any, flat: Array, rows: Array) -> bool:
+        """Add the gradients of the shards of a part of a batch, in one pass over all of them, if that can be.
+
+        Row n of the part is of shard ``n % shards``. flat (shards, values) of ``grads``: sums over the rows, not means;
+        rows (shards, 3): the sum of the losses, its weight, the steps. -> whether it was done
+        """
+        return False
+
     def _train(
         self,
         make_batches: Callable[..., Any],

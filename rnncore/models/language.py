@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import warnings
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Any, Self, cast
 
 import numpy as np
@@ -14,6 +15,7 @@ from .. import checks
 from .._types import Array
 from ..distributed import TIMEOUT, Ranks
 from ..layers import Dense
+from ..losses import fused_softmax_cross_entropy
 from ..text import Vocabulary, batches_by_length, pad, streams
 from .base import COUNT, Model, Random, RunOptions, as_generator, setting
 from .data import Format, steps_before
@@ -21,6 +23,7 @@ from .decoding import PIECE, Beam, beam_search, check_sampling, sample_tokens
 from .documentation import document
 from .network import Head, repeat_rows
 from .position import checksum
+from .shards import ALL, rows_of_shards
 from .training import Callbacks, check_idle
 
 _ALONE = Ranks()
@@ -42,9 +45,9 @@ class Chunks:
     def count(self, number: int) -> int:
         return int(self._chunks[number][0].shape[1])
 
-    def part(self, number: int, shard: int = 0, shards: int = 1) -> tuple[Any, ...]:
+    def part(self, number: int, own: range = ALL, shards: int = 1) -> tuple[Any, ...]:
         inputs, targets, lengths, first = self._chunks[number]
-        rows = slice(shard, None, shards)
+        rows = rows_of_shards(inputs.shape[1], own, shards)
         return inputs[:, rows], targets[:, rows], None if lengths is None else lengths[rows], first
 
 
@@ -223,6 +226,27 @@ class LanguageModel(Model):
         loss, self._carried = self.loss_and_gradients(inputs, targets, lengths, None if first else self._carried)
         tokens = targets.size if lengths is None else int(lengths.sum())
         return loss, tokens, tokens
+
+    def _add_by_shards(self, part: tuple[Any, ...], flat: Array, rows: Array) -> bool:
+        inputs, targets, lengths, first = part
+        shards, (T, N) = len(flat), targets.shape
+        if lengths is not None or self.dropout or self.recurrent_dropout:
+            return False
+        with ExitStack() as stack:
+            end = 0
+            for layer in self.layers.values():
+                grads = {}
+                for name, p in layer.params.items():
+                    begin, end = end, end + p.size
+                    grads[name] = flat[:, begin:end].reshape(shards, *p.shape)
+                stack.enter_context(layer.adding_by_shards(grads, shards))
+            h, self._carried, cache = self._trunk.forward(inputs, None if first else self._carried)
+            losses, dh = fused_softmax_cross_entropy(self._head.dense, h, targets, reduction="none")
+            self._trunk.backward(dh, cache)
+        for shard in range(shards):
+            # A copy: the order of a sum depends on how the array lies.
+            rows[shard] += losses[:, shard::shards].copy().sum(), T * N // shards, T * N // shards
+        return True
 
     def _encode(self, texts: list[str] | str) -> list[Array]:
         """Return arrays of ids: the text as it is, or the sentences with <eos> at their ends."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -37,10 +37,19 @@ def shared_cores(ranks: Ranks) -> Iterator[None]:
         yield
 
 
-class Batches:
-    """The batches of an epoch, made when they are needed, as a whole or a shard at a time.
+ALL = range(1)
 
-    Row n of a batch is in shard ``n % shards``: rows are in order of length, so that shards take about as long.
+
+def rows_of_shards(N: int, own: range, shards: int) -> Array:
+    """Return which of N rows are of some neighbouring shards. Row n is of shard ``n % shards``."""
+    rows = np.arange(N)
+    return rows[(own[0] <= rows % shards) & (rows % shards <= own[-1])]
+
+
+class Batches:
+    """The batches of an epoch, made when they are needed, as a whole or some shards of it.
+
+    The rows are in order of length, so that shards take about as long.
 
     Parameters
     ----------
@@ -63,9 +72,10 @@ class Batches:
         """Return the number of rows of a batch, N."""
         return len(self._rows[number])
 
-    def part(self, number: int, shard: int = 0, shards: int = 1) -> Any:
-        """Return a shard of a batch, which has at least one row."""
-        return self._make(self._rows[number][shard::shards])
+    def part(self, number: int, own: range = ALL, shards: int = 1) -> Any:
+        """Return some neighbouring shards of a batch, which have at least one row."""
+        rows = self._rows[number]
+        return self._make(rows[rows_of_shards(len(rows), own, shards)])
 
 
 class Shards:
@@ -81,6 +91,8 @@ class Shards:
         self.own = range(ranks.rank * share, (ranks.rank + 1) * share)
         self._first_of_rank = np.arange(ranks.size + 1) * share
         self._drops = bool(model.dropout or model.recurrent_dropout)
+        # The gradients of the own shards, those of each in one piece.
+        self._flat = np.zeros((share, sum(grad.size for grad in model.grads.values())), model._built["dtype"])
 
     def gradients(
         self, batches: Any, numbers: Sequence[int], interrupted: Callable[[], bool]
@@ -95,36 +107,48 @@ class Shards:
         model = self.model
         # Each shard of each batch drops what a generator of its own draws, so that it is no matter who computes it.
         keys = model._rng.integers(2**63, size=(len(numbers), 2)).tolist() if self._drops else [()] * len(numbers)
-        after, before, carried = model._rng.bit_generator.state, model._carried, []
+        after = model._rng.bit_generator.state
         rows = np.zeros((len(self.own), 4))  # loss, weight, steps, and whether Ctrl-C came
-
-        def leaf(shard: int) -> Array:
-            model._carried = _columns(before, shard, self.count)
-            flat = np.zeros(sum(grad.size for grad in model.grads.values()), model._built["dtype"])
-            for key, number in zip(keys, numbers, strict=True):
-                if batches.count(number) > shard:
-                    self._draw_from(*key, shard)
-                    rows[shard - self.own[0], :3] += self._add(flat, batches.part(number, shard, self.count))
-            carried.append(model._carried)
-            return flat
-
-        flat = _sum_in_pairs(map(leaf, self.own))
+        self._flat[...] = 0
+        for key, number in zip(keys, numbers, strict=True):
+            self._add(batches, number, key, rows[:, :3])
         model._rng.bit_generator.state = after
         rows[0, 3] = interrupted()
         loss, weight, steps, ends = tree_sum(self.ranks.gather(rows, self._first_of_rank))
         if ends:
             raise KeyboardInterrupt
+        flat = _sum_in_place(self._flat)
         self.ranks.sum(flat)
         divide(flat, weight, model.grads)
-        model._carried = self._join(carried, batches.count(numbers[-1]))
         return float(loss / weight) if weight else 0.0, float(weight), int(steps)
+
+    def _add(self, batches: Any, number: int, key: Sequence[int], rows: Array) -> None:
+        """Add the gradients of the own shards of a batch, and what the rows tell of it."""
+        model, N = self.model, batches.count(number)
+        before = model._carried
+        if before is not None and as_states(before)[0].shape[1] != N:
+            before = None  # of other sequences: the batch starts anew
+        model._carried = _columns(before, rows_of_shards(N, self.own, self.count))
+        # All ranks decide alike: the sums are rounded otherwise than one by one.
+        if N % self.count == 0 and model._add_by_shards(batches.part(number, self.own, self.count), self._flat, rows):
+            carried = [_columns(model._carried, slice(place, None, len(self.own))) for place in range(len(self.own))]
+        else:
+            carried = []
+            for place, shard in enumerate(self.own):
+                model._carried = _columns(before, slice(shard, None, self.count))
+                if shard < N:
+                    self._draw_from(*key, shard)
+                    part = batches.part(number, range(shard, shard + 1), self.count)
+                    rows[place] += self._add_part(self._flat[place], part)
+                carried.append(model._carried)
+        model._carried = self._join(carried, N)
 
     def _draw_from(self, *key: int) -> None:
         if self._drops:
             generator = self.model._rng.bit_generator
             generator.state = type(generator)(np.random.SeedSequence(key)).state
 
-    def _add(self, flat: Array, part: Any) -> tuple[float, float, int]:
+    def _add_part(self, flat: Array, part: Any) -> tuple[float, float, int]:
         """Add the gradient of a part, times its weight. -> sum of its losses, its weight, its steps"""
         loss, weight, steps = self.model._update(part)
         end = 0
@@ -147,18 +171,16 @@ class Shards:
         return from_states(list(np.moveaxis(rows, 0, 2)))
 
 
-def _columns(state: Any, shard: int, shards: int) -> Any:
-    """Return the state of the rows of a shard."""
-    return None if state is None else from_states([array[:, shard::shards] for array in as_states(state)])
+def _columns(state: Any, rows: Any) -> Any:
+    """Return the state of some rows."""
+    return None if state is None else from_states([array[:, rows] for array in as_states(state)])
 
 
-def _sum_in_pairs(leaves: Iterable[Array]) -> Array:
-    """Sum of 1, 2, 4, ... arrays, neighbours first, as tree_sum; no more of them than a path of the tree are kept."""
-    waiting: list[tuple[int, Array]] = []
-    for leaf in leaves:
-        size, total = 1, leaf
-        while waiting and waiting[-1][0] == size:
-            size, total = 2 * size, np.add(waiting.pop()[1], total, out=total)
-        waiting.append((size, total))
-    ((_, total),) = waiting
+def _sum_in_place(rows: Array) -> Array:
+    """Sum of 1, 2, 4, ... rows, as tree_sum, in the first of them."""
+    distance = 1
+    while distance < len(rows):
+        rows[:: 2 * distance] += rows[distance :: 2 * distance]
+        distance *= 2
+    total: Array = rows[0]
     return total

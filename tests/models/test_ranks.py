@@ -6,7 +6,7 @@ from support import ranks
 from support.training import MODELS, assert_same, fit, make
 
 import rnncore as rc
-from rnncore.models.shards import _sum_in_pairs
+from rnncore.models.shards import _sum_in_place
 
 SETTINGS = {
     "plain": {"epochs": 3, "batch_size": 16, "dtype": "float32"},
@@ -84,7 +84,7 @@ def test_sums_are_those_of_one_tree():
     a, b, c, d, e, f, g, h = values
     wanted = ((a + b) + (c + d)) + ((e + f) + (g + h))
     np.testing.assert_array_equal(rc.distributed.tree_sum(values), wanted)
-    np.testing.assert_array_equal(_sum_in_pairs(iter(values.copy())), wanted)
+    np.testing.assert_array_equal(_sum_in_place(values.copy()), wanted)
 
 
 # ---- accidents ------------------------------------------------------------------------------------------------------
