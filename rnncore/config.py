@@ -12,7 +12,7 @@ from .engine.settings import available_isas, get_num_threads, usable_cores
 
 __all__ = ["config", "show_config"]
 
-EXTRAS = ("tqdm", "matplotlib", "torch", "onnx", "onnxruntime", "safetensors", "scikit-learn")
+EXTRAS = ("tqdm", "matplotlib", "torch", "onnx", "onnxruntime", "safetensors", "scikit-learn", "mpi4py", "joblib")
 VARIABLES = ("RNNCORE_NUM_THREADS", "RNNCORE_ISA", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from os import PathLike
@@ -24,7 +24,7 @@ from ..engine.settings import get_isa
 from ..layers import RECURRENT, Embedding, Recurrent, blank_layers
 from ..layers.frozen import observe, quantize_layers
 from ..optim import SGD, Adagrad, Adam, RMSProp
-from . import scikit_learn
+from . import parallel, scikit_learn
 from .network import Trunk
 from .position import Numbers, Position, check_arrays, checksum, get_random, make_random, set_random, take_group
 from .quantization import from_arrays, to_arrays
@@ -335,6 +335,29 @@ class Model:
     def _read_all(self, *data: Any) -> Any:
         """Let the layers read data."""
         return self.predict(*data)  # type: ignore[attr-defined]  # all but one have it
+
+    # ---- many sequences -----------------------------------------------------------------------------------------
+
+    def _frozen(self) -> Any:
+        """What the methods of ``_map`` are given first: weights for many calls."""
+        return self._trunk.freeze()  # type: ignore[attr-defined]  # all but one have it
+
+    def _map(
+        self, method: str, batches: Sequence[Array], make: Callable[[Array], Any], n_jobs: int | None, *options: Any
+    ) -> Iterator[Any]:
+        """Yield what a method says of each batch of rows: here, or in the processes of joblib.
+
+        It is called as ``method(frozen, *make(rows), *options)``.
+        """
+        workers = parallel.count_workers(n_jobs)
+        if workers > 1 and len(batches) > 1:
+            yield from parallel.run(
+                self, method, len(batches), lambda number: make(batches[number]), options, n_jobs, workers
+            )
+            return
+        frozen, function = self._frozen(), getattr(self, method)
+        for rows in batches:
+            yield function(frozen, *make(rows), *options)
 
     # ---- training -----------------------------------------------------------------------------------------------
 

@@ -176,34 +176,34 @@ class SequenceClassifier(Labeller):
         options = RunOptions(callback, progress, resume, comm, shards, timeout)
         return self._fit(X, y, lengths, sample_weight, validation, options)
 
-    def predict_proba(self, X: Sequences, *, lengths: ArrayLike | None = None) -> Array:
+    def predict_proba(self, X: Sequences, *, lengths: ArrayLike | None = None, n_jobs: int | None = None) -> Array:
         """Return the probability of every class.
 
         SEEN
+        JOBS
 
         Returns
         -------
         ndarray (N, C)
             Columns in the order of ``classes_``.
         """
-        inputs = self._inputs(X, lengths)
-        result = np.zeros((len(inputs), len(self._labels)), self._built["dtype"])
-        trunk = self._trunk.freeze()
-        for rows in self._inference_batches([len(sequence) for sequence in inputs]):
-            batch = pad_inputs(take(inputs, rows), self._input_format, self._built["dtype"])
-            result[rows] = self._head.probabilities(self._pooled(trunk, *batch))
-        return result
+        found = self._read_batches("_probabilities", self._inputs(X, lengths), n_jobs)
+        return np.array(found, self._built["dtype"]).reshape(-1, len(self._labels))
 
-    def predict(self, X: Sequences, *, lengths: ArrayLike | None = None) -> Array:
+    def _probabilities(self, trunk: Any, inputs: Array, lengths: Array) -> Array:
+        return self._head.probabilities(self._pooled(trunk, inputs, lengths))
+
+    def predict(self, X: Sequences, *, lengths: ArrayLike | None = None, n_jobs: int | None = None) -> Array:
         """Return the most probable class of every sequence.
 
         SEEN
+        JOBS
 
         Returns
         -------
         ndarray (N,)
         """
-        return self.classes_[self.predict_proba(X, lengths=lengths).argmax(axis=1)]
+        return self.classes_[self.predict_proba(X, lengths=lengths, n_jobs=n_jobs).argmax(axis=1)]
 
     def score(
         self,
@@ -212,11 +212,13 @@ class SequenceClassifier(Labeller):
         *,
         lengths: ArrayLike | None = None,
         sample_weight: ArrayLike | None = None,
+        n_jobs: int | None = None,
     ) -> float:
         """Return the accuracy: the share of the sequences whose class is right.
 
         DATA
         WEIGHT
+        JOBS
 
         Returns
         -------
@@ -224,7 +226,7 @@ class SequenceClassifier(Labeller):
 
         WRONG
         """
-        predicted = self.predict(X, lengths=lengths)
+        predicted = self.predict(X, lengths=lengths, n_jobs=n_jobs)
         wanted = self._clean_targets("y", y, predicted)
         if not len(wanted):
             raise ValueError("X must hold at least one sequence; got none")

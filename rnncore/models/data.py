@@ -220,6 +220,11 @@ def pad_inputs(arrays: list[Array], format: Format, dtype: str) -> tuple[Array, 
     return pad(arrays, dtype=np.int64 if format.holds_ids else dtype)
 
 
+def in_rows(values: Array, lengths: Array) -> list[Array]:
+    """values (T, N, ...) -> for each of N sequences its steps (T_n, ...)"""
+    return [values[:length, n].copy() for n, length in enumerate(lengths)]
+
+
 def steps_before(targets: Any, first: int) -> Array:
     """Teacher forcing: each step of targets (T, N, ...) is predicted from the one before, the first from ``first``."""
     inputs = np.empty_like(targets)

@@ -124,6 +124,10 @@ X, y, lengths
     "WEIGHT": """
 sample_weight : array (N,), optional
     How much each sequence counts.""",
+    "JOBS": """
+n_jobs : int, optional
+    Processes of joblib that share the sequences, by the backend of ``joblib.parallel_config``: "loky", "dask", "ray".
+    None is 1, or what ``joblib.parallel_config`` says; -1 all cores. The result has the same bits.""",
     "WRONG": """
 Raises
 ------

@@ -17,7 +17,17 @@ from ..distributed import Ranks
 from ..layers import Dense
 from ..text import Vocabulary, batches_by_length
 from .base import COUNT, Model, RunOptions, as_generator, setting
-from .data import Examples, Format, Labels, as_sample_weight, as_sequences, check_class_weight, split_rows, take
+from .data import (
+    Examples,
+    Format,
+    Labels,
+    as_sample_weight,
+    as_sequences,
+    check_class_weight,
+    pad_inputs,
+    split_rows,
+    take,
+)
 from .network import Head
 from .position import checksum
 from .shards import Batches
@@ -163,16 +173,20 @@ class Estimator(Model):
         rows = batches_by_length(examples.lengths, batch_size, rng)
         return Batches(lambda rows: self._batch(examples, rows), rows)
 
-    def _mean_loss(self, examples: Examples, ranks: Ranks = _ALONE) -> float:
-        batches = self._batches(examples, self.batch_size)
+    def _mean_loss(self, examples: Examples, ranks: Ranks = _ALONE, n_jobs: int | None = 1) -> float:
+        batches = batches_by_length(examples.lengths, self.batch_size)
         sums = np.zeros((len(batches), 2))  # losses, and their weight
-        for number in range(ranks.rank, len(batches), ranks.size):
-            batch = batches.part(number)
-            sums[number] = self._losses(batch).sum(), batch.weight
+        own = slice(ranks.rank, None, ranks.size)
+        found = self._map("_loss_sum", batches[own], lambda rows: (self._batch(examples, rows),), n_jobs)
+        for row, of_batch in zip(sums[own], found, strict=True):
+            row[:] = of_batch
             ranks.listen()
         ranks.sum(sums.ravel())  # exact: all but one rank add zeros
         total, count = sums.cumsum(axis=0)[-1]
         return float(total / count) if count else 0.0
+
+    def _loss_sum(self, _: Any, batch: Batch) -> tuple[float, float]:
+        return self._losses(batch).sum(), batch.weight
 
     def _learn_format(self, name: str, sequences: Any, rows: Any) -> Format:
         return Format.learn(name, sequences, rows, self.level, self._settings()["max_vocabulary"])
@@ -191,17 +205,32 @@ class Estimator(Model):
         weights = as_sample_weight(sample_weight, len(X))
         return self._encode(X, self._clean_targets("y", y, X), ("X", "y"), weights=weights)
 
-    def _log_prob(self, X: Any, y: Any, lengths: Any) -> Array:
-        """Return the log-probabilities (N,) of sequences whose losses are those of their steps."""
+    def _log_prob(self, X: Any, y: Any, lengths: Any, n_jobs: int | None) -> Array:
+        """Return the log-probabilities (N,) of sequences."""
         examples = self._scored(X, y, lengths)
-        result = np.zeros(len(examples.inputs))
-        for rows in self._inference_batches(examples.lengths):
-            result[rows] = -self._losses(self._batch(examples, rows)).sum(axis=0)
-        return result
+        make = lambda rows: (self._batch(examples, rows),)  # noqa: E731
+        return np.array(self._of_each("_log_probs_of", examples.lengths, make, n_jobs), np.float64)
 
-    def _inference_batches(self, lengths: Any) -> list[Array]:
-        """Rows of sequences of like length, as many as go well together."""
-        return batches_by_length(lengths, max(COUNT("batch_size", self.batch_size), 64))
+    def _log_probs_of(self, _: Any, batch: Batch) -> Array:
+        losses = self._losses(batch)
+        return -(losses if losses.ndim == 1 else losses.sum(axis=0))
+
+    def _read_batches(self, method: str, inputs: list[Array], n_jobs: int | None, *options: Any) -> list[Any]:
+        """Return what ``method(frozen, batch, lengths, *options)`` says of each sequence."""
+
+        def make(rows: Array) -> tuple[Array, Array]:
+            return pad_inputs(take(inputs, rows), self._input_format, self._built["dtype"])
+
+        return self._of_each(method, [len(sequence) for sequence in inputs], make, n_jobs, *options)
+
+    def _of_each(self, method: str, lengths: Any, make: Any, n_jobs: int | None, *options: Any) -> list[Any]:
+        """Return what a method says of each sequence: for a batch of like lengths it returns one value a row."""
+        batches = batches_by_length(lengths, max(COUNT("batch_size", self.batch_size), 64))
+        result: list[Any] = [None] * len(lengths)
+        for rows, values in zip(batches, self._map(method, batches, make, n_jobs, *options), strict=True):
+            for row, value in zip(rows, values, strict=True):
+                result[row] = value
+        return result
 
 
 @dataclasses.dataclass(eq=False, repr=False, kw_only=True)

@@ -14,7 +14,18 @@ from ..distributed import TIMEOUT
 from ..layers import Dense, Embedding
 from ..text import Vocabulary
 from .base import Random, RunOptions, as_generator
-from .data import Examples, Format, Labels, label_array, label_of_each, pad_inputs, steps_before, steps_weights, take
+from .data import (
+    Examples,
+    Format,
+    Labels,
+    in_rows,
+    label_array,
+    label_of_each,
+    pad_inputs,
+    steps_before,
+    steps_weights,
+    take,
+)
 from .decoding import check_sampling, sample_tokens
 from .documentation import document
 from .estimator import Batch, Estimator, Sequences, Validation
@@ -219,10 +230,18 @@ class SequenceGenerator(Estimator):
         options = RunOptions(callback, progress, resume, comm, shards, timeout)
         return self._fit(X, y, lengths, sample_weight, validation, options)
 
-    def log_prob(self, X: Sequences, y: ArrayLike | None = None, *, lengths: ArrayLike | None = None) -> Array:
+    def log_prob(
+        self,
+        X: Sequences,
+        y: ArrayLike | None = None,
+        *,
+        lengths: ArrayLike | None = None,
+        n_jobs: int | None = None,
+    ) -> Array:
         """Log-probability (nats) of sequences, the end of tokens counted.
 
         DATA
+        JOBS
 
         Returns
         -------
@@ -230,14 +249,20 @@ class SequenceGenerator(Estimator):
 
         WRONG
         """
-        return self._log_prob(X, y, lengths)
+        return self._log_prob(X, y, lengths, n_jobs)
 
     def predict_proba(
-        self, X: Sequences, y: ArrayLike | None = None, *, lengths: ArrayLike | None = None
+        self,
+        X: Sequences,
+        y: ArrayLike | None = None,
+        *,
+        lengths: ArrayLike | None = None,
+        n_jobs: int | None = None,
     ) -> list[Array]:
         """Probabilities of every next step, given all steps before it.
 
         DATA
+        JOBS
 
         Returns
         -------
@@ -248,20 +273,26 @@ class SequenceGenerator(Estimator):
         WRONG
         """
         examples = self._scored(X, y, lengths)
-        result: list[Any] = [None] * len(examples.inputs)
-        trunk = self._trunk.freeze()
-        for rows in self._inference_batches(examples.lengths):
-            inputs, _, steps, labels, _ = self._batch(examples, rows).arguments
-            h, _ = trunk(inputs, self._initial_state(labels), steps)
-            p = self._head.probabilities(h)
-            for n, row in enumerate(rows):
-                result[row] = p[: steps[n], n].copy()
-        return result
+        make = lambda rows: (self._batch(examples, rows),)  # noqa: E731
+        return self._of_each("_probabilities", examples.lengths, make, n_jobs)
 
-    def predict(self, X: Sequences, y: ArrayLike | None = None, *, lengths: ArrayLike | None = None) -> list[Array]:
+    def _probabilities(self, trunk: Any, batch: Batch) -> list[Array]:
+        inputs, _, steps, labels, _ = batch.arguments
+        h, _ = trunk(inputs, self._initial_state(labels), steps)
+        return in_rows(self._head.probabilities(h), steps)
+
+    def predict(
+        self,
+        X: Sequences,
+        y: ArrayLike | None = None,
+        *,
+        lengths: ArrayLike | None = None,
+        n_jobs: int | None = None,
+    ) -> list[Array]:
         """Return the most probable next step at every step, given all steps before it.
 
         DATA
+        JOBS
 
         Returns
         -------
@@ -270,7 +301,7 @@ class SequenceGenerator(Estimator):
 
         WRONG
         """
-        probabilities = self.predict_proba(X, y, lengths=lengths)
+        probabilities = self.predict_proba(X, y, lengths=lengths, n_jobs=n_jobs)
         if self._input_format.holds_ids:
             return [p.argmax(axis=1) for p in probabilities]
         return [(p >= 0.5).astype(np.int64) for p in probabilities]
@@ -282,11 +313,13 @@ class SequenceGenerator(Estimator):
         *,
         lengths: ArrayLike | None = None,
         sample_weight: ArrayLike | None = None,
+        n_jobs: int | None = None,
     ) -> float:
         """Mean log-probability (nats) of a step: higher is better.
 
         DATA
         WEIGHT
+        JOBS
 
         Returns
         -------
@@ -297,7 +330,7 @@ class SequenceGenerator(Estimator):
         examples = self._scored(X, y, lengths, sample_weight)
         if not examples.lengths.sum():
             raise ValueError("X must hold at least one step; got none")
-        return -self._mean_loss(examples)
+        return -self._mean_loss(examples, n_jobs=n_jobs)
 
     def generate(
         self,

@@ -273,20 +273,21 @@ class LanguageModel(Model):
 
     # ---- use ----------------------------------------------------------------------------------------------------
 
-    def log_prob(self, texts: list[str]) -> Array:
+    def log_prob(self, texts: list[str], *, n_jobs: int | None = None) -> Array:
         """Log-probability (nats) of a text or of sentences.
 
         Parameters
         ----------
         texts : str or list of str
             The end ``<eos>`` is counted for sentences, if the model was trained on sentences.
+        JOBS
 
         Returns
         -------
         float for a str, ndarray (len(texts),) for a list
         """
         self._check_built()
-        log_probs = self._log_probs(self._scored(texts))
+        log_probs = self._log_probs(self._scored(texts), n_jobs=n_jobs)
         return float(log_probs[0]) if isinstance(texts, str) else log_probs
 
     def score_many(self, texts: list[str], prompt: str = "", *, per_token: bool = False) -> Array:
@@ -343,7 +344,7 @@ class LanguageModel(Model):
         """
         return float(np.exp(-self.score(texts)))
 
-    def score(self, texts: str | list[str], y: None = None) -> float:
+    def score(self, texts: str | list[str], y: None = None, *, n_jobs: int | None = None) -> float:
         """Mean log-probability (nats) of a token of all texts together: higher is better.
 
         Parameters
@@ -351,6 +352,7 @@ class LanguageModel(Model):
         texts : str or list of str
         y : None
             A pipeline of scikit-learn passes it.
+        JOBS
 
         Returns
         -------
@@ -367,14 +369,14 @@ class LanguageModel(Model):
         encoded = self._scored(texts)
         if not sum(map(len, encoded)):
             raise ValueError("texts must hold at least one token; got none")
-        return -self._nats(encoded)
+        return -self._nats(encoded, n_jobs=n_jobs)
 
     def _read_all(self, *data: Any) -> Any:
         return self.score(*data)
 
-    def _nats(self, encoded: list[Array], ranks: Ranks = _ALONE) -> float:
+    def _nats(self, encoded: list[Array], ranks: Ranks = _ALONE, n_jobs: int | None = 1) -> float:
         """Mean loss of a token."""
-        return float(-self._log_probs(encoded, ranks=ranks).sum() / sum(map(len, encoded)))
+        return float(-self._log_probs(encoded, ranks=ranks, n_jobs=n_jobs).sum() / sum(map(len, encoded)))
 
     def _scored(self, texts: list[str] | str) -> list[Array]:
         """Return the arrays of ids to score."""
@@ -382,24 +384,33 @@ class LanguageModel(Model):
         return self._encode(texts) if self._sentences else [self.vocabulary.encode(text) for text in texts]
 
     def _log_probs(
-        self, encoded: list[Array], first: int | None = None, state: Any = None, ranks: Ranks = _ALONE
+        self,
+        encoded: list[Array],
+        first: int | None = None,
+        state: Any = None,
+        ranks: Ranks = _ALONE,
+        n_jobs: int | None = 1,
     ) -> Array:
         """-> (len(encoded),); first: the id before each of them, state: of one sequence, that each starts from."""
         result = np.zeros(len(encoded))
-        if not encoded:
-            return result
-        trunk = self._trunk.freeze()
-        batches = batches_by_length([len(ids) for ids in encoded], self.batch_size)
-        for rows in batches[ranks.rank :: ranks.size]:
+        batches = batches_by_length([len(ids) for ids in encoded], self.batch_size)[ranks.rank :: ranks.size]
+        make = lambda rows: (pad([encoded[row] for row in rows], dtype=np.int64),)  # noqa: E731
+        found = self._map("_log_probs_of", batches, make, n_jobs, first, state)
+        for rows, log_probs in zip(batches, found, strict=True):
+            result[rows] = log_probs
             ranks.listen()
-            targets, lengths = pad([encoded[row] for row in rows], dtype=np.int64)
-            carried = None if state is None else repeat_rows(state, len(rows))
-            for inputs, wanted, left, starts in self._cut(targets, lengths):
-                if starts and first is not None:
-                    inputs = np.concatenate([np.full((1, len(rows)), first), inputs[1:]])[: len(wanted)]
-                h, carried = trunk(inputs, carried, left)
-                result[rows] -= self._head.losses(h, wanted, left).sum(axis=0)
         ranks.sum(result)  # exact: all but one rank add zeros
+        return result
+
+    def _log_probs_of(self, trunk: Any, batch: tuple[Array, Array], first: int | None, state: Any) -> Array:
+        targets, lengths = batch
+        result = np.zeros(len(lengths))
+        carried = None if state is None else repeat_rows(state, len(lengths))
+        for inputs, wanted, left, starts in self._cut(targets, lengths):
+            if starts and first is not None:
+                inputs = np.concatenate([np.full((1, len(lengths)), first), inputs[1:]])[: len(wanted)]
+            h, carried = trunk(inputs, carried, left)
+            result -= self._head.losses(h, wanted, left).sum(axis=0)
         return result
 
     def _read(self, prompt: str, stacklevel: int = 3) -> tuple[Any, ...]:

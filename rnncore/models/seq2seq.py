@@ -274,10 +274,13 @@ class EncoderDecoder(Estimator):
         options = RunOptions(callback, progress, resume, comm, shards, timeout)
         return self._fit(X, y, lengths, sample_weight, validation, options)
 
-    def log_prob(self, X: Sequences, y: Sequences, *, lengths: ArrayLike | None = None) -> Array:
+    def log_prob(
+        self, X: Sequences, y: Sequences, *, lengths: ArrayLike | None = None, n_jobs: int | None = None
+    ) -> Array:
         """Return the log-probability (nats) of each sequence of y, its end included, given that of X.
 
         DATA
+        JOBS
 
         Returns
         -------
@@ -285,7 +288,7 @@ class EncoderDecoder(Estimator):
 
         WRONG
         """
-        return self._log_prob(X, y, lengths)
+        return self._log_prob(X, y, lengths, n_jobs)
 
     def predict(
         self,
@@ -295,6 +298,7 @@ class EncoderDecoder(Estimator):
         beam_width: int = 1,
         length_penalty: float = 0.7,
         max_length: int | None = None,
+        n_jobs: int | None = None,
     ) -> list[Any]:
         """Return the target of each source: the best that a beam search finds.
 
@@ -308,6 +312,7 @@ class EncoderDecoder(Estimator):
             A hypothesis of L tokens is worth ``log_prob / L ** length_penalty``.
         max_length : int, optional
             Tokens at most, the end counted; twice the length of the source and ten if not given.
+        JOBS
 
         Returns
         -------
@@ -315,8 +320,16 @@ class EncoderDecoder(Estimator):
             As the targets were.
         """
         sources = self._inputs(X, lengths)
+        options = self._check_search(beam_width, length_penalty, max_length)
+        lengths_of_sources = [len(source) for source in sources]
+        return self._of_each("_translate", lengths_of_sources, lambda rows: (take(sources, rows),), n_jobs, *options)
+
+    def _frozen(self) -> None:
+        """Nothing: both layers are read as they are."""
+
+    def _translate(self, _: Any, sources: list[Array], *options: Any) -> list[Any]:
         result: list[Any] = [None] * len(sources)
-        for rows, search in self._searches(sources, beam_width, length_penalty, max_length):
+        for rows, search in self._searches(sources, *options):
             for n, row in enumerate(rows):
                 result[row] = self._decode(search.ids(n, 0))
         return result
@@ -388,7 +401,7 @@ class EncoderDecoder(Estimator):
         """
         self._check_built()
         sources = [self._reversed(self._input_format.encode_one("source", source))]
-        ((_, search),) = self._searches(sources, beam_width, length_penalty, max_length)
+        ((_, search),) = self._searches(sources, *self._check_search(beam_width, length_penalty, max_length))
         vocabulary = self._target_format.vocabulary
         name = str if vocabulary is None else vocabulary.tokens.__getitem__
         return search.beam(0, self._decode, name)
@@ -425,11 +438,12 @@ class EncoderDecoder(Estimator):
         self._check_built()
         return self._sources("X", as_sequences("X", X, lengths))
 
-    def _searches(self, sources: Any, beam_width: int, length_penalty: float, max_length: Any) -> Iterator[Any]:
-        """Yield rows of sources and the Search of them."""
+    def _check_search(self, beam_width: int, length_penalty: float, max_length: Any) -> tuple[int, float, int | None]:
         width = checks.integer("beam_width", beam_width, least=1)
-        length_penalty = checks.not_negative("length_penalty", length_penalty)
-        max_length = self._check_length(max_length)
+        return width, checks.not_negative("length_penalty", length_penalty), self._check_length(max_length)
+
+    def _searches(self, sources: Any, width: int, length_penalty: float, max_length: int | None) -> Iterator[Any]:
+        """Yield rows of sources and the Search of them."""
         # The scores of all candidates of a step stay within some megabytes.
         count = max(1, min(64, 2**21 // (width * self._head.dense.output_size)))
         for rows, decoder, state, steps in self._encoded(sources, count, width, max_length):
@@ -467,11 +481,13 @@ class EncoderDecoder(Estimator):
         *,
         lengths: ArrayLike | None = None,
         sample_weight: ArrayLike | None = None,
+        n_jobs: int | None = None,
     ) -> float:
         """Return the share of the sequences that :meth:`predict` gets right as a whole.
 
         DATA
         WEIGHT
+        JOBS
 
         Returns
         -------
@@ -479,7 +495,7 @@ class EncoderDecoder(Estimator):
 
         WRONG
         """
-        predicted = self.predict(X, lengths=lengths)
+        predicted = self.predict(X, lengths=lengths, n_jobs=n_jobs)
         wanted = self._clean_targets("y", y, predicted)
         if not wanted:
             raise ValueError("X must hold at least one sequence; got none")

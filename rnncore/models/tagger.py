@@ -16,7 +16,7 @@ from ..distributed import TIMEOUT
 from ..layers import Dense
 from ..text import pad
 from .base import RunOptions, setting
-from .data import Examples, Labels, as_sample_weight, class_weights, label_array, pad_inputs, take, unwrap
+from .data import Examples, Labels, as_sample_weight, class_weights, in_rows, label_array, pad_inputs, take, unwrap
 from .documentation import document
 from .estimator import Batch, Labeller, Sequences, Validation
 from .network import CRFHead, Transitions
@@ -292,17 +292,20 @@ class SequenceTagger(Labeller):
         options = RunOptions(callback, progress, resume, comm, shards, timeout)
         return self._fit(X, y, lengths, sample_weight, validation, options)
 
-    def predict_proba(self, X: Sequences, *, lengths: ArrayLike | None = None) -> list[Array]:
+    def predict_proba(
+        self, X: Sequences, *, lengths: ArrayLike | None = None, n_jobs: int | None = None
+    ) -> list[Array]:
         """Return the probability of every class at every step.
 
         SEEN
+        JOBS
 
         Returns
         -------
         list of N ndarrays (T, C)
             Columns in the order of ``classes_``. For K labels (T, K), the probability of each to hold.
         """
-        return self._of_steps(self._inputs(X, lengths), self._probabilities)
+        return self._read_batches("_of_steps", self._inputs(X, lengths), n_jobs, "_probabilities")
 
     def _probabilities(self, h: Array, steps: Array) -> Array:
         """h (T, N, H) -> (T, N, C)"""
@@ -314,21 +317,19 @@ class SequenceTagger(Labeller):
             p = np.concatenate([1 - p, p], axis=2)[..., : len(self._labels)]
         return p
 
-    def _of_steps(self, inputs: list[Array], function: Any) -> list[Array]:
-        """Return what a function of h (T, N, H) and lengths says of the steps of each sequence."""
-        result: list[Any] = [None] * len(inputs)
-        trunk = self._trunk.freeze()
-        for rows in self._inference_batches([len(sequence) for sequence in inputs]):
-            batch, steps = pad_inputs(take(inputs, rows), self._input_format, self._built["dtype"])
-            values = function(trunk(batch, None, steps)[0], steps)
-            for n, row in enumerate(rows):
-                result[row] = values[: steps[n], n].copy()
-        return result
+    def _best(self, h: Array, steps: Array) -> Array:
+        """h (T, N, H) -> (T, N)"""
+        return self._head.best(h, steps)
 
-    def predict(self, X: Sequences, *, lengths: ArrayLike | None = None) -> list[Array]:
+    def _of_steps(self, trunk: Any, batch: Array, steps: Array, function: str) -> list[Array]:
+        """Return what a method says, of h (T, N, H) and lengths, of the steps of each sequence."""
+        return in_rows(getattr(self, function)(trunk(batch, None, steps)[0], steps), steps)
+
+    def predict(self, X: Sequences, *, lengths: ArrayLike | None = None, n_jobs: int | None = None) -> list[Array]:
         """Return the most probable label of every step, or for ``output="crf"`` the most probable labels together.
 
         SEEN
+        JOBS
 
         Returns
         -------
@@ -336,8 +337,9 @@ class SequenceTagger(Labeller):
             For K labels (T, K) of 0 and 1.
         """
         if self.layers is not None and self._head.kind == "crf":
-            return [self.classes_[tags] for tags in self._of_steps(self._inputs(X, lengths), self._head.best)]
-        probabilities = self.predict_proba(X, lengths=lengths)
+            best = self._read_batches("_of_steps", self._inputs(X, lengths), n_jobs, "_best")
+            return [self.classes_[tags] for tags in best]
+        probabilities = self.predict_proba(X, lengths=lengths, n_jobs=n_jobs)
         if self._multiple:
             return [(p >= 0.5).astype(np.int64) for p in probabilities]
         return [self.classes_[p.argmax(axis=1)] for p in probabilities]
@@ -349,11 +351,13 @@ class SequenceTagger(Labeller):
         *,
         lengths: ArrayLike | None = None,
         sample_weight: ArrayLike | None = None,
+        n_jobs: int | None = None,
     ) -> float:
         """Return the accuracy over all steps of all sequences.
 
         DATA
         WEIGHT
+        JOBS
 
         Returns
         -------
@@ -361,7 +365,7 @@ class SequenceTagger(Labeller):
 
         WRONG
         """
-        predicted = self.predict(X, lengths=lengths)
+        predicted = self.predict(X, lengths=lengths, n_jobs=n_jobs)
         wanted = self._clean_targets("y", y, predicted)
         for n, (p, w) in enumerate(zip(predicted, wanted, strict=True)):
             if len(p) and p.shape != w.shape:

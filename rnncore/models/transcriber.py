@@ -16,7 +16,7 @@ from ..layers import Dense
 from ..metrics import edit_distance
 from ..text import Vocabulary
 from .base import RunOptions, as_generator, setting
-from .data import Examples, Format, Labels, as_sample_weight, label_array, pad_inputs, take, unwrap
+from .data import Examples, Format, Labels, as_sample_weight, in_rows, label_array, pad_inputs, take, unwrap
 from .decoding import Hypothesis
 from .documentation import document
 from .estimator import Batch, Estimator, Sequences, Validation
@@ -214,10 +214,11 @@ class SequenceTranscriber(Estimator):
         options = RunOptions(callback, progress, resume, comm, shards, timeout)
         return self._fit(X, y, lengths, sample_weight, validation, options)
 
-    def log_prob(self, X: Sequences, y: Any, *, lengths: ArrayLike | None = None) -> Array:
+    def log_prob(self, X: Sequences, y: Any, *, lengths: ArrayLike | None = None, n_jobs: int | None = None) -> Array:
         """Return the log-probability (nats) of the labels of each sequence: of all their alignments together.
 
         DATA
+        JOBS
 
         Returns
         -------
@@ -225,34 +226,33 @@ class SequenceTranscriber(Estimator):
 
         WRONG
         """
-        examples = self._scored(X, y, lengths)
-        result = np.zeros(len(examples.inputs))
-        for rows in self._inference_batches(examples.lengths):
-            result[rows] = -self._losses(self._batch(examples, rows))
-        return result
+        return self._log_prob(X, y, lengths, n_jobs)
 
-    def predict_proba(self, X: Sequences, *, lengths: ArrayLike | None = None) -> list[Array]:
+    def predict_proba(
+        self, X: Sequences, *, lengths: ArrayLike | None = None, n_jobs: int | None = None
+    ) -> list[Array]:
         """Return the probability of the blank and of every label at every step.
 
         SEEN
+        JOBS
 
         Returns
         -------
         list of N ndarrays (T, 1 + C)
             The blank first, then the labels in the order of ``classes_``.
         """
-        return [np.exp(log_p) for log_p in self._log_probs(self._inputs(X, lengths))]
+        found = self._read_batches("_log_probs_of_steps", self._inputs(X, lengths), n_jobs)
+        return [np.exp(log_p) for log_p in found]
 
-    def _log_probs(self, inputs: list[Array]) -> list[Any]:
-        """Log-probabilities (T, 1 + C) of each sequence."""
-        result: list[Any] = [None] * len(inputs)
-        trunk = self._trunk.freeze()
-        for rows in self._inference_batches([len(sequence) for sequence in inputs]):
-            batch, steps = pad_inputs(take(inputs, rows), self._input_format, self._built["dtype"])
-            log_p = log_softmax(self._head.dense(trunk(batch, None, steps)[0]))
-            for n, row in enumerate(rows):
-                result[row] = log_p[: steps[n], n].copy()
-        return result
+    def _log_probs_of_steps(self, trunk: Any, batch: Array, steps: Array) -> list[Array]:
+        """Log-probabilities (T, 1 + C) of each sequence of a batch."""
+        return in_rows(log_softmax(self._head.dense(trunk(batch, None, steps)[0])), steps)
+
+    def _log_probs_of_one(self, encoded: Array) -> Array:
+        """Log-probabilities (T, 1 + C) of a sequence."""
+        batch = pad_inputs([encoded], self._input_format, self._built["dtype"])
+        (log_p,) = self._log_probs_of_steps(self._trunk, *batch)
+        return log_p
 
     def predict(
         self,
@@ -263,6 +263,7 @@ class SequenceTranscriber(Estimator):
         language_model: LanguageModel | None = None,
         lm_weight: float = 0.5,
         insertion_bonus: float = 0.0,
+        n_jobs: int | None = None,
     ) -> list[Any]:
         """Return the labels of each sequence.
 
@@ -280,6 +281,7 @@ class SequenceTranscriber(Estimator):
             The score of labels is ``log_prob + lm_weight * (log_prob of the language model) + insertion_bonus *
             (number of its tokens)`` (shallow fusion). The bonus makes up for that a language model prefers short texts;
             without one it counts for each label.
+        JOBS
 
         Returns
         -------
@@ -294,8 +296,15 @@ class SequenceTranscriber(Estimator):
         inputs = self._inputs(X, lengths)
         fusion, width = self._fusion(language_model, lm_weight, insertion_bonus), self._width(beam_width)
         if beam_width is None and language_model is None and not fusion.bonus:
-            return [self._decode(merge(log_p.argmax(axis=1))) for log_p in self._log_probs(inputs)]
-        return [self._decode(prefix_beam_search(log_p, width, fusion)[0].labels) for log_p in self._log_probs(inputs)]
+            return self._read_batches("_best_paths", inputs, n_jobs)
+        return self._read_batches("_best_prefixes", inputs, n_jobs, width, fusion)
+
+    def _best_paths(self, trunk: Any, batch: Array, steps: Array) -> list[Any]:
+        return [self._decode(merge(log_p.argmax(axis=1))) for log_p in self._log_probs_of_steps(trunk, batch, steps)]
+
+    def _best_prefixes(self, trunk: Any, batch: Array, steps: Array, width: int, fusion: Fusion) -> list[Any]:
+        found = self._log_probs_of_steps(trunk, batch, steps)
+        return [self._decode(prefix_beam_search(log_p, width, fusion)[0].labels) for log_p in found]
 
     def beam_search(
         self,
@@ -320,7 +329,7 @@ class SequenceTranscriber(Estimator):
             (sequence, log_prob, score); ``log_prob`` (nats) without the language model.
         """
         self._check_built()
-        (log_p,) = self._log_probs([self._input_format.encode_one("x", x)])
+        log_p = self._log_probs_of_one(self._input_format.encode_one("x", x))
         fusion, width = self._fusion(language_model, lm_weight, insertion_bonus), self._width(beam_width)
         return [
             Hypothesis(self._decode(labels), log_prob, score)
@@ -371,7 +380,7 @@ class SequenceTranscriber(Estimator):
         """
         self._check_built()
         encoded = self._input_format.encode_one("x", x)
-        (log_p,) = self._log_probs([encoded])
+        log_p = self._log_probs_of_one(encoded)
         if y is None:
             numbers = merge(log_p.argmax(axis=1))
         else:
@@ -411,11 +420,13 @@ class SequenceTranscriber(Estimator):
         *,
         lengths: ArrayLike | None = None,
         sample_weight: ArrayLike | None = None,
+        n_jobs: int | None = None,
     ) -> float:
         """Return 1 - label error rate: the edits that the predictions need, over the labels that were wanted.
 
         DATA
         WEIGHT
+        JOBS
 
         Returns
         -------
@@ -424,7 +435,7 @@ class SequenceTranscriber(Estimator):
 
         WRONG
         """
-        predicted = self.predict(X, lengths=lengths)
+        predicted = self.predict(X, lengths=lengths, n_jobs=n_jobs)
         wanted = self._clean_targets("y", y, predicted)
         if not wanted:
             raise ValueError("X must hold at least one sequence; got none")
