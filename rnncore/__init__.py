@@ -14,6 +14,7 @@ except ModuleNotFoundError as error:
     ) from error
 from . import functional, gates, layers
 from .config import show_config
+from .corpus import Corpus
 from .functional import *  # noqa: F403
 from .gates import *  # noqa: F403
 from .inspection import gate_activations, gradient_flow
@@ -45,6 +46,7 @@ __all__ = [
     "SGD",
     "Adagrad",
     "Adam",
+    "Corpus",
     "EncoderDecoder",
     "LanguageModel",
     "RMSProp",

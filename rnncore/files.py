@@ -8,7 +8,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ def is_stream(path: str | PathLike[str]) -> bool:
 
 
 @contextmanager
-def replacing(path: str | PathLike[str]) -> Iterator[Any]:
+def replacing(path: str | PathLike[str], *, interruptible: bool = False) -> Iterator[Any]:
     """Open a binary file that replaces ``path`` once it is completely written; an error leaves ``path`` unchanged.
 
     A symbolic link stays, and what it points to is replaced. A file that is replaced passes on its permissions and,
@@ -38,7 +38,7 @@ def replacing(path: str | PathLike[str]) -> Iterator[Any]:
 
     In the main thread Ctrl-C waits until the file is written, then the handler of SIGINT is called. If it raises
     KeyboardInterrupt, a note on the exception says that the file was written. Where a reader must come first, as at a
-    FIFO, Ctrl-C does not wait.
+    FIFO, and if it is ``interruptible``, Ctrl-C does not wait; it is an error like others.
 
     Raises
     ------
@@ -64,7 +64,7 @@ def replacing(path: str | PathLike[str]) -> Iterator[Any]:
                 yield content
             _write_into(path, content.getbuffer())
         else:
-            with interrupts_later():
+            with nullcontext() if interruptible else interrupts_later():
                 with _replacement(Path(os.path.realpath(path))) as file:
                     yield file
                 written = True

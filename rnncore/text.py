@@ -142,7 +142,10 @@ class Vocabulary:
         counts: Counter[str] = Counter()
         for position, part in enumerate([text] if isinstance(text, str) else text):
             _check_text(part, f"text[{position}]", level)
-            counts.update(part.split() if level == "word" and isinstance(part, str) else part)
+            if level == "char":
+                _count_characters(counts, part)  # type: ignore[arg-type]  # checked
+            else:
+                counts.update(part.split() if isinstance(part, str) else part)
         if not counts:
             raise ValueError(f"text must hold at least one token (level {level!r}); got none")
         for special in SPECIALS:
@@ -479,6 +482,13 @@ def _check_text(text: Any, name: str, level: str) -> None:
     for position, token in enumerate(text):
         if not isinstance(token, str):
             raise TypeError(f"{name}[{position}] must be str; got {type(token).__name__}")
+
+
+def _count_characters(counts: Counter[str], text: str) -> None:
+    codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
+    found = np.bincount(codes)
+    for code in np.flatnonzero(found).tolist():
+        counts[chr(code)] += int(found[code])
 
 
 def _check_token(token: str, name: str, level: str) -> None:

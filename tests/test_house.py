@@ -23,6 +23,7 @@ MAY_IMPORT = {
     "documentation": set(),
     "reference": set(),
     "checks": set(),
+    "corpus": {"files", "text"},
     "distributed": {"checks"},
     "files": {"interrupts"},
     "interrupts": set(),
@@ -41,6 +42,7 @@ MAY_IMPORT = {
     "sequence_losses": {"checks", "engine", "losses"},
     "models": {
         "checks",
+        "corpus",
         "distributed",
         "documentation",
         "engine",

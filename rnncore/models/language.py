@@ -16,39 +16,27 @@ from .._types import Array
 from ..distributed import TIMEOUT, Ranks
 from ..layers import Dense
 from ..losses import fused_softmax_cross_entropy
-from ..text import Vocabulary, batches_by_length, pad, streams
+from ..text import Vocabulary, pad
 from .base import COUNT, Model, Random, RunOptions, as_generator, setting
-from .data import Format, steps_before
+from .data import Format
 from .decoding import PIECE, Beam, beam_search, check_sampling, sample_tokens
 from .documentation import document
 from .network import Head, repeat_rows
-from .position import checksum
-from .shards import ALL, rows_of_shards
+from .texts import (
+    SentenceChunks,
+    Streams,
+    Texts,
+    as_source,
+    cut,
+    data_checksum,
+    is_one_text,
+    lengths_of,
+    sentence_batches,
+)
 from .training import Callbacks, check_idle
 
 _ALONE = Ranks()
 _TWO_NAMES = "random_state and seed are two names of one setting; got both"
-
-
-class Chunks:
-    """The chunks of an epoch: inputs (T, N), targets (T, N), lengths or None, and whether the state starts anew.
-
-    They are cut into shards as :class:`Batches` are.
-    """
-
-    def __init__(self, chunks: list[tuple[Any, ...]]) -> None:
-        self._chunks = chunks
-
-    def __len__(self) -> int:
-        return len(self._chunks)
-
-    def count(self, number: int) -> int:
-        return int(self._chunks[number][0].shape[1])
-
-    def part(self, number: int, own: range = ALL, shards: int = 1) -> tuple[Any, ...]:
-        inputs, targets, lengths, first = self._chunks[number]
-        rows = rows_of_shards(inputs.shape[1], own, shards)
-        return inputs[:, rows], targets[:, rows], None if lengths is None else lengths[rows], first
 
 
 @document
@@ -167,8 +155,8 @@ class LanguageModel(Model):
 
     def fit(
         self,
-        texts: str | list[str],
-        validation: str | list[str] | None = None,
+        texts: Texts,
+        validation: Texts | None = None,
         *,
         callback: Callbacks | None = None,
         progress: bool = False,
@@ -181,9 +169,11 @@ class LanguageModel(Model):
 
         Parameters
         ----------
-        texts : str or list of str
-            One continuous text, or sentences.
-        validation : str or list of str, optional
+        texts : str, path, Corpus, list of paths, list of str, or iterator of str
+            One continuous text: a str, or files of any size (names with wildcards, and ``.gz``), which are read in
+            blocks and kept as ids in a file beside them: see :class:`rnncore.Corpus`. Or sentences: a list of str, or
+            an iterator, whose text goes to a temporary file; 30 bytes of each of its sentences stay in memory.
+        validation : as texts, optional
             Held-out text, scored after every epoch.
         callback : function or list of functions, optional
             Called with a :class:`Progress` after every update; training ends when one returns True.
@@ -202,22 +192,21 @@ class LanguageModel(Model):
 
     def _prepare(self, texts: Any, validation: Any, options: RunOptions, ranks: Ranks) -> tuple[Any, Any]:
         goes_on = self._check_training(validation, options.resume)
-        sentences = not isinstance(texts, str)
-        texts = list(texts) if sentences else texts
-        if not texts:
+        source = as_source("texts", texts)
+        if source.is_empty:
             raise ValueError("texts must hold at least one sentence or character; got none")
         if not goes_on:
-            vocabulary = Vocabulary.from_text(texts, self.level, self._settings()["max_vocabulary"])
+            vocabulary = source.vocabulary(self.level, self._settings()["max_vocabulary"], ranks)
             self._start_random(ranks)
             self._make_layers(vocabulary)
-        self._sentences = sentences
-        encoded = self._encode(texts)
-        if not sentences and len(encoded[0]) < self.batch_size:
+        self._sentences = source.holds_sentences
+        encoded = source.encode(self.vocabulary, ranks)
+        if not self._sentences and len(encoded[0]) < self.batch_size:
             least = f"texts must hold at least batch_size = {self.batch_size} tokens"
             raise ValueError(f"{least}; got {len(encoded[0])}")
-        self._take_position(options, ranks, self._begin_random(options.resume), checksum([encoded]))
-        held_out = None if validation is None else self._scored(validation)
-        if held_out is not None and not sum(map(len, held_out)):
+        self._take_position(options, ranks, self._begin_random(options.resume), data_checksum(encoded))
+        held_out = None if validation is None else self._scored(validation, "validation", ranks)
+        if held_out is not None and not lengths_of(held_out).sum():
             raise ValueError("validation must hold at least one token; got none")
         return lambda: self._chunks(encoded), None if held_out is None else lambda: self._nats(held_out, ranks)
 
@@ -248,47 +237,30 @@ class LanguageModel(Model):
             rows[shard] += losses[:, shard::shards].copy().sum(), T * N // shards, T * N // shards
         return True
 
-    def _encode(self, texts: list[str] | str) -> list[Array]:
-        """Return arrays of ids: the text as it is, or the sentences with <eos> at their ends."""
-        if isinstance(texts, str):
-            return [self.vocabulary.encode(texts)]
-        end = [self.vocabulary.eos_id]
-        return [np.concatenate([self.vocabulary.encode(text), end]) for text in texts]
-
-    def _chunks(self, encoded: list[Array]) -> Chunks:
-        if self._sentences:
-            batches = batches_by_length([len(ids) for ids in encoded], self.batch_size, self._rng)
-            padded = (pad([encoded[row] for row in rows]) for rows in batches)
-        else:
-            padded = iter([(streams(encoded[0], self.batch_size), None)])
-        return Chunks([chunk for targets, lengths in padded for chunk in self._cut(targets, lengths)])
-
-    def _cut(self, targets: Any, lengths: Any) -> Iterator[Any]:
-        inputs = steps_before(targets, self.vocabulary.eos_id)
-        chunk_length = COUNT("chunk_length", self.chunk_length)  # scoring may follow a set_params that fit has not seen
-        for begin in range(0, len(targets), chunk_length):
-            steps = slice(begin, begin + chunk_length)
-            left = None if lengths is None else np.clip(lengths - begin, 0, len(targets[steps]))
-            yield inputs[steps], targets[steps], left, begin == 0
+    def _chunks(self, encoded: Any) -> Streams | SentenceChunks:
+        chunk_length, first = self.chunk_length, self.vocabulary.eos_id
+        if not self._sentences:
+            return Streams(encoded[0], self.batch_size, chunk_length, first)
+        return SentenceChunks(encoded, sentence_batches(encoded, self.batch_size, self._rng), chunk_length, first)
 
     # ---- use ----------------------------------------------------------------------------------------------------
 
-    def log_prob(self, texts: list[str], *, n_jobs: int | None = None) -> Array:
+    def log_prob(self, texts: Texts, *, n_jobs: int | None = None) -> Any:
         """Log-probability (nats) of a text or of sentences.
 
         Parameters
         ----------
-        texts : str or list of str
+        texts : one text or sentences, as in :meth:`fit`
             The end ``<eos>`` is counted for sentences, if the model was trained on sentences.
         JOBS
 
         Returns
         -------
-        float for a str, ndarray (len(texts),) for a list
+        float for one text, ndarray (number of sentences,) for sentences
         """
         self._check_built()
         log_probs = self._log_probs(self._scored(texts), n_jobs=n_jobs)
-        return float(log_probs[0]) if isinstance(texts, str) else log_probs
+        return float(log_probs[0]) if is_one_text(texts) else log_probs
 
     def score_many(self, texts: list[str], prompt: str = "", *, per_token: bool = False) -> Array:
         """Log-probability (nats) of each of many texts that follow the same prompt: for ranking them.
@@ -324,14 +296,14 @@ class LanguageModel(Model):
         encoded = self._scored(texts)
         first, state = self._read(prompt)
         log_probs = self._log_probs(encoded, first, state)
-        return log_probs / np.maximum([len(ids) for ids in encoded], 1) if per_token else log_probs
+        return log_probs / np.maximum(lengths_of(encoded), 1) if per_token else log_probs
 
-    def perplexity(self, texts: str | list[str]) -> float:
+    def perplexity(self, texts: Texts) -> float:
         """``exp(-log_prob / number of tokens)`` of all texts together.
 
         Parameters
         ----------
-        texts : str or list of str
+        texts : one text or sentences, as in :meth:`fit`
 
         Returns
         -------
@@ -344,12 +316,12 @@ class LanguageModel(Model):
         """
         return float(np.exp(-self.score(texts)))
 
-    def score(self, texts: str | list[str], y: None = None, *, n_jobs: int | None = None) -> float:
+    def score(self, texts: Texts, y: None = None, *, n_jobs: int | None = None) -> float:
         """Mean log-probability (nats) of a token of all texts together: higher is better.
 
         Parameters
         ----------
-        texts : str or list of str
+        texts : one text or sentences, as in :meth:`fit`
         y : None
             A pipeline of scikit-learn passes it.
         JOBS
@@ -367,7 +339,7 @@ class LanguageModel(Model):
         if y is not None:
             raise ValueError(f"y must be None: a text is its own target; got {type(y).__name__}")
         encoded = self._scored(texts)
-        if not sum(map(len, encoded)):
+        if not lengths_of(encoded).sum():
             raise ValueError("texts must hold at least one token; got none")
         return -self._nats(encoded, n_jobs=n_jobs)
 
@@ -376,12 +348,17 @@ class LanguageModel(Model):
 
     def _nats(self, encoded: list[Array], ranks: Ranks = _ALONE, n_jobs: int | None = 1) -> float:
         """Mean loss of a token."""
-        return float(-self._log_probs(encoded, ranks=ranks, n_jobs=n_jobs).sum() / sum(map(len, encoded)))
+        return float(-self._log_probs(encoded, ranks=ranks, n_jobs=n_jobs).sum() / lengths_of(encoded).sum())
 
-    def _scored(self, texts: list[str] | str) -> list[Array]:
+    def _scored(self, texts: Any, name: str = "texts", ranks: Ranks = _ALONE) -> Any:
         """Return the arrays of ids to score."""
-        texts = [texts] if isinstance(texts, str) else list(texts)
-        return self._encode(texts) if self._sentences else [self.vocabulary.encode(text) for text in texts]
+        source = as_source(name, texts)
+        if source.holds_sentences and not self._sentences:
+            return [self.vocabulary.encode(text) for text in texts]
+        encoded = source.encode(self.vocabulary, ranks)
+        if self._sentences and isinstance(texts, str):
+            return [np.append(encoded[0], self.vocabulary.eos_id)]
+        return encoded
 
     def _log_probs(
         self,
@@ -393,8 +370,14 @@ class LanguageModel(Model):
     ) -> Array:
         """-> (len(encoded),); first: the id before each of them, state: of one sequence, that each starts from."""
         result = np.zeros(len(encoded))
-        batches = batches_by_length([len(ids) for ids in encoded], self.batch_size)[ranks.rank :: ranks.size]
-        make = lambda rows: (pad([encoded[row] for row in rows], dtype=np.int64),)  # noqa: E731
+        batches = sentence_batches(encoded, self.batch_size)[ranks.rank :: ranks.size]
+
+        def make(rows: Array) -> tuple[Any, Any]:
+            if len(rows) == 1:  # may be a file
+                ids = encoded[int(rows[0])]
+                return ids, np.array([len(ids)])
+            return pad([encoded[row] for row in rows], dtype=np.int64)
+
         found = self._map("_log_probs_of", batches, make, n_jobs, first, state)
         for rows, log_probs in zip(batches, found, strict=True):
             result[rows] = log_probs
@@ -402,15 +385,17 @@ class LanguageModel(Model):
         ranks.sum(result)  # exact: all but one rank add zeros
         return result
 
-    def _log_probs_of(self, trunk: Any, batch: tuple[Array, Array], first: int | None, state: Any) -> Array:
-        targets, lengths = batch
+    def _log_probs_of(self, trunk: Any, targets: Any, lengths: Array, first: int | None, state: Any) -> Array:
+        """targets (T, N) of ids, or the ids (T,) of one text"""
         result = np.zeros(len(lengths))
         carried = None if state is None else repeat_rows(state, len(lengths))
-        for inputs, wanted, left, starts in self._cut(targets, lengths):
-            if starts and first is not None:
-                inputs = np.concatenate([np.full((1, len(lengths)), first), inputs[1:]])[: len(wanted)]
-            h, carried = trunk(inputs, carried, left)
-            result -= self._head.losses(h, wanted, left).sum(axis=0)
+        before = self.vocabulary.eos_id if first is None else first
+        chunk_length = COUNT("chunk_length", self.chunk_length)  # scoring may follow a set_params that fit has not seen
+        for begin in range(0, int(lengths.max(initial=0)), chunk_length):
+            inputs, wanted, left, _ = cut(targets, lengths, begin, chunk_length, before)
+            shape = (-1, len(lengths))
+            h, carried = trunk(inputs.reshape(shape), carried, left)
+            result -= self._head.losses(h, wanted.reshape(shape), left).sum(axis=0)
         return result
 
     def _read(self, prompt: str, stacklevel: int = 3) -> tuple[Any, ...]:

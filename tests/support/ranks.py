@@ -164,6 +164,23 @@ def resume(comm, folder):
     return {"parameters": checksum(model.params.values()), "losses": model.losses}
 
 
+def fit_files(comm, folder, path):
+    """Train on a file; whether this rank wrote its ids."""
+    import rnncore as rc
+
+    from . import training
+
+    written, write = [], rc.Corpus._write
+
+    def noted(self, *arguments):
+        written.append(arguments)
+        write(self, *arguments)
+
+    rc.Corpus._write = noted
+    model = training.make("language", epochs=2, batch_size=8).fit(Path(path), comm=comm)
+    return {"parameters": checksum(model.params.values()), "written": bool(written)}
+
+
 def other_data(comm, folder):
     """Rank 1 is given other data, or other settings: every rank says so."""
     from . import training
