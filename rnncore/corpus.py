@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import errno
 import glob
 import gzip
@@ -11,6 +12,7 @@ import json
 import mmap
 import os
 import shutil
+import sys
 import tempfile
 import warnings
 import weakref
@@ -21,6 +23,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from . import checks
 from ._types import Array
 from .files import replacing
 from .text import Level, Vocabulary
@@ -87,6 +90,7 @@ class Corpus:
         except LookupError:
             raise ValueError(f"encoding must be one that Python knows; got {encoding!r}") from None
         self.encoding = encoding
+        self._begin, self._end = 0, sys.maxsize  # characters
         self._checksum: str | None = None
 
     def __repr__(self) -> str:
@@ -108,22 +112,78 @@ class Corpus:
         ValueError
             A file is not text of this encoding.
         """
+        position = 0
         for path in self.paths:
             rest = ""
-            try:
-                with _open(path, self.encoding) as file:
-                    while block := file.read(BLOCK):
-                        if level == "word":
-                            block, rest = _cut_between_words(rest + block)
-                        yield block
-            except UnicodeError as error:
-                raise ValueError(f"{path} is not {self.encoding} text: {error}") from None
-            except EOFError as error:
-                raise OSError(f"{path} is not a whole gzip file: {error}") from None
+            for block in self._blocks_of(path):
+                begin, end = self._begin - position, self._end - position
+                position += len(block)
+                block = block[max(begin, 0) : max(end, 0)]
+                if level == "word":
+                    block, rest = _cut_between_words(rest + block)
+                yield block
+                if position >= self._end:
+                    break
             if rest:
                 yield rest
+            if position >= self._end:
+                return
             if level == "word":
                 yield " "
+
+    def _blocks_of(self, path: Path) -> Iterator[str]:
+        try:
+            with _open(path, self.encoding) as file:
+                while block := file.read(BLOCK):
+                    yield block
+        except UnicodeError as error:
+            raise ValueError(f"{path} is not {self.encoding} text: {error}") from None
+        except EOFError as error:
+            raise OSError(f"{path} is not a whole gzip file: {error}") from None
+
+    def split(self, share: float, level: Level = "char") -> tuple[Corpus, Corpus]:
+        """Return the text without its end, and its end: to hold it out.
+
+        Parameters
+        ----------
+        share : float
+            Of the characters of the end, in (0, 1).
+        level : {"char", "word"}
+            "word" cuts between words.
+
+        Raises
+        ------
+        OSError, ValueError
+            As :meth:`blocks`; or the share is out of its range.
+
+        Examples
+        --------
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = Path(folder, "text").write_text("to be or not to be")
+        ...     ["".join(part.blocks()) for part in Corpus(Path(folder, "text")).split(0.3, "word")]
+        ['to be or not ', 'to be']
+        """
+        share = checks.proper_share("share", share)
+        size = sum(map(len, self.blocks()))
+        cut = self._begin + round(size * (1 - share))
+        if level == "word":
+            cut = self._between_words(cut)
+        parts = copy.copy(self), copy.copy(self)
+        parts[0]._end, parts[1]._begin = cut, cut
+        for part in parts:
+            part._checksum = None
+        return parts
+
+    def _between_words(self, cut: int) -> int:
+        """Return the position after the last white space before a position, if its block has any."""
+        position = 0
+        for path in self.paths:
+            for block in self._blocks_of(path):
+                if position < cut <= position + len(block):
+                    kept, _ = _cut_between_words(block[: cut - position])
+                    return position + len(kept) if kept else cut
+                position += len(block)
+        return cut
 
     def vocabulary(
         self, level: Level = "char", max_size: int | None = None, *, tick: Callable[[], object] = _nothing

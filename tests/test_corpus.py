@@ -49,6 +49,36 @@ def test_blocks_do_not_change_the_ids(files, block, level, monkeypatch):
         np.testing.assert_array_equal(several.ids(vocabulary)[:], vocabulary.encode(parts))
 
 
+@pytest.mark.parametrize("block", [1, 40, 1 << 20])
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.999])
+def test_a_part_is_held_out(files, block, share, monkeypatch):
+    monkeypatch.setattr(module, "BLOCK", block)
+    corpus = rc.Corpus(sorted(files.glob("*.*")))
+    training, held_out = corpus.split(share)
+    cut = round(len(TEXT) * (1 - share))
+    assert "".join(training.blocks()) == TEXT[:cut]
+    assert "".join(held_out.blocks()) == TEXT[cut:]
+    # A part may be cut again.
+    cuts = [cut, cut + round((len(TEXT) - cut) * 0.7)]
+    assert "".join(held_out.split(0.3)[1].blocks()) == TEXT[cuts[1] :]
+    vocabulary = corpus.vocabulary()
+    np.testing.assert_array_equal(held_out.ids(vocabulary)[:], vocabulary.encode(TEXT[cut:]))
+    np.testing.assert_array_equal(training.ids(vocabulary)[:], vocabulary.encode(TEXT[:cut]))
+
+
+def test_a_part_is_cut_between_words(tmp_path):
+    (tmp_path / "text").write_text("to be or not to be")
+    for share in np.linspace(0.05, 0.8, 16):
+        training, held_out = rc.Corpus(tmp_path / "text").split(share, "word")
+        parts = ["".join("".join(part.blocks("word")).split()) for part in (training, held_out)]
+        assert "".join(parts) == "tobeornottobe"
+        words = [word for part in (training, held_out) for block in part.blocks("word") for word in block.split()]
+        assert words == ["to", "be", "or", "not", "to", "be"]
+    for wrong in (0, 1, 1.5, "a"):
+        with pytest.raises(ValueError, match="share must be in"):
+            rc.Corpus(tmp_path / "text").split(wrong)
+
+
 def test_line_ends_and_encodings(tmp_path):
     for encoding, content in [("utf-8-sig", b"\xef\xbb\xbfa\r\nb\rc"), ("utf-16", "a\nb\nc".encode("utf-16"))]:
         (tmp_path / "text").write_bytes(content)

@@ -23,7 +23,7 @@ MAY_IMPORT = {
     "documentation": set(),
     "reference": set(),
     "checks": set(),
-    "corpus": {"files", "text"},
+    "corpus": {"checks", "files", "text"},
     "distributed": {"checks"},
     "files": {"interrupts"},
     "interrupts": set(),
@@ -62,7 +62,20 @@ MAY_IMPORT = {
         *("_engine", "config", "engine", "functional", "interop", "layers", "models", "optim", "reference", "testing"),
         "text",
     },
-    "cli": {"bench", "checks", "engine", "files", "functional", "interrupts", "models", "reference", "plots"},
+    "cli": {
+        "bench",
+        "checks",
+        "config",
+        "corpus",
+        "distributed",
+        "engine",
+        "files",
+        "functional",
+        "interrupts",
+        "models",
+        "reference",
+        "plots",
+    },
 }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
+from ..distributed import RankError
 from .arguments import make_parser
 from .errors import FAILED, INTERRUPTED, UNUSABLE, UserError
 
@@ -25,8 +26,12 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return arguments.run(arguments)
     except UserError as error:
-        print(f"rnncore: error: {error}", file=sys.stderr)
+        if not error.silent:
+            print(f"rnncore: error: {error}", file=sys.stderr)
         return UNUSABLE
+    except RankError as error:
+        print(f"rnncore: error: {error}", file=sys.stderr)
+        return FAILED
     except MemoryError as error:
         print(f"rnncore: error: not enough memory: {error}", file=sys.stderr)
         return UNUSABLE

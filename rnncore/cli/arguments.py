@@ -18,6 +18,7 @@ EPILOG = """\
 examples:
   rnncore train                                  train on the English text that Python carries: a minute
   rnncore train book.txt -o book.npz             train on a text; the loss curve goes to book.png
+  mpiexec -n 4 rnncore train book.txt            train on four processes; also srun
   rnncore sample book.npz --prompt "It was " --stream
   rnncore score book.npz other.txt               how well the model predicts another text
   rnncore info book.npz                          what a model file holds
@@ -27,7 +28,7 @@ examples:
 
 exit codes:
   0    done
-  1    the reader of the output closed it, or two calls of bench --mine return different results
+  1    the reader of the output closed it, two calls of bench --mine return different results, or a rank failed
   2    an argument, a file or a model cannot be used; the message says why
   130  interrupted by Ctrl-C; train first saves what was learned
 
@@ -126,6 +127,10 @@ def make_parser() -> Any:
     p.add_argument("--dtype", choices=["float32", "float64"], default="float32", help="type of all numbers")
     p.add_argument("--seed", type=int, default=0, help="of the initial parameters and dropout")
     p.add_argument("--encoding", default="utf-8-sig", help="encoding of the file")
+    together = "with mpiexec or srun:"
+    p.add_argument("--shards", type=count, help=f"{together} pieces of a batch, at least as many as ranks; 8")
+    p.add_argument("--timeout", type=positive, default=600.0, help=f"{together} seconds that a rank may be silent")
+    p.add_argument("--ranks-check", action="store_true", help=f"{together} print what each rank sees, and end")
     p.set_defaults(run=train)
 
     p = commands.add_parser("sample", help="draw text from a model", formatter_class=Help)

@@ -12,19 +12,22 @@ import sys
 import time
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 import rnncore
 
 from .. import functional, reference
+from ..distributed import Ranks
 from ..files import is_stream, replacing
 from ..interrupts import interrupts_later
+from ..models.shards import SHARDS, check_shards
 from ..models.training import Bar
 from .commands import load_language_model
 from .errors import DONE, INTERRUPTED, UserError
-from .texts import describe_loss, read_texts
+from .ranks import as_ranks, describe, find_comm, table, together
+from .texts import count_characters, count_tokens, describe_loss, read_texts
 
 MAY_CHANGE = ("epochs", "patience")  # settings, in a run that goes on
 LOSS_CURVE = "rnncore loss curve"  # title in the metadata of our pictures, by which they are known again
@@ -51,9 +54,10 @@ def step_speedup(model: Any, steps: int, rounds: int = 3) -> float:
 class Report:
     """Follows a training run: progress bar, a line and a sample each epoch, the losses for the curve."""
 
-    def __init__(self, model: Any, arguments: Any, training: str, held_out: str) -> None:
+    def __init__(self, model: Any, arguments: Any, training: Any, held_out: Any) -> None:
         self.model, self.arguments = model, arguments
         self.training, self.held_out_text = training, held_out
+        self.characters_per_token: float | None = None  # of the held-out text
         self.losses: list[float] = model.losses  # those of a run that goes on
         ends = itertools.accumulate(record["updates"] for record in model.history)
         scored = [record["held_out"] for record in model.history]
@@ -86,7 +90,7 @@ class Report:
             f"{len(vocabulary):,} {vocabulary.level}s, {parameters:,} parameters; "
             f"{progress.updates:,} updates of {self.model.batch_size} x {self.model.chunk_length} tokens"
         )
-        tokens = len(vocabulary.encode(self.training))
+        tokens = count_tokens(self.training, vocabulary)
         speedup = step_speedup(self.model, max(1, min(self.model.chunk_length, tokens // self.model.batch_size)))
         self.say(f"{speedup:.1f} times as fast a training step as with the NumPy reference in the engine's place\n")
         if progress.update > 1:
@@ -120,8 +124,10 @@ class Report:
         return len(self.losses)
 
     def describe(self, nats: float) -> str:
-        tokens = len(self.model.vocabulary.encode(self.held_out_text))
-        return describe_loss(nats, self.model, len(self.held_out_text) / tokens)
+        if self.characters_per_token is None:
+            tokens = count_tokens(self.held_out_text, self.model.vocabulary)
+            self.characters_per_token = count_characters(self.held_out_text) / tokens
+        return describe_loss(nats, self.model, self.characters_per_token)
 
     def say(self, text: str) -> None:
         if self.bar is not None:
@@ -195,53 +201,113 @@ def resume_model(arguments: Any) -> Any:
 
 
 def train(arguments: Any) -> int:
+    comm = find_comm()
+    with as_ranks(comm, arguments.timeout) as ranks:
+        if arguments.ranks_check:
+            text = table(ranks)
+            if ranks.rank == 0:
+                print(text)
+            return DONE
+        if ranks.size > 1:
+            text = describe(ranks)
+            if ranks.rank == 0:
+                print(text, flush=True)
+        run = together(ranks, lambda: prepare(arguments, ranks))
+    if ranks.rank == 0:
+        return Lead(run, arguments).train(comm)
+    return fit(run, comm, arguments)
+
+
+class Prepared(NamedTuple):
+    """What a run needs, checked."""
+
+    output: Path
+    picture: Path | None
+    resume: bool
+    model: Any
+    name: str
+    training: Any
+    held_out: Any
+
+
+def prepare(arguments: Any, ranks: Ranks) -> Prepared:
     output, picture = check_output(arguments)
     resume = arguments.resume and output.exists()
     model = resume_model(arguments) if resume else make_model(arguments)
-    name, training, held_out = read_texts(arguments)
-    print(f"{name}: {len(training):,} characters to train on, {len(held_out):,} held out", flush=True)
-    report = Report(model, arguments, training, held_out)
-    last = None
-    try:
-        model.fit(training, held_out, callback=report, resume=resume)
-    except ValueError as error:
-        if not resume or report.begun:
-            raise
-        raise UserError(f"cannot go on with {output}: {error}") from None
-    finally:
-        # Whatever ends the training, what was learned is kept. Only the reader of a FIFO may be long in coming.
-        with nullcontext() if is_stream(output) else interrupts_later():
-            report.close()
-            if report.begun:
-                save(model, output)
-                begin = "\n" if model.interrupted else ""  # after the ^C of the terminal
-                print(f"{begin}model: {output}   (rnncore sample {output})", flush=True)
-                if model.last_params is not None and picture is not None:
-                    last = save_last(model, output.with_suffix(".last.npz"))
-    if not report.begun:
-        if model.interrupted:
+    if ranks.size > 1 or arguments.shards is not None:
+        try:
+            check_shards(arguments.shards or SHARDS, ranks)
+        except ValueError as error:
+            raise UserError(str(error)) from None
+    return Prepared(output, picture, resume, model, *read_texts(arguments))
+
+
+def fit(run: Prepared, comm: Any, arguments: Any, callback: Any = None) -> int:
+    """Train; -> exit code"""
+    options = {"comm": comm, "shards": arguments.shards, "timeout": arguments.timeout}
+    run.model.fit(run.training, run.held_out, callback=callback, resume=run.resume, **options)
+    return INTERRUPTED if run.model.interrupted else DONE
+
+
+class Lead:
+    """The rank that reports and writes, or the only process."""
+
+    def __init__(self, run: Prepared, arguments: Any) -> None:
+        self.run, self.arguments = run, arguments
+        self.report = Report(run.model, arguments, run.training, run.held_out)
+        self.last: Path | None = None
+
+    def train(self, comm: Any) -> int:
+        run, report = self.run, self.report
+        counts = [f"{count_characters(text):,}" for text in (run.training, run.held_out)]
+        print(f"{run.name}: {counts[0]} characters to train on, {counts[1]} held out", flush=True)
+        try:
+            code = fit(run, comm, self.arguments, report)
+        except ValueError as error:
+            if not run.resume or report.begun:
+                raise
+            raise UserError(f"cannot go on with {run.output}: {error}") from None
+        finally:
+            # Whatever ends the training, what was learned is kept. Only the reader of a FIFO may be long in coming.
+            with nullcontext() if is_stream(run.output) else interrupts_later():
+                report.close()
+                if report.begun:
+                    self.save()
+        if report.begun:
+            self.say_how_it_ended()
+            if run.picture is not None and importlib.util.find_spec("matplotlib") is not None:
+                draw_loss_curve(report, run.picture)
+            return code
+        if run.model.interrupted:
             raise KeyboardInterrupt
-        larger = "--patience" if len(model.history) < model.epochs else "--epochs"
-        print(f"{output}: the run has ended, after {len(model.history)} epochs; a larger {larger} goes on")
+        larger = "--patience" if len(run.model.history) < run.model.epochs else "--epochs"
+        print(f"{run.output}: the run has ended, after {len(run.model.history)} epochs; a larger {larger} goes on")
         return DONE
-    saved = report.saved_update()
-    if model.interrupted:
-        updates = len(report.losses)
-        print(f"interrupted after {updates:,} updates: {output} has the parameters of update {saved:,}", end="")
-        print(", of the best epoch" if model.last_params is not None else "")
-        if picture is not None:
-            print("the same command with --resume goes on")
-        if last is not None:
-            print(f"{last} has those of update {updates:,}, the last   (rnncore sample {last})")
-    elif report.late:
-        print(f"stopped after {arguments.minutes:g} minutes; ", end="", flush=True)
-        print(f"held-out {report.describe(math.log(model.perplexity(held_out)))}")
-    elif arguments.patience is not None:
-        best = min(model.history, key=lambda record: record["held_out"])
-        print(f"keeping the model of epoch {best['epoch']}, held-out {report.describe(best['held_out'])}")
-    if picture is not None and importlib.util.find_spec("matplotlib") is not None:
-        draw_loss_curve(report, picture)
-    return INTERRUPTED if model.interrupted else DONE
+
+    def save(self) -> None:
+        model, output = self.run.model, self.run.output
+        save(model, output)
+        begin = "\n" if model.interrupted else ""  # after the ^C of the terminal
+        print(f"{begin}model: {output}   (rnncore sample {output})", flush=True)
+        if model.last_params is not None and self.run.picture is not None:
+            self.last = save_last(model, output.with_suffix(".last.npz"))
+
+    def say_how_it_ended(self) -> None:
+        model, report, output = self.run.model, self.report, self.run.output
+        if model.interrupted:
+            updates, saved = len(report.losses), report.saved_update()
+            print(f"interrupted after {updates:,} updates: {output} has the parameters of update {saved:,}", end="")
+            print(", of the best epoch" if model.last_params is not None else "")
+            if self.run.picture is not None:
+                print("the same command with --resume goes on")
+            if self.last is not None:
+                print(f"{self.last} has those of update {updates:,}, the last   (rnncore sample {self.last})")
+        elif report.late:
+            print(f"stopped after {self.arguments.minutes:g} minutes; ", end="", flush=True)
+            print(f"held-out {report.describe(math.log(model.perplexity(self.run.held_out)))}")
+        elif self.arguments.patience is not None:
+            best = min(model.history, key=lambda record: record["held_out"])
+            print(f"keeping the model of epoch {best['epoch']}, held-out {report.describe(best['held_out'])}")
 
 
 def save(model: Any, path: Path, *, training: bool = True) -> None:

@@ -1,5 +1,9 @@
 """Training on several ranks: the bits of one, and what happens when a rank fails."""
 
+import os
+import signal
+import time
+
 import numpy as np
 import pytest
 from support import ranks
@@ -113,6 +117,32 @@ def test_an_accident_of_a_rank_ends_all(kind, tmp_path):
     assert_same(model.params, whole.params)
     wanted = {"parameters": ranks.checksum(whole.params.values()), "losses": whole.losses}
     assert ranks.run_on_ranks(2, ranks.resume, tmp_path) == [wanted] * 2
+
+
+@pytest.mark.parametrize("seed", range(int(os.environ.get("RNNCORE_TEST_KILLS", 2))))
+def test_a_rank_is_killed_at_any_moment(seed, tmp_path):
+    """RNNCORE_TEST_KILLS=50: the others end in time, the file loads, and the run that goes on ends in the same bits."""
+    rng = np.random.default_rng(seed)
+    size = int(rng.choice([2, 4]))
+    process = ranks.start_on_ranks(size, ranks.long_run, tmp_path, TIMEOUT)
+    try:
+        while not (tmp_path / "model.npz").exists():
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.001)
+        time.sleep(rng.exponential(0.1))
+        rank, how = rng.integers(size), signal.SIGKILL if rng.random() < 0.5 else signal.SIGSTOP
+        os.kill(int((tmp_path / f"pid-{rank}").read_text()), how)
+        begin = time.monotonic()
+        process.communicate(timeout=60)
+        assert time.monotonic() - begin < TIMEOUT + 3
+    finally:
+        process.kill()
+    model = rc.load(tmp_path / "model.npz")
+    whole = fit(make("language", **ranks.LONG_RUN), True, shards=8)
+    assert 0 < len(model.losses) <= len(whole.losses)
+    fit(model, True, resume=True)
+    assert_same(model.params, whole.params)
+    assert model.losses == whole.losses
 
 
 def test_an_interrupt_of_a_rank_ends_all_at_the_same_update(tmp_path):

@@ -18,26 +18,30 @@ def run_on_ranks(size, function, folder, *arguments, check=True, seconds=100):
 
     check: the ranks are to end well; otherwise return the completed process, and the seconds that it took.
     """
+    begin = time.monotonic()
+    process = start_on_ranks(size, function, folder, *arguments)
+    try:
+        output, errors = process.communicate(timeout=seconds)
+    finally:
+        process.kill()
+    result = subprocess.CompletedProcess(process.args, process.returncode, output, errors)
+    if not check:
+        return result, time.monotonic() - begin
+    assert result.returncode == 0, result.stdout + result.stderr
+    return [json.loads((Path(folder) / f"rank-{rank}.json").read_text()) for rank in range(size)]
+
+
+def start_on_ranks(size, function, folder, *arguments):
+    """The process of mpiexec, whose ranks call the function."""
     pytest.importorskip("mpi4py")
     mpiexec = Path(sys.executable).with_name("mpiexec")
     found = str(mpiexec) if mpiexec.exists() else shutil.which("mpiexec")
     if found is None:
         pytest.skip("there is no mpiexec")
     command = [found, "-n", str(size), sys.executable, "-m", "support.ranks", function.__name__, str(folder)]
-    here = {"PYTHONPATH": str(Path(__file__).parents[1])}
-    begin = time.monotonic()
-    result = subprocess.run(
-        [*command, json.dumps(arguments)],
-        capture_output=True,
-        text=True,
-        timeout=seconds,
-        env=os.environ | here,
-        stdin=subprocess.DEVNULL,
-    )
-    if not check:
-        return result, time.monotonic() - begin
-    assert result.returncode == 0, result.stdout + result.stderr
-    return [json.loads((Path(folder) / f"rank-{rank}.json").read_text()) for rank in range(size)]
+    options = {"env": os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}, "stdin": subprocess.DEVNULL}
+    options |= {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen([*command, json.dumps(arguments)], **options)
 
 
 def checksum(arrays):
@@ -151,6 +155,19 @@ def with_accident(comm, folder, kind, timeout):
 
     training.fit(model, True, comm=comm, callback=save, timeout=timeout)
     return {"interrupted": model.interrupted, "updates": len(model.losses)}
+
+
+LONG_RUN = {"epochs": 40, "batch_size": 8, "dropout": 0.2, "accumulation": 2}
+
+
+def long_run(comm, folder, timeout):
+    """Train with dropout, saving after every update; says which process it is."""
+    from . import training
+
+    (Path(folder) / f"pid-{comm.Get_rank()}").write_text(str(os.getpid()))
+    model = training.make("language", **LONG_RUN)
+    save = lambda at: model.save(Path(folder) / "model.npz", training=True)  # noqa: E731
+    training.fit(model, True, comm=comm, callback=save, timeout=timeout)
 
 
 def resume(comm, folder):
