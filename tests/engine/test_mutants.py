@@ -67,6 +67,18 @@ MUTANTS = {
         "best[j] = base + row[j] >= top[j] ? i",
         "losses/test_crf.py",
     ),
+    "shards: their order turned": (
+        "src/products.pxd",
+        "tokens.first += shard if tokens.step > 0 else shard - (shards - 1)",
+        "tokens.first += shard if tokens.step > 0 else -shard",
+        "layers/test_shards.py",
+    ),
+    "shards: the output layer adds all to the first": (
+        "src/head.pxd",
+        "dW.values = at(dW.values, shard * f.shard_step, work)",
+        "pass",
+        "layers/test_shards.py",
+    ),
     "backward skips the first step": (
         "src/backward.pxd",
         "g.ends, g.begins = begun, g.step.index > f.chunk.first",
