@@ -3,7 +3,8 @@
     python bench/scaling.py TEXT [--rounds 10] [--short]
 
 1. Tokens a second of a character model (LSTM 256, 64 rows x 64 steps) on one thread, on two threads, cut into 8 shards,
-   with a communicator of one rank, and on two ranks: blocks of updates in turns, in one job of mpiexec.
+   with a communicator of one rank, on two ranks, and in two processes that share nothing: blocks of updates in turns,
+   in one job of mpiexec.
 2. The sum over R ranks of n values: t = 2 log2(R) alpha + 2 (R - 1) / R n beta, fitted to times of this machine.
 3. Seconds of a step by the rows of a rank, for three models, and from all that the time of a step on up to 1,024 ranks
    of two networks, whose alpha and beta are assumed: predicted, not measured.
@@ -54,7 +55,7 @@ parser.add_argument("--rank", choices=["train", "sum"], help=argparse.SUPPRESS)
 # ---- what ranks do --------------------------------------------------------------------------------------------------
 
 
-def seconds_of_updates(text: str, threads: int, updates: int, **options: Any) -> float:
+def seconds_of_updates(text: str, threads: int, updates: int, rows: int = 64, **options: Any) -> float:
     times: list[float] = []
 
     def note(at: Any) -> bool:
@@ -62,7 +63,7 @@ def seconds_of_updates(text: str, threads: int, updates: int, **options: Any) ->
         return at.update == updates
 
     rc.set_num_threads(threads)
-    rc.LanguageModel(hidden_size=256, batch_size=64, epochs=1, random_state=0).fit(text, callback=note, **options)
+    rc.LanguageModel(hidden_size=256, batch_size=rows, epochs=1, random_state=0).fit(text, callback=note, **options)
     return statistics.median(np.diff(times[1:])) if times else 0.0
 
 
@@ -79,11 +80,13 @@ def train(arguments: argparse.Namespace) -> None:
         "one thread, 8 shards": (1, {"shards": 8}),
         "one rank": (1, {"comm": MPI.COMM_SELF}),
         "two ranks": (1, {"comm": MPI.COMM_WORLD}),
+        # What the machine gives: each trains on half of the rows, and does not hear of the other.
+        "two processes apart": (1, {"rows": 32}),
     }
     found: dict[str, list[float]] = {name: [] for name in modes}
     for _ in range(arguments.rounds):
         for name, (threads, options) in modes.items():
-            if ranks.rank == 0 or name == "two ranks":
+            if ranks.rank == 0 or name.startswith(("two ranks", "two processes")):
                 found[name].append(seconds_of_updates(text, threads, updates, **options))
             ranks.collect(None)  # the other one waits
     if ranks.rank == 0:
@@ -134,8 +137,10 @@ def seconds_of_sum(size: int, values: int, alpha: float, beta: float) -> float:
 def measure_steps(name: str, short: bool) -> tuple[int, dict[int, float]]:
     """Return the number of parameters, and the seconds of a step by its rows, on one thread."""
     hidden, layers, words, T = MODELS[name]
-    model = rc.LanguageModel("word", hidden_size=hidden, num_layers=layers, random_state=0, max_vocabulary=words + 2)
-    model.build(rc.Vocabulary(map(str, range(words - 2)), "word"))
+    level = "char" if words < 1000 else "word"
+    tokens = [chr(200 + n) if level == "char" else str(n) for n in range(words - 2)]
+    model = rc.LanguageModel(level, hidden_size=hidden, num_layers=layers, random_state=0)
+    model.build(rc.Vocabulary(tokens, level))
     rng, found = np.random.default_rng(0), {}
     for N in ROWS[:2] if short else ROWS:
         ids = rng.integers(words, size=(T + 1, N))
@@ -181,6 +186,8 @@ def main() -> None:
         middle = statistics.median(seconds)
         print(row(name, milliseconds(middle), f"{64 * 64 / middle:,.0f}", *ratios))
     overhead = statistics.median(np.array(found["one rank"]) / found["one thread, 8 shards"]) - 1
+    ceiling = statistics.median(np.array(found["two processes apart"]) / found["two ranks"])
+    print(f"\ntwo ranks: {ceiling:.1%} of the tokens/s of two processes apart", end="")
     print(f"\ncomm of one rank over the same shards without: {overhead:+.2%}")
 
     print("\nMeasured: seconds of a sum over the ranks of this machine\n")

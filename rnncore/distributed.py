@@ -28,7 +28,8 @@ __all__ = ["RankError", "reduce"]
 
 TIMEOUT = 600.0
 ARRAYS, OBJECTS, NEWS = 24101, 24102, 24103  # tags of messages
-SPIN, PAUSE = 2e-3, 1e-4  # seconds of waiting at full speed, and between two looks after that
+SPIN = 2e-3  # seconds of waiting at full speed
+PAUSE, LONGEST_PAUSE = 1e-4, 2e-3  # seconds between two looks after that
 
 
 class RankError(RuntimeError):
@@ -248,7 +249,7 @@ class Ranks:
                 if now - begin > self.timeout - self._patience:
                     self._ask_the_silent()
                     begin = time.monotonic()
-                time.sleep(PAUSE)
+                time.sleep(min(max(PAUSE, (now - begin) / 50), LONGEST_PAUSE))
             else:
                 _let_others_run()
 
