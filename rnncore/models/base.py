@@ -445,13 +445,18 @@ class Model:
         """Loss of a batch, with its gradients in ``grads``. -> loss, its weight in the mean, steps of sequences"""
         raise NotImplementedError
 
-    def _add_by_shards(self, part: Any, flat: Array, rows: Array) -> bool:
-        """Add the gradients of the shards of a part of a batch, in one pass over all of them, if that can be.
+    @property
+    def _reads_shards_at_once(self) -> bool:
+        """Whether there is ``_add_by_shards`` for batches of equal shards."""
+        return False
+
+    def _add_by_shards(self, part: Any, flat: Array, rows: Array) -> None:
+        """Add the gradients of the shards of a part of a batch, in one pass over all of them.
 
         Row n of the part is of shard ``n % shards``. flat (shards, values) of ``grads``: sums over the rows, not means;
-        rows (shards, 3): the sum of the losses, its weight, the steps. -> whether it was done
+        rows (shards, 3): the sum of the losses, its weight, the steps.
         """
-        return False
+        raise NotImplementedError
 
     def _train(
         self,

@@ -216,11 +216,14 @@ class LanguageModel(Model):
         tokens = targets.size if lengths is None else int(lengths.sum())
         return loss, tokens, tokens
 
-    def _add_by_shards(self, part: tuple[Any, ...], flat: Array, rows: Array) -> bool:
-        inputs, targets, lengths, first = part
+    @property
+    def _reads_shards_at_once(self) -> bool:
+        # Sentences have lengths of their own; and what is dropped is drawn for each shard.
+        return not (self._sentences or self.dropout or self.recurrent_dropout)
+
+    def _add_by_shards(self, part: tuple[Any, ...], flat: Array, rows: Array) -> None:
+        inputs, targets, _, first = part
         shards, (T, N) = len(flat), targets.shape
-        if lengths is not None or self.dropout or self.recurrent_dropout:
-            return False
         with ExitStack() as stack:
             end = 0
             for layer in self.layers.values():
@@ -235,7 +238,6 @@ class LanguageModel(Model):
         for shard in range(shards):
             # A copy: the order of a sum depends on how the array lies.
             rows[shard] += losses[:, shard::shards].copy().sum(), T * N // shards, T * N // shards
-        return True
 
     def _chunks(self, encoded: Any) -> Streams | SentenceChunks:
         chunk_length, first = self.chunk_length, self.vocabulary.eos_id

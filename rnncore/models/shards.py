@@ -128,9 +128,10 @@ class Shards:
         before = model._carried
         if before is not None and as_states(before)[0].shape[1] != N:
             before = None  # of other sequences: the batch starts anew
-        model._carried = _columns(before, rows_of_shards(N, self.own, self.count))
         # All ranks decide alike: the sums are rounded otherwise than one by one.
-        if N % self.count == 0 and model._add_by_shards(batches.part(number, self.own, self.count), self._flat, rows):
+        if N % self.count == 0 and model._reads_shards_at_once:
+            model._carried = _columns(before, rows_of_shards(N, self.own, self.count))
+            model._add_by_shards(batches.part(number, self.own, self.count), self._flat, rows)
             carried = [_columns(model._carried, slice(place, None, len(self.own))) for place in range(len(self.own))]
         else:
             carried = []
