@@ -16,6 +16,7 @@ import sys
 import tempfile
 import warnings
 import weakref
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from os import PathLike
 from pathlib import Path
@@ -91,7 +92,8 @@ class Corpus:
             raise ValueError(f"encoding must be one that Python knows; got {encoding!r}") from None
         self.encoding = encoding
         self._begin, self._end = 0, sys.maxsize  # characters
-        self._checksum: str | None = None
+        self._checksums: dict[Any, str] = {}  # of the text as it was, by what the files were like
+        self._temporary: dict[Path, Path] = {}  # files of ids that could not be written where they belong
 
     def __repr__(self) -> str:
         others = f" and {len(self.paths) - 1} more" if len(self.paths) > 1 else ""
@@ -138,7 +140,7 @@ class Corpus:
                     yield block
         except UnicodeError as error:
             raise ValueError(f"{path} is not {self.encoding} text: {error}") from None
-        except EOFError as error:
+        except (EOFError, zlib.error) as error:
             raise OSError(f"{path} is not a whole gzip file: {error}") from None
 
     def split(self, share: float, level: Level = "char") -> tuple[Corpus, Corpus]:
@@ -171,7 +173,7 @@ class Corpus:
         parts = copy.copy(self), copy.copy(self)
         parts[0]._end, parts[1]._begin = cut, cut
         for part in parts:
-            part._checksum = None
+            part._checksums, part._temporary = {}, {}
         return parts
 
     def _between_words(self, cut: int) -> int:
@@ -202,10 +204,16 @@ class Corpus:
         OSError, ValueError
             As :meth:`blocks`; or there is no token.
         """
+        state = self._state(level)
         hasher = hashlib.sha256()
         vocabulary = Vocabulary.from_text(self._hashed(level, hasher, tick), level, max_size)
-        self._checksum = hasher.hexdigest()
+        self._checksums = {state: hasher.hexdigest()}
         return vocabulary
+
+    def _state(self, level: Level) -> tuple[Any, ...]:
+        """What changes if a file does."""
+        found = [path.stat() for path in self.paths]
+        return level, *((status.st_size, status.st_mtime_ns, status.st_ino) for status in found)
 
     def ids(self, vocabulary: Vocabulary, *, tick: Callable[[], object] = _nothing) -> Ids:
         """Return the ids of the text: those of the file beside it, which is written if it is not there.
@@ -230,23 +238,27 @@ class Corpus:
 
     def write_ids(self, vocabulary: Vocabulary, *, tick: Callable[[], object] = _nothing) -> Path:
         """Write the file of ids unless it is there, and return its path. Arguments and errors as :meth:`ids`."""
-        if self._checksum is None:
+        state = self._state(vocabulary.level)
+        if state not in self._checksums:
             hasher = hashlib.sha256()
             for _ in self._hashed(vocabulary.level, hasher, tick):
                 pass
-            self._checksum = hasher.hexdigest()
-        path = self._path_of_ids(self._checksum, vocabulary)
+            self._checksums = {state: hasher.hexdigest()}
+        checksum = self._checksums[state]
+        path = self._path_of_ids(checksum, vocabulary)
+        path = self._temporary.get(path, path)
         if not _holds_ids(path):
             try:
-                self._write(path, vocabulary, tick)
+                self._write(path, checksum, vocabulary, tick)
             except OSError as error:
                 if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
                     raise
                 warnings.warn(f"the ids of {self!r} go to a temporary file: {path} cannot be written", stacklevel=2)
                 folder = tempfile.mkdtemp(prefix="rnncore-")
                 weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
-                path = Path(folder, path.name)
-                self._write(path, vocabulary, tick)
+                own = path
+                path = self._temporary[own] = Path(folder, own.name)
+                self._write(path, checksum, vocabulary, tick)
         return path
 
     def _path_of_ids(self, checksum: str, vocabulary: Vocabulary) -> Path:
@@ -260,16 +272,18 @@ class Corpus:
             yield block
             tick()
 
-    def _write(self, path: Path, vocabulary: Vocabulary, tick: Callable[[], object]) -> None:
+    def _write(self, path: Path, checksum: str, vocabulary: Vocabulary, tick: Callable[[], object]) -> None:
+        hasher = hashlib.sha256()
         dtype = np.dtype("<u2" if len(vocabulary) <= 1 << 16 else "<u4")
         with replacing(path, interruptible=True) as file:
             file.write(bytes(HEADER))
             count = 0
-            for block in self.blocks(vocabulary.level):
+            for block in self._hashed(vocabulary.level, hasher, tick):
                 ids = vocabulary.encode(block)
                 file.write(ids.astype(dtype).data)
                 count += len(ids)
-                tick()
+            if hasher.hexdigest() != checksum:
+                raise ValueError(f"the text of {self!r} must not change while it is read")
             file.seek(0)
             np.lib.format.write_array_header_1_0(file, {"descr": dtype.str, "fortran_order": False, "shape": (count,)})
             if file.tell() != HEADER:
@@ -307,6 +321,9 @@ class Ids:
 def _holds_ids(path: Path) -> bool:
     """Whether a whole file of ids is there."""
     try:
+        with open(path, "rb") as file:
+            if file.read(len(np.lib.format.MAGIC_PREFIX)) != np.lib.format.MAGIC_PREFIX:
+                return False
         ids = np.load(path, mmap_mode="r")
     except (OSError, ValueError):
         return False

@@ -10,6 +10,7 @@ MPI: a rank that waits hears of the errors of others, and gives up on one that s
 from __future__ import annotations
 
 import atexit
+import itertools
 import os
 import platform
 import sys
@@ -44,6 +45,9 @@ class RankError(RuntimeError):
     def __init__(self, message: str, ranks: Sequence[int] = ()) -> None:
         super().__init__(message)
         self.ranks = tuple(ranks)
+
+
+_runs = itertools.count(1)
 
 
 class _Disagreement(ValueError):
@@ -96,6 +100,11 @@ def reduce(
     >>> grads["W"]
     array([0.5, 1.5])
     """
+    with Ranks(comm, timeout) as ranks:
+        return _reduce(ranks, grads, loss_sum, weight)
+
+
+def _reduce(ranks: Ranks, grads: Mapping[str, Array], loss_sum: float, weight: float) -> tuple[float, float]:
     if not isinstance(grads, Mapping):
         raise TypeError(f"grads must be a dict of arrays; got {type(grads).__name__}")
     for name, grad in grads.items():
@@ -107,7 +116,6 @@ def reduce(
     if len({grad.dtype for grad in grads.values()}) > 1:
         raise TypeError("grads must be all float32 or all float64; got both")
     loss_sum, weight = float(loss_sum), checks.not_negative("weight", weight)
-    ranks = Ranks(comm, timeout)
     layout = zlib.crc32(repr([(name, grad.shape, grad.dtype.str) for name, grad in grads.items()]).encode())
     table = ranks.gather(np.array([[loss_sum, weight, layout]]), np.arange(ranks.size + 1))
     if (table[:, 2] != layout).any():
@@ -151,6 +159,9 @@ class Ranks:
     def __init__(self, comm: Any = None, timeout: float = TIMEOUT) -> None:
         self.timeout = checks.positive("timeout", timeout)
         self._patience = min(1.0, self.timeout / 4)  # seconds for the answer of a rank that is alive
+        self._moves = 0  # how often this rank has begun to wait, or listened
+        self._seen: dict[int, int] = {}  # the moves of all ranks when they were asked last
+        self._run = 0
         self.rank, self.size, self._comm = 0, 1, comm
         if comm is not None:
             needed = ("Get_rank", "Get_size", "Isend", "Irecv", "isend", "iprobe", "recv", "Abort")
@@ -241,11 +252,12 @@ class Ranks:
     def _wait(self, is_done: Callable[[], bool]) -> None:
         """Return when something is done that needs another rank; RankError if that cannot be."""
         begin = None
+        self._moves += 1
         while not is_done():
             now = time.monotonic()
             begin = now if begin is None else begin
             if now - begin > SPIN:
-                self.listen()
+                self._hear()
                 if now - begin > self.timeout - self._patience:
                     self._ask_the_silent()
                     begin = time.monotonic()
@@ -253,26 +265,41 @@ class Ranks:
             else:
                 _let_others_run()
 
-    def listen(self) -> set[int]:
-        """Answer those who ask whether this rank is alive; RankError if another one failed. -> those who answered"""
-        answered = set()
+    def listen(self) -> None:
+        """Answer those who ask whether this rank is alive, in long work; RankError if another one failed."""
+        self._moves += 1
+        self._hear()
+
+    def _hear(self) -> dict[int, int]:
+        """Answer, or raise; -> who spoke, and how often they have moved on"""
+        spoke = {}
         while self.size > 1 and self._comm.iprobe(tag=NEWS):
             news = self._comm.recv(tag=NEWS)
+            if news["run"] < self._run:
+                continue  # of a run that all have left
             if news["kind"] == "failed":
                 self._end(news["message"], news["ranks"])
             if news["kind"] == "question":
                 self._tell({"kind": "answer"}, [news["rank"]])
-            answered.add(news["rank"])
-        return answered
+            spoke[news["rank"]] = news["moves"]
+        return spoke
 
     def _ask_the_silent(self) -> None:
         """RankError for the ranks that do not answer; a rank that waits answers at once."""
         others = set(range(self.size)) - {self.rank}
         self._tell({"kind": "question"}, others)
-        silent, end = set(others), time.monotonic() + self._patience
-        while silent and time.monotonic() < end:
-            silent -= self.listen()
+        seen, end = {self.rank: self._moves}, time.monotonic() + self._patience
+        while len(seen) < self.size and time.monotonic() < end:
+            seen |= self._hear()
             time.sleep(PAUSE)
+        silent = others - seen.keys()
+        if seen == self._seen:
+            message = (
+                f"all ranks wait for each other, and have for {self.timeout:g} s: they have not made the same calls"
+            )
+            self._tell({"kind": "failed", "message": message, "ranks": []}, others)
+            self._end(message, [])
+        self._seen = {} if silent else seen
         if silent:
             names = f"rank {min(silent)}" if len(silent) == 1 else f"ranks {', '.join(map(str, sorted(silent)))}"
             message = f"{names} did not answer for {self.timeout:g} s: ended, stopped, or busy elsewhere"
@@ -280,7 +307,8 @@ class Ranks:
             self._end(message, sorted(silent))
 
     def _tell(self, news: dict[str, Any], ranks: Any) -> list[Any]:
-        return [self._comm.isend(news | {"rank": self.rank}, rank, NEWS) for rank in ranks]
+        news = news | {"rank": self.rank, "run": self._run, "moves": self._moves}
+        return [self._comm.isend(news, rank, NEWS) for rank in ranks]
 
     def _end(self, message: str, ranks: Sequence[int]) -> None:
         # MPI_Finalize would wait for a rank that is no more.
@@ -288,6 +316,7 @@ class Ranks:
         raise RankError(message, ranks)
 
     def __enter__(self) -> Self:
+        self._run = next(_runs)  # the same on all ranks, if they make the same calls
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:

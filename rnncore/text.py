@@ -485,6 +485,9 @@ def _check_text(text: Any, name: str, level: str) -> None:
 
 
 def _count_characters(counts: Counter[str], text: str) -> None:
+    if len(text) < 1 << 14:  # the largest code point may cost more than the text
+        counts.update(text)
+        return
     codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
     found = np.bincount(codes)
     for code in np.flatnonzero(found).tolist():

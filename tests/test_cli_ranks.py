@@ -12,7 +12,7 @@ import pytest
 from support.training import assert_same
 
 import rnncore as rc
-from rnncore.cli import main
+from rnncore.cli import main, texts
 
 MPIEXEC = Path(sys.executable).with_name("mpiexec")
 RNNCORE = [sys.executable, "-m", "rnncore"]
@@ -75,6 +75,28 @@ def test_errors_are_said_once(arguments, said):
     assert "Traceback" not in found.stderr
 
 
+def test_a_run_on_another_text_is_refused_once(folder):
+    assert main(["train", "text", *SMALL, "--epochs", "1", "--shards", "8"]) == 0
+    (folder / "text").write_text(TEXT[::-1])
+    found = on_ranks(2, "train", "text", *SMALL, "--epochs", "2", "--resume")
+    assert found.returncode == 2
+    assert found.stderr.count("cannot go on with model.npz: resume needs the data of the run") == 1
+    assert "Traceback" not in found.stderr
+
+
+def test_a_large_text_stays_in_its_file(folder, monkeypatch, capsys):
+    """The same model as of a text in memory; and what is wrong with it is said in a line."""
+    arguments = ["train", "text", *SMALL, "--epochs", "1"]
+    assert main([*arguments, "-o", "small.npz"]) == 0
+    monkeypatch.setattr(texts, "LARGE", 100)
+    assert main([*arguments, "-o", "large.npz"]) == 0
+    assert_same(rc.load("small.npz").params, rc.load("large.npz").params)
+    assert len(list(folder.glob("text.*.ids.npy"))) == 2
+    (folder / "text").write_bytes(b"abc\xff" * 100)
+    assert main(arguments) == 2
+    assert "text is not utf-8-sig text" in capsys.readouterr().err
+
+
 def test_three_ranks():
     found = on_ranks(3, "train", "text")
     assert found.returncode == 2
@@ -125,13 +147,15 @@ def test_ctrl_c_saves_and_the_run_goes_on(folder):
 
 
 def test_a_stopped_rank_ends_the_run(folder):
-    command = [str(MPIEXEC), "-n", "2", *RNNCORE, "train", "text", *SMALL, "--epochs", "10000", "--timeout", "4"]
+    output = f"{folder.name}.npz"  # by which its processes are found
+    command = [str(MPIEXEC), "-n", "2", *RNNCORE, "train", "text", "-o", output, *SMALL]
+    command += ["--epochs", "10000", "--timeout", "4"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:
         said = ""
         while "epoch 2/" not in said:
             said += process.stdout.readline()
-        pids = [int(pid) for pid in subprocess.check_output(["pgrep", "-f", "rnncore train text"]).split()]
+        pids = [int(pid) for pid in subprocess.check_output(["pgrep", "-f", f"rnncore train text -o {output}"]).split()]
         ranks = [pid for pid in pids if pid != process.pid and "python" in os.readlink(f"/proc/{pid}/exe")]
         assert len(ranks) == 2
         os.kill(max(ranks), signal.SIGSTOP)
@@ -143,4 +167,4 @@ def test_a_stopped_rank_ends_the_run(folder):
     assert process.returncode != 0
     assert "did not answer for 4 s" in said
     assert "Traceback" not in said
-    assert rc.load(folder / "model.npz").losses
+    assert rc.load(folder / output).losses

@@ -133,6 +133,36 @@ def test_an_error_leaves_no_file_of_ids(tmp_path):
     assert os.listdir(tmp_path) == ["text.txt"]
 
 
+def test_a_text_that_changes(tmp_path, monkeypatch):
+    """The ids are those of the text as it is; if it changes while it is read, there are none."""
+    path = tmp_path / "text.txt"
+    path.write_text("abcabc")
+    corpus = rc.Corpus(path)
+    vocabulary = corpus.vocabulary()
+    corpus.ids(vocabulary)
+    path.write_text("ccbba")
+    assert corpus.ids(vocabulary)[:].tolist() == vocabulary.encode("ccbba").tolist()
+    assert rc.Corpus(path).ids(vocabulary)[:].tolist() == vocabulary.encode("ccbba").tolist()
+
+    path.write_text("aabb")
+    corpus, state = rc.Corpus(path), rc.Corpus._state(rc.Corpus(path), "char")
+    vocabulary = corpus.vocabulary()
+    path.write_text("bbbb")
+    monkeypatch.setattr(rc.Corpus, "_state", lambda self, level: state)
+    with pytest.raises(ValueError, match="must not change while it is read"):
+        corpus.ids(vocabulary)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"\x93NUMPY", b"abc"])
+def test_what_is_no_file_of_ids_is_written_again(content, tmp_path):
+    path = tmp_path / "text.txt"
+    path.write_text("abcabc")
+    vocabulary = rc.Corpus(path).vocabulary()
+    found = rc.Corpus(path).write_ids(vocabulary)
+    found.write_bytes(content)
+    assert rc.Corpus(path).ids(vocabulary)[:].tolist() == vocabulary.encode("abcabc").tolist()
+
+
 def test_a_folder_that_cannot_be_written_to(tmp_path, monkeypatch):
     path = tmp_path / "text.txt"
     path.write_text(TEXT, encoding="utf-8")
@@ -148,12 +178,17 @@ def test_a_folder_that_cannot_be_written_to(tmp_path, monkeypatch):
     with pytest.warns(UserWarning, match="go to a temporary file"):
         ids = corpus.ids(vocabulary)
     np.testing.assert_array_equal(ids[:], vocabulary.encode(TEXT))
+    monkeypatch.setattr(rc.Corpus, "_write", None)  # it is found again
+    np.testing.assert_array_equal(corpus.ids(vocabulary)[:], ids[:])
 
 
 def test_refused(tmp_path):
     (tmp_path / "text.txt").write_bytes(b"abc\xff")
     (tmp_path / "cut.gz").write_bytes(gzip.compress(b"abc" * 1000)[:-9])
     (tmp_path / "no.gz").write_bytes(b"abc")
+    damaged = bytearray(gzip.compress(TEXT.encode()))
+    damaged[10] = 0xFF
+    (tmp_path / "damaged.gz").write_bytes(damaged)
     for error, match, call in [
         (FileNotFoundError, "nothing.txt", lambda: rc.Corpus(tmp_path / "nothing.txt")),
         (FileNotFoundError, "no file matches", lambda: rc.Corpus(tmp_path / "*.none")),
@@ -163,6 +198,7 @@ def test_refused(tmp_path):
         (ValueError, "encoding must be one that Python knows; got 'x'", lambda: rc.Corpus(tmp_path / "cut.gz", "x")),
         (ValueError, "text.txt is not utf-8-sig text", lambda: rc.Corpus(tmp_path / "text.txt").vocabulary()),
         (OSError, "cut.gz is not a whole gzip file", lambda: rc.Corpus(tmp_path / "cut.gz").vocabulary()),
+        (OSError, "damaged.gz is not a whole gzip file", lambda: rc.Corpus(tmp_path / "damaged.gz").vocabulary()),
         (OSError, "Not a gzipped file", lambda: rc.Corpus(tmp_path / "no.gz").vocabulary()),
         (IsADirectoryError, "directory", lambda: rc.Corpus(tmp_path).vocabulary()),
         (TypeError, "texts must be a str, a path, .*; got int", lambda: make("language").fit(3)),
@@ -212,6 +248,16 @@ def test_an_iterator_of_sentences_is_a_list_of_them():
         assert_same(model.params, wanted.params)
         assert model.history[-1]["held_out"] == wanted.history[-1]["held_out"]
         np.testing.assert_array_equal(model.log_prob(line for line in lines), wanted.log_prob(lines))
+    of_text = make("language", epochs=1).fit(TEXT, (line for line in lines))
+    np.testing.assert_array_equal(of_text.log_prob(line for line in lines), of_text.log_prob(lines))
+    assert of_text.score(line for line in lines) == of_text.score(lines)
+
+
+def test_a_file_is_scored_as_a_str(tmp_path):
+    (tmp_path / "text").write_text(TEXT, encoding="utf-8")
+    for given in (TEXT, TEXT.splitlines()):
+        model = make("language", epochs=1).fit(given)
+        assert model.log_prob(tmp_path / "text") == model.log_prob(TEXT)
 
 
 def test_ranks_share_the_file_of_ids(files):

@@ -45,17 +45,22 @@ def as_ranks(comm: Any, timeout: float) -> Ranks:
         raise UserError(str(error).replace("comm", "mpiexec -n"), silent=comm.Get_rank() > 0) from None
 
 
+def _threads(ranks: Ranks) -> int:
+    shared = ranks.threads()  # all ranks ask, whatever each of them has set
+    return settings.get_num_threads() if settings.threads_are_set() else shared
+
+
 def describe(ranks: Ranks) -> str:
     """Return a line that says who trains together."""
     nodes = ranks.collect(platform.node())
-    threads = settings.get_num_threads() if settings.threads_are_set() else ranks.threads()
+    threads = _threads(ranks)
     machines = "1 machine" if len(set(nodes)) == 1 else f"{len(set(nodes))} machines"
     return f"{ranks.size} ranks of MPI on {machines}, {threads} {'thread' if threads == 1 else 'threads'} each"
 
 
 def table(ranks: Ranks) -> str:
     """Return what each rank sees of its machine."""
-    threads = settings.get_num_threads() if settings.threads_are_set() else ranks.threads()
+    threads = _threads(ranks)
     seen = config()
     own = {
         "rank": f"{ranks.rank} of {ranks.size}",

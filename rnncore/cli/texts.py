@@ -80,7 +80,10 @@ def read_texts(arguments: Any) -> tuple[str, Any, Any]:
     if arguments.held_out_file is not None:
         training, held_out = text, open_text(arguments.held_out_file, arguments.encoding)
     else:
-        training, held_out = split(text, arguments.held_out, arguments.level)
+        try:
+            training, held_out = split(text, arguments.held_out, arguments.level)
+        except (OSError, ValueError) as error:  # of a large text, which is read only now
+            raise UserError(f"cannot read {name}: {error}; see --encoding") from None
     counts = [count(part, arguments.level) for part in (training, held_out)]
     if counts[0] < 2 * arguments.batch or counts[1] < 1:
         raise UserError(

@@ -215,7 +215,7 @@ def train(arguments: Any) -> int:
         run = together(ranks, lambda: prepare(arguments, ranks))
     if ranks.rank == 0:
         return Lead(run, arguments).train(comm)
-    return fit(run, comm, arguments)
+    return fit(run, comm, arguments, silent=True)
 
 
 class Prepared(NamedTuple):
@@ -242,10 +242,16 @@ def prepare(arguments: Any, ranks: Ranks) -> Prepared:
     return Prepared(output, picture, resume, model, *read_texts(arguments))
 
 
-def fit(run: Prepared, comm: Any, arguments: Any, callback: Any = None) -> int:
+def fit(run: Prepared, comm: Any, arguments: Any, callback: Any = None, *, silent: bool = False) -> int:
     """Train; -> exit code"""
     options = {"comm": comm, "shards": arguments.shards, "timeout": arguments.timeout}
-    run.model.fit(run.training, run.held_out, callback=callback, resume=run.resume, **options)
+    before = len(run.model.losses)
+    try:
+        run.model.fit(run.training, run.held_out, callback=callback, resume=run.resume, **options)
+    except ValueError as error:
+        if not run.resume or len(run.model.losses) > before:
+            raise
+        raise UserError(f"cannot go on with {run.output}: {error}", silent=silent) from None
     return INTERRUPTED if run.model.interrupted else DONE
 
 
@@ -263,10 +269,6 @@ class Lead:
         print(f"{run.name}: {counts[0]} characters to train on, {counts[1]} held out", flush=True)
         try:
             code = fit(run, comm, self.arguments, report)
-        except ValueError as error:
-            if not run.resume or report.begun:
-                raise
-            raise UserError(f"cannot go on with {run.output}: {error}") from None
         finally:
             # Whatever ends the training, what was learned is kept. Only the reader of a FIFO may be long in coming.
             with nullcontext() if is_stream(run.output) else interrupts_later():

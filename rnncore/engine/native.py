@@ -96,8 +96,10 @@ def softmax_head(
         return losses, dx
     if shards > 1:
         first, step = first_of_shards({"dW": dW, "db": db}, shards, len(x))
-        check_shape("dW[0]", first["dW"], "(D, K)", W.shape)
-        check_shape("db[0]", first["db"], "(K,)", W.shape[1:])
+        if not is_writable(first["dW"], W.shape, dtype, is_dense_matrix) or not is_writable(
+            first["db"], W.shape[1:], dtype
+        ):
+            raise ValueError(f"shards need gradients of the shapes of the weights and of dtype {dtype}, contiguous")
         _engine.affine(x, W, b, None, targets, weights, losses, dx, first["dW"], first["db"], shards, step)
         return losses, dx
     check_shape("dW", dW, "(D, K)", W.shape)

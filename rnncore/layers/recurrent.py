@@ -348,6 +348,8 @@ class Recurrent(Stack, Layer):
         """Run the cell of each direction backward, and add the gradients of its weights to the arrays in ``into``."""
         if self.backend is functional:
             return calls.backward_side_by_side(self.cell, arguments, into, shards=self.shards)
+        if self.shards > 1:
+            raise ValueError(f"shards need the engine; the backend of the layer is {self.backend.__name__}")
         function = getattr(self.backend, f"{self.cell.name}_backward")
         results = [function(**keywords) for keywords in arguments]
         for gradients, sums in zip(results, into, strict=True):

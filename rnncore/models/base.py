@@ -395,19 +395,21 @@ class Model:
                 raise ValueError(f"{what} goes on with {name} = {was!r} of the layers; got {settings[name]!r}")
         return goes_on
 
-    def _run(self, options: RunOptions, prepare: Callable[[Ranks], tuple[Any, Any]]) -> Self:
+    def _run(self, options: RunOptions, validation: Any, prepare: Callable[[Ranks], tuple[Any, Any]]) -> Self:
         """prepare(ranks) returns the arguments of ``Run.train``; an error there leaves the model as it was."""
         with Ranks(options.comm, options.timeout) as ranks:
             with self._as_before_on_error():
                 callbacks = as_callbacks(options.callback, options.progress and not ranks.rank)
+                kinds = {"validation": type(validation).__name__, "model": type(self).__name__}
+                given = {"resume": options.resume, "shards": options.shards, "timeout": options.timeout}
+                ranks.agree("arguments", kinds | given | {"warm_start": self.warm_start, "fitted": bool(self.layers)})
                 arguments = prepare(ranks)
             self._train(*arguments, callbacks, ranks)
         return self
 
-    def _start_random(self, ranks: Ranks) -> None:
-        """Make the random generator, the same on all ranks."""
-        self._rng = as_generator(self.random_state)
-        if ranks.size > 1:
+    def _share_random(self, options: RunOptions, ranks: Ranks) -> None:
+        """Bring the random generators of all ranks into the state of that of rank 0; a run that goes on has its own."""
+        if ranks.size > 1 and not options.resume:
             set_random(self._rng, ranks.broadcast(get_random(self._rng)))
 
     def _begin_random(self, resume: bool) -> Numbers:
@@ -438,6 +440,8 @@ class Model:
         if ranks.size > 1:
             plain = {name: repr(settings[name]) for name in settings.keys() - {"random_state", "schedule"}}
             sums = {"parameters": checksum([list(self.params.values())]), "data": data}
+            memory = {} if self._optimizer is None else self._optimizer.state
+            sums["optimizer"] = checksum([list(arrays.values()) for arrays in memory.values()])
             moment = {"update": going_on.update, "random numbers": get_random(self._rng)}
             ranks.agree("model, data and settings", {"instruction set": get_isa()} | plain | sums | moment)
 

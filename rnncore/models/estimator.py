@@ -112,7 +112,7 @@ class Estimator(Model):
             score = None if held_out is None else lambda: self._mean_loss(held_out, ranks)
             return lambda: self._batches(examples, self.batch_size, self._rng), score
 
-        return self._run(options, prepare)
+        return self._run(options, validation, prepare)
 
     def _prepare(
         self,
@@ -135,7 +135,8 @@ class Estimator(Model):
             # What has no weight is as if absent: neither a class nor a word of the vocabulary.
             X, y, weights = (_take(column, np.flatnonzero(weights)) for column in (X, y, weights))
         if not goes_on:
-            self._start_random(ranks)
+            self._rng = as_generator(self.random_state)
+        self._share_random(options, ranks)
         begin_random = self._begin_random(options.resume)
         held_out, rows = None, np.arange(len(X))
         if isinstance(validation, numbers.Real):
@@ -152,6 +153,8 @@ class Estimator(Model):
         if held_out is not None:
             X, y, weights = held_out
             held_out = self._encode(X, y, ("validation X", "validation y"), weights=weights)
+        if ranks.size > 1:
+            ranks.agree("held-out data", {"validation": 0 if held_out is None else checksum(held_out)})
         return examples, held_out
 
     def _clean_validation(self, validation: Any) -> tuple[Any, ...]:

@@ -11,7 +11,7 @@ from typing import Any, Self, cast
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .. import checks
+from .. import checks, functional
 from .._types import Array
 from ..distributed import TIMEOUT, Ranks
 from ..layers import Dense
@@ -188,7 +188,7 @@ class LanguageModel(Model):
         RAISES
         """
         options = RunOptions(callback, progress, resume, comm, shards, timeout)
-        return self._run(options, lambda ranks: self._prepare(texts, validation, options, ranks))
+        return self._run(options, validation, lambda ranks: self._prepare(texts, validation, options, ranks))
 
     def _prepare(self, texts: Any, validation: Any, options: RunOptions, ranks: Ranks) -> tuple[Any, Any]:
         goes_on = self._check_training(validation, options.resume)
@@ -197,15 +197,20 @@ class LanguageModel(Model):
             raise ValueError("texts must hold at least one sentence or character; got none")
         if not goes_on:
             vocabulary = source.vocabulary(self.level, self._settings()["max_vocabulary"], ranks)
-            self._start_random(ranks)
+            self._rng = as_generator(self.random_state)
+            self._share_random(options, ranks)
             self._make_layers(vocabulary)
+        else:
+            self._share_random(options, ranks)
         self._sentences = source.holds_sentences
-        encoded = source.encode(self.vocabulary, ranks)
+        encoded = source.encode(self.vocabulary, ranks, self._sentences)
         if not self._sentences and len(encoded[0]) < self.batch_size:
             least = f"texts must hold at least batch_size = {self.batch_size} tokens"
             raise ValueError(f"{least}; got {len(encoded[0])}")
         self._take_position(options, ranks, self._begin_random(options.resume), data_checksum(encoded))
         held_out = None if validation is None else self._scored(validation, "validation", ranks)
+        if ranks.size > 1:
+            ranks.agree("held-out data", {"validation": None if held_out is None else data_checksum(held_out)})
         if held_out is not None and not lengths_of(held_out).sum():
             raise ValueError("validation must hold at least one token; got none")
         return lambda: self._chunks(encoded), None if held_out is None else lambda: self._nats(held_out, ranks)
@@ -218,8 +223,12 @@ class LanguageModel(Model):
 
     @property
     def _reads_shards_at_once(self) -> bool:
-        # Sentences have lengths of their own; and what is dropped is drawn for each shard.
-        return not (self._sentences or self.dropout or self.recurrent_dropout)
+        # Sentences have lengths, what is dropped is drawn for each shard, and a subclass may have a loss of its own.
+        methods = "_update", "loss_and_gradients"
+        own = all(getattr(type(self), name) is getattr(LanguageModel, name) for name in methods)
+        own = own and "_update" not in self.__dict__
+        engine = self._trunk.recurrent.backend is functional
+        return own and engine and not (self._sentences or self.dropout or self.recurrent_dropout)
 
     def _add_by_shards(self, part: tuple[Any, ...], flat: Array, rows: Array) -> None:
         inputs, targets, _, first = part
@@ -230,7 +239,9 @@ class LanguageModel(Model):
                 grads = {}
                 for name, p in layer.params.items():
                     begin, end = end, end + p.size
-                    grads[name] = flat[:, begin:end].reshape(shards, *p.shape)
+                    grads[name] = flat[:, begin:end].reshape(shards, *p.shape) if shards > 1 else flat[0, begin:end]
+                    if shards == 1:
+                        grads[name] = grads[name].reshape(p.shape)
                 stack.enter_context(layer.adding_by_shards(grads, shards))
             h, self._carried, cache = self._trunk.forward(inputs, None if first else self._carried)
             losses, dh = fused_softmax_cross_entropy(self._head.dense, h, targets, reduction="none")
@@ -354,13 +365,7 @@ class LanguageModel(Model):
 
     def _scored(self, texts: Any, name: str = "texts", ranks: Ranks = _ALONE) -> Any:
         """Return the arrays of ids to score."""
-        source = as_source(name, texts)
-        if source.holds_sentences and not self._sentences:
-            return [self.vocabulary.encode(text) for text in texts]
-        encoded = source.encode(self.vocabulary, ranks)
-        if self._sentences and isinstance(texts, str):
-            return [np.append(encoded[0], self.vocabulary.eos_id)]
-        return encoded
+        return as_source(name, texts).encode(self.vocabulary, ranks, self._sentences)
 
     def _log_probs(
         self,
@@ -380,15 +385,19 @@ class LanguageModel(Model):
                 return ids, np.array([len(ids)])
             return pad([encoded[row] for row in rows], dtype=np.int64)
 
-        found = self._map("_log_probs_of", batches, make, n_jobs, first, state)
+        # A long text keeps a rank busy: it answers the others meanwhile.
+        tick = [ranks.listen] if ranks.size > 1 else []
+        found = self._map("_log_probs_of", batches, make, n_jobs, first, state, *tick)
         for rows, log_probs in zip(batches, found, strict=True):
             result[rows] = log_probs
             ranks.listen()
         ranks.sum(result)  # exact: all but one rank add zeros
         return result
 
-    def _log_probs_of(self, trunk: Any, targets: Any, lengths: Array, first: int | None, state: Any) -> Array:
-        """targets (T, N) of ids, or the ids (T,) of one text"""
+    def _log_probs_of(
+        self, trunk: Any, targets: Any, lengths: Array, first: int | None, state: Any, tick: Any = None
+    ) -> Array:
+        """targets (T, N) of ids, or the ids (T,) of one text; tick is called after each chunk"""
         result = np.zeros(len(lengths))
         carried = None if state is None else repeat_rows(state, len(lengths))
         before = self.vocabulary.eos_id if first is None else first
@@ -398,6 +407,8 @@ class LanguageModel(Model):
             shape = (-1, len(lengths))
             h, carried = trunk(inputs.reshape(shape), carried, left)
             result -= self._head.losses(h, wanted.reshape(shape), left).sum(axis=0)
+            if tick is not None:
+                tick()
         return result
 
     def _read(self, prompt: str, stacklevel: int = 3) -> tuple[Any, ...]:

@@ -39,6 +39,12 @@ def count_workers(n_jobs: int | None) -> int:
     return int(_joblib().effective_n_jobs(n_jobs))
 
 
+def _without_grads(layer: Any) -> Any:
+    layer = copy.copy(layer)
+    layer.grads = {}
+    return layer
+
+
 class _Parcel:
     """Holds data of a task. Dask spreads large arguments over the workers' memories, where they are lost with a worker;
     what is in an object goes with the task, and again with its repetition."""
@@ -65,9 +71,9 @@ def run(
     Task k has parts k, k + tasks, ...: parts are in order of length, so that tasks take about as long.
     """
     joblib = _joblib()
-    light = copy.copy(model)
-    light._optimizer = light._position = light.last_params = light._carried = None
-    light.history, light.grads = [], {}
+    layers = model.layers if model._precision else {name: _without_grads(one) for name, one in model.layers.items()}
+    light = model._with_layers(layers, model._precision)
+    light.history, light.schedule = [], None
     pickled: Any = np.frombuffer(pickle.dumps((light, tuple(options)), protocol=5), np.uint8)
     digest, sender = hashlib.sha256(pickled).hexdigest(), (os.getpid(), workers)
     tasks = min(count, workers * TASKS_PER_WORKER)
@@ -96,11 +102,12 @@ def _spread(backend: Any, array: Any) -> Iterator[None]:
 
 
 def _run_task(pickled: Any, digest: str, sender: tuple[int, int], method: str, parcel: _Parcel) -> list[Any]:
-    if digest not in _received:
-        value = pickle.loads(pickled)
+    received = _received.get(digest)
+    if received is None:
+        received = pickle.loads(pickled)
         _received.clear()
-        _received[digest] = value
-    model, options = _received[digest]
+        _received[digest] = received
+    model, options = received
     pid, workers = sender
     is_alone = os.getpid() == pid or settings.threads_are_set()
     threads = max(1, settings.usable_cores() // workers)

@@ -30,10 +30,11 @@ def check_shards(shards: Any, ranks: Ranks) -> int:
 @contextmanager
 def shared_cores(ranks: Ranks) -> Iterator[None]:
     """Let the ranks of a node share its cores, unless the user has set a number of threads."""
+    threads = ranks.threads()  # all ranks ask, whatever each of them has set
     if ranks.size == 1 or settings.threads_are_set():
         yield
         return
-    with settings.default_threads(ranks.threads()):
+    with settings.default_threads(threads):
         yield
 
 

@@ -38,19 +38,24 @@ class OneText:
         learned = self._text.vocabulary(level, max_size, tick=ranks.listen).state() if ranks.rank == 0 else None
         return Vocabulary.from_state(ranks.broadcast(learned))
 
-    def encode(self, vocabulary: Vocabulary, ranks: Ranks) -> list[Any]:
-        """Return a list of one array of ids, or Ids of a file that the ranks of a node share."""
+    def encode(self, vocabulary: Vocabulary, ranks: Ranks, ends: bool) -> list[Any]:
+        """Return a list of one array of ids, or Ids of a file that the ranks of a node share; ends: with <eos>."""
         if isinstance(self._text, str):
-            return [vocabulary.encode(self._text)]
-        path = self._text.write_ids(vocabulary, tick=ranks.listen) if ranks.rank == 0 else None
+            ids: Any = vocabulary.encode(self._text)
+        else:
+            ids = self._ids(self._text, vocabulary, ranks)
+        return [np.append(ids[:], vocabulary.eos_id)] if ends else [ids]
+
+    def _ids(self, text: Corpus, vocabulary: Vocabulary, ranks: Ranks) -> Ids:
+        path = text.write_ids(vocabulary, tick=ranks.listen) if ranks.rank == 0 else None
         if ranks.size > 1:
             nodes = ranks.collect(platform.node())
             first = nodes.index(nodes[ranks.rank])
             if first == ranks.rank and ranks.rank > 0:  # finds it where the ranks share their files
-                path = self._text.write_ids(vocabulary, tick=ranks.listen)
+                path = text.write_ids(vocabulary, tick=ranks.listen)
             path = ranks.collect(path)[first]
         assert path is not None
-        ids = [Ids(path)]
+        ids = Ids(path)
         ranks.collect(None)  # a temporary file is there until all have opened it
         return ids
 
@@ -68,10 +73,10 @@ class Sentences:
         """Learn the vocabulary."""
         return Vocabulary.from_text(self._sentences, level, max_size)
 
-    def encode(self, vocabulary: Vocabulary, ranks: Ranks) -> list[Array]:
-        """Return arrays of ids, with <eos> at their ends."""
-        end = [vocabulary.eos_id]
-        return [np.concatenate([vocabulary.encode(text), end]) for text in self._sentences]
+    def encode(self, vocabulary: Vocabulary, ranks: Ranks, ends: bool) -> Any:
+        """Return arrays of ids; ends: with <eos>."""
+        end = [vocabulary.eos_id] if ends else []
+        return [np.concatenate([vocabulary.encode(text), end]).astype(np.int64) for text in self._sentences]
 
 
 def _temporary_file(owner: object) -> Any:
@@ -100,20 +105,20 @@ class SpooledSentences(Sentences):
     def __len__(self) -> int:
         return len(self._sizes)
 
-    def encode(self, vocabulary: Vocabulary, ranks: Ranks) -> Any:
+    def encode(self, vocabulary: Vocabulary, ranks: Ranks, ends: bool) -> Any:
         """Return the ids, as a sequence of arrays."""
-        return EncodedSentences(self, vocabulary)
+        return EncodedSentences(self, vocabulary, ends)
 
 
 class EncodedSentences(Sequence[Array]):
-    """Ids of many sentences in a temporary file, with <eos> at their ends."""
+    """Ids of many sentences in a temporary file; ends: with <eos>."""
 
-    def __init__(self, sentences: Iterable[str], vocabulary: Vocabulary) -> None:
+    def __init__(self, sentences: Iterable[str], vocabulary: Vocabulary, ends: bool) -> None:
         dtype = np.dtype(np.uint16 if len(vocabulary) <= 1 << 16 else np.uint32)
         self._file, self._dtype = _temporary_file(self), dtype
         self._ends = array("q", [0])
         for text in sentences:
-            ids = np.append(vocabulary.encode(text), vocabulary.eos_id).astype(dtype)
+            ids = np.concatenate([vocabulary.encode(text), [vocabulary.eos_id] * ends]).astype(dtype)
             self._file.write(ids.data)
             self._ends.append(self._ends[-1] + len(ids))
         self.lengths = np.diff(self._ends)

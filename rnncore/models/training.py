@@ -85,6 +85,7 @@ class Run:
                     while at.epochs < model.epochs and not (model.patience and at.since_best >= model.patience):
                         if self._train_epoch(make_batches, score, interrupts):
                             break
+                    self._agree(False, interrupts.received())
             except KeyboardInterrupt:
                 model.interrupted = True
             finally:
@@ -151,16 +152,30 @@ class Run:
             ends = at.epoch_random is None
             progress = Progress(*run, at.losses[-1], record["held_out"], ends, record, optimizer)
             # All of them hear of every update, whatever one of them says.
-            if self._hear(any([callback(progress) for callback in self.callbacks])):
+            ends, interrupted = False, False
+            try:
+                ends = any([callback(progress) for callback in self.callbacks])
+            except KeyboardInterrupt:
+                if self.ranks.size == 1:
+                    raise
+                interrupted = True
+            if self._agree(ends, interrupted or interrupts.received()):
                 return True
         return False
 
-    def _hear(self, ends: bool) -> bool:
-        """Take what the callbacks of rank 0 said: whether the run ends, and the learning rate."""
-        said = np.array([[ends, self.optimizer.learning_rate]])
-        ends, rate = self.ranks.gather(said, np.arange(self.ranks.size + 1))[0]
-        self.optimizer.learning_rate = rate
-        return bool(ends)
+    def _agree(self, ends: bool, interrupted: bool) -> bool:
+        """Take what the callbacks of rank 0 said: whether the run ends, and the learning rate.
+
+        KeyboardInterrupt if any of several ranks was interrupted.
+        """
+        if self.ranks.size == 1:
+            return ends
+        said = np.array([[ends, self.optimizer.learning_rate, interrupted]])
+        said = self.ranks.gather(said, np.arange(self.ranks.size + 1))
+        self.optimizer.learning_rate = float(said[0, 1])
+        if said[:, 2].any():
+            raise KeyboardInterrupt
+        return bool(said[0, 0])
 
     def _begin_epoch(self) -> None:
         model, at = self.model, self.position

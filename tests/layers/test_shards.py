@@ -114,3 +114,15 @@ def test_refused():
     with pytest.raises(ValueError, match="shards need rows of the same length"), layer.adding_by_shards(parts, 3):
         layer.backward(y, ragged)
     assert layer.shards == 1
+    layer.backend = rc.reference
+    _, _, cache = layer.forward(np.ones((3, 6, D)))
+    with pytest.raises(ValueError, match="shards need the engine"), layer.adding_by_shards(parts, 3):
+        layer.backward(y, cache)
+    dense = rc.Dense(H, 5, dtype="float64", seed=0)
+    for dtype, writeable in [("float32", True), ("float64", False)]:
+        flat = np.zeros((3, sum(p.size for p in dense.params.values())), dtype)
+        grads = {"W": flat[:, : H * 5].reshape(3, H, 5), "b": flat[:, H * 5 :]}
+        for grad in grads.values():
+            grad.flags.writeable = writeable
+        with pytest.raises(ValueError, match="shards need gradients"), dense.adding_by_shards(grads, 3):
+            fused_softmax_cross_entropy(dense, np.ones((3, 6, H)), np.zeros((3, 6), int))

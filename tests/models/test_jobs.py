@@ -66,6 +66,12 @@ def test_a_quantized_model(models):
     assert same(small.predict_proba(X, n_jobs=2), small.predict_proba(X))
 
 
+def test_a_schedule_stays_here(models):
+    X, _ = data_of("classifier")
+    model = fit(make("classifier", schedule=lambda update, updates: 1.0))
+    assert same(model.predict_proba(X, n_jobs=2), model.predict_proba(X))
+
+
 def test_few_sequences(models):
     """Fewer than a batch, and none."""
     model = models["classifier"]

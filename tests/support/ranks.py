@@ -217,7 +217,74 @@ def other_data(comm, folder):
         training.fit(model, comm=comm)
     except ValueError as error:
         said.append(str(error))
+    _, X, y = training.MODELS["tagger"]
+    for validation in [(X[: 5 + comm.Get_rank()], y[: 5 + comm.Get_rank()]), None if comm.Get_rank() else (X, y)]:
+        try:
+            training.make("tagger").fit(X, y, validation=validation, comm=comm)
+        except ValueError as error:
+            said.append(str(error))
     return said
+
+
+def other_circumstances(comm, folder):
+    """Ranks whose threads differ; that raised the same error before; that loaded a model without a random state."""
+    import rnncore as rc
+
+    from . import training
+
+    if comm.Get_rank():
+        rc.set_num_threads(1)
+    results = [checksum(training.fit(training.make("language"), comm=comm, timeout=5).params.values())]
+    for _ in range(2):
+        try:
+            training.make("language").fit("", comm=comm)
+        except ValueError as error:
+            results.append(str(error))
+        results.append(checksum(training.fit(training.make("tagger"), comm=comm, timeout=5).params.values()))
+    path = Path(folder) / f"model-{comm.Get_rank()}.npz"
+    training.fit(training.make("tagger", random_state=None), comm=comm).save(path)
+    model = rc.load(path).set_params(warm_start=True)
+    results.append(checksum(training.fit(model, comm=comm).params.values()))
+    results.append(checksum(training.fit(model, comm=comm).params.values()))
+    return results
+
+
+def other_calls(comm, folder):
+    """One rank gathers arrays, the other one objects."""
+    import numpy as np
+
+    from rnncore.distributed import Ranks
+
+    ranks = Ranks(comm, timeout=1)
+    if comm.Get_rank():
+        ranks.collect(None)
+    else:
+        ranks.gather(np.zeros(1), np.arange(3))
+
+
+def with_interrupt_in_a_callback(comm, folder, where):
+    """Ctrl-C comes to rank 0 while it calls back, in the middle or at the very end; or the callback raises it."""
+    from . import training
+
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    model = training.make("language", epochs=3, batch_size=8)
+    updates = 3 * len(model_chunks(model))
+
+    def interrupt(at):
+        if at.update == (updates if where == "last callback" else 5):
+            if where == "raised":
+                raise KeyboardInterrupt
+            os.kill(os.getpid(), signal.SIGINT)
+
+    training.fit(model, True, comm=comm, callback=interrupt, timeout=5)
+    return {"interrupted": model.interrupted, "parameters": checksum(model.params.values())}
+
+
+def model_chunks(model):
+    from . import training
+
+    text = training.LINES
+    return range(0, len(text) // model.batch_size, model.chunk_length)
 
 
 if __name__ == "__main__":
