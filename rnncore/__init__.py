@@ -14,7 +14,6 @@ except ModuleNotFoundError as error:
     ) from error
 from . import functional, gates, layers
 from .config import show_config
-from .corpus import Corpus
 from .functional import *  # noqa: F403
 from .gates import *  # noqa: F403
 from .inspection import gate_activations, gradient_flow
@@ -29,6 +28,7 @@ from .text import Vocabulary, batches_by_length, pad, streams
 
 if TYPE_CHECKING:
     from . import distributed, metrics, plots, reference, testing
+    from .corpus import Corpus
     from .models import (
         EncoderDecoder,
         LanguageModel,
@@ -95,7 +95,8 @@ def __getattr__(name: str) -> object:
     if name in ("distributed", "metrics", "models", "plots", "reference", "testing"):
         return import_module(f".{name}", __name__)
     if name in __all__:
-        value = globals()[name] = getattr(import_module(".models", __name__), name)
+        module = ".corpus" if name == "Corpus" else ".models"
+        value = globals()[name] = getattr(import_module(module, __name__), name)
         return value
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}", name=name, obj=import_module(__name__))
 

@@ -17,7 +17,7 @@ from .. import checks
 from ..engine import settings
 
 # More tasks than workers: what a lost or slow worker leaves undone goes to others.
-TASKS_PER_WORKER = 4
+TASKS_PER_WORKER = 8
 
 # In a worker: the model that the last task came with, by digest, so that a process unpickles a model once.
 _received: dict[str, Any] = {}
