@@ -112,7 +112,7 @@ def test_reference_imports_numpy_only():
 
 def test_import_brings_in_no_extras(tmp_path):
     extras = ("matplotlib", "tqdm", "torch", "onnx", "safetensors", "pytest", "scipy")
-    later = ("numpy.random", "rnncore.corpus", "rnncore.models", "rnncore.plots", "rnncore.reference")  # when first used
+    later = ("numpy.random", "rnncore.corpus", "rnncore.models", "rnncore.plots", "rnncore.reference")  # later
     needless = "rnncore, rnncore.interop.keras, rnncore.interop.onnx_operator, rnncore.interop.state_dict"
     code = f"import sys, {needless}; print([m for m in {extras + later} if m in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
