@@ -162,6 +162,7 @@ class Ranks:
         self._moves = 0  # how often this rank has begun to wait, or listened
         self._seen: dict[int, int] = {}  # the moves of all ranks when they were asked last
         self._run = 0
+        self._sent: list[Any] = []  # requests of news
         self.rank, self.size, self._comm = 0, 1, comm
         if comm is not None:
             needed = ("Get_rank", "Get_size", "Isend", "Irecv", "isend", "iprobe", "recv", "Abort")
@@ -306,9 +307,11 @@ class Ranks:
             self._tell({"kind": "failed", "message": message, "ranks": sorted(silent)}, others - silent)
             self._end(message, sorted(silent))
 
-    def _tell(self, news: dict[str, Any], ranks: Any) -> list[Any]:
+    def _tell(self, news: dict[str, Any], ranks: Any) -> None:
         news = news | {"rank": self.rank, "run": self._run, "moves": self._moves}
-        return [self._comm.isend(news, rank, NEWS) for rank in ranks]
+        # A request holds what it sends.
+        self._sent = [request for request in self._sent if not request.Test()]
+        self._sent += [self._comm.isend(news, rank, NEWS) for rank in ranks]
 
     def _end(self, message: str, ranks: Sequence[int]) -> None:
         # MPI_Finalize would wait for a rank that is no more.
@@ -323,9 +326,9 @@ class Ranks:
         if self.size > 1 and error is not None and not isinstance(error, (RankError, _Disagreement)):
             message = f"rank {self.rank} on {platform.node()}: {type(error).__name__}: {error}".rstrip(": ")
             news = {"kind": "failed", "message": message, "ranks": [self.rank]}
-            requests = self._tell(news, set(range(self.size)) - {self.rank})
+            self._tell(news, set(range(self.size)) - {self.rank})
             end = time.monotonic() + 1
-            while not all([request.Test() for request in requests]) and time.monotonic() < end:
+            while not all([request.Test() for request in self._sent]) and time.monotonic() < end:
                 time.sleep(PAUSE)
 
     # ---- the node -----------------------------------------------------------------------------------------------
