@@ -285,6 +285,6 @@ def test_memory_does_not_grow_with_the_text(tmp_path):
     """Of 60 MB of text, whose ids are 120 MB, a run needs less than 60 MB; the blocks of a pass are 25 of them."""
     (tmp_path / "text").write_text(TEXT * (60_000_000 // len(TEXT.encode())), encoding="utf-8")
     result = subprocess.run(
-        [sys.executable, "-c", MEMORY, str(tmp_path / "text")], capture_output=True, text=True, check=True
+        [sys.executable, "-P", "-c", MEMORY, str(tmp_path / "text")], capture_output=True, text=True, check=True
     )
     assert int(result.stdout) < 60_000

@@ -38,7 +38,7 @@ def start_on_ranks(size, function, folder, *arguments):
     found = str(mpiexec) if mpiexec.exists() else shutil.which("mpiexec")
     if found is None:
         pytest.skip("there is no mpiexec")
-    command = [found, "-n", str(size), sys.executable, "-m", "support.ranks", function.__name__, str(folder)]
+    command = [found, "-n", str(size), sys.executable, "-P", "-m", "support.ranks", function.__name__, str(folder)]
     options = {"env": os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}, "stdin": subprocess.DEVNULL}
     options |= {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return subprocess.Popen([*command, json.dumps(arguments)], **options)
