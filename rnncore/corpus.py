@@ -274,7 +274,7 @@ class Corpus:
 
     def _write(self, path: Path, checksum: str, vocabulary: Vocabulary, tick: Callable[[], object]) -> None:
         hasher = hashlib.sha256()
-        dtype = np.dtype("<u2" if len(vocabulary) <= 1 << 16 else "<u4")
+        dtype = ids_dtype(vocabulary)
         with replacing(path, interruptible=True) as file:
             file.write(bytes(HEADER))
             count = 0
@@ -288,6 +288,11 @@ class Corpus:
             np.lib.format.write_array_header_1_0(file, {"descr": dtype.str, "fortran_order": False, "shape": (count,)})
             if file.tell() != HEADER:
                 raise OSError(f"the header of {path} must be {HEADER} bytes; NumPy wrote {file.tell()}")
+
+
+def ids_dtype(vocabulary: Vocabulary) -> np.dtype[Any]:
+    """Return the smallest dtype for the ids of a vocabulary in a file."""
+    return np.dtype("<u2" if len(vocabulary) <= 1 << 16 else "<u4")
 
 
 class Ids:

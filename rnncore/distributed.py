@@ -24,6 +24,7 @@ import numpy as np
 
 from . import checks
 from ._types import Array
+from .engine.settings import usable_cores
 
 __all__ = ["RankError", "reduce"]
 
@@ -335,10 +336,15 @@ class Ranks:
 
     def threads(self) -> int:
         """Threads for each rank: the cores that the ranks on this node may use together, over the ranks there."""
-        cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
-        node = platform.node()
-        here = [theirs for name, theirs in self.collect((node, set(cores))) if name == node]
-        return max(1, min(len(set().union(*here)) // len(here), len(cores)))
+        cores = set(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1))
+        node, own = platform.node(), usable_cores()
+        here = [theirs for name, theirs in self.collect((node, cores)) if name == node]
+        # Ranks that are not bound to cores of their own share the quota of their container, too.
+        together = own if all(theirs == cores for theirs in here) else len(set().union(*here))
+        return max(1, min(together // len(here), own))
+
+
+ALONE = Ranks()
 
 
 def _let_others_run() -> None:

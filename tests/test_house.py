@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "reference": set(),
     "checks": set(),
     "corpus": {"checks", "files", "text"},
-    "distributed": {"checks"},
+    "distributed": {"checks", "engine"},
     "files": {"interrupts"},
     "interrupts": set(),
     "testing": set(),

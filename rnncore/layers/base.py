@@ -98,13 +98,14 @@ class Layer:
         float32 or float64.
     """
 
+    shards = 1  # that backward adds to: see adding_by_shards
+
     def __init__(self, dtype: DTypeLike) -> None:
         self.dtype: np.dtype[Any] = np.dtype(dtype)
         if self.dtype not in (np.float32, np.float64):
             raise ValueError(f"dtype must be float32 or float64; got {self.dtype}")
         self.params: dict[str, Array] = {}
         self.grads: dict[str, Array] = {}
-        self.shards = 1
 
     def _add(self, shapes: dict[str, tuple[int, ...]], draw: Callable[[], dict[str, Array]], suffix: str = "") -> None:
         """Add parameters of these shapes: what ``draw`` returns, or zeros within :func:`blank_layers`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import numbers
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 
 from .. import checks
 from .._types import Array
-from ..distributed import Ranks
+from ..distributed import ALONE, Ranks
 from ..layers import Dense
 from ..text import Vocabulary, batches_by_length
 from .base import COUNT, Model, RunOptions, as_generator, setting
@@ -36,7 +36,7 @@ Sequences = Iterable[str] | Iterable[list[str]] | Iterable[ArrayLike] | Array
 Validation = float | tuple[Any, Any] | tuple[Any, Any, ArrayLike]
 
 
-_DEFAULTS, _ALONE = RunOptions(), Ranks()
+_DEFAULTS = RunOptions()
 
 
 class Batch(NamedTuple):
@@ -122,7 +122,7 @@ class Estimator(Model):
         sample_weight: Any,
         validation: Any,
         options: RunOptions = _DEFAULTS,
-        ranks: Ranks = _ALONE,
+        ranks: Ranks = ALONE,
     ) -> tuple[Any, ...]:
         """Return the examples to train on, and the held-out examples or None."""
         goes_on = self._check_training(validation, options.resume)
@@ -176,17 +176,21 @@ class Estimator(Model):
         rows = batches_by_length(examples.lengths, batch_size, rng)
         return Batches(lambda rows: self._batch(examples, rows), rows)
 
-    def _mean_loss(self, examples: Examples, ranks: Ranks = _ALONE, n_jobs: int | None = 1) -> float:
+    def _mean_loss(self, examples: Examples, ranks: Ranks = ALONE, n_jobs: int | None = 1) -> float:
         batches = batches_by_length(examples.lengths, self.batch_size)
         sums = np.zeros((len(batches), 2))  # losses, and their weight
         own = slice(ranks.rank, None, ranks.size)
-        found = self._map("_loss_sum", batches[own], lambda rows: (self._batch(examples, rows),), n_jobs)
+        found = self._map("_loss_sum", batches[own], self._making(examples), n_jobs)
         for row, of_batch in zip(sums[own], found, strict=True):
             row[:] = of_batch
             ranks.listen()
         ranks.sum(sums.ravel())  # exact: all but one rank add zeros
         total, count = sums.cumsum(axis=0)[-1]
         return float(total / count) if count else 0.0
+
+    def _making(self, examples: Examples) -> Callable[[Array], tuple[Batch]]:
+        """Return the function that makes a batch of some rows, for ``_map``."""
+        return lambda rows: (self._batch(examples, rows),)
 
     def _loss_sum(self, _: Any, batch: Batch) -> tuple[float, float]:
         return self._losses(batch).sum(), batch.weight
@@ -211,8 +215,7 @@ class Estimator(Model):
     def _log_prob(self, X: Any, y: Any, lengths: Any, n_jobs: int | None) -> Array:
         """Return the log-probabilities (N,) of sequences."""
         examples = self._scored(X, y, lengths)
-        make = lambda rows: (self._batch(examples, rows),)  # noqa: E731
-        return np.array(self._of_each("_log_probs_of", examples.lengths, make, n_jobs), np.float64)
+        return np.array(self._of_each("_log_probs_of", examples.lengths, self._making(examples), n_jobs), np.float64)
 
     def _log_probs_of(self, _: Any, batch: Batch) -> Array:
         losses = self._losses(batch)

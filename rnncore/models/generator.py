@@ -273,8 +273,7 @@ class SequenceGenerator(Estimator):
         WRONG
         """
         examples = self._scored(X, y, lengths)
-        make = lambda rows: (self._batch(examples, rows),)  # noqa: E731
-        return self._of_each("_probabilities", examples.lengths, make, n_jobs)
+        return self._of_each("_probabilities", examples.lengths, self._making(examples), n_jobs)
 
     def _probabilities(self, trunk: Any, batch: Batch) -> list[Array]:
         inputs, _, steps, labels, _ = batch.arguments

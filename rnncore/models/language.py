@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 
 from .. import checks, functional
 from .._types import Array
-from ..distributed import TIMEOUT, Ranks
+from ..distributed import ALONE, TIMEOUT, Ranks
 from ..layers import Dense
 from ..losses import fused_softmax_cross_entropy
 from ..text import Vocabulary, pad
@@ -35,7 +35,6 @@ from .texts import (
 )
 from .training import Callbacks, check_idle
 
-_ALONE = Ranks()
 _TWO_NAMES = "random_state and seed are two names of one setting; got both"
 
 
@@ -172,7 +171,7 @@ class LanguageModel(Model):
         texts : str, path, Corpus, list of paths, list of str, or iterator of str
             One continuous text: a str, or files of any size (names with wildcards, and ``.gz``), which are read in
             blocks and kept as ids in a file beside them: see :class:`rnncore.Corpus`. Or sentences: a list of str, or
-            an iterator, whose text goes to a temporary file; 30 bytes of each of its sentences stay in memory.
+            an iterator, whose text goes to a temporary file; some 30 bytes of each sentence stay in memory.
         validation : as texts, optional
             Held-out text, scored after every epoch.
         callback : function or list of functions, optional
@@ -239,9 +238,8 @@ class LanguageModel(Model):
                 grads = {}
                 for name, p in layer.params.items():
                     begin, end = end, end + p.size
-                    grads[name] = flat[:, begin:end].reshape(shards, *p.shape) if shards > 1 else flat[0, begin:end]
-                    if shards == 1:
-                        grads[name] = grads[name].reshape(p.shape)
+                    by_shard = flat[:, begin:end].reshape(shards, *p.shape)
+                    grads[name] = by_shard if shards > 1 else by_shard[0]
                 stack.enter_context(layer.adding_by_shards(grads, shards))
             h, self._carried, cache = self._trunk.forward(inputs, None if first else self._carried)
             losses, dh = fused_softmax_cross_entropy(self._head.dense, h, targets, reduction="none")
@@ -359,11 +357,11 @@ class LanguageModel(Model):
     def _read_all(self, *data: Any) -> Any:
         return self.score(*data)
 
-    def _nats(self, encoded: list[Array], ranks: Ranks = _ALONE, n_jobs: int | None = 1) -> float:
+    def _nats(self, encoded: list[Array], ranks: Ranks = ALONE, n_jobs: int | None = 1) -> float:
         """Mean loss of a token."""
         return float(-self._log_probs(encoded, ranks=ranks, n_jobs=n_jobs).sum() / lengths_of(encoded).sum())
 
-    def _scored(self, texts: Any, name: str = "texts", ranks: Ranks = _ALONE) -> Any:
+    def _scored(self, texts: Any, name: str = "texts", ranks: Ranks = ALONE) -> Any:
         """Return the arrays of ids to score."""
         return as_source(name, texts).encode(self.vocabulary, ranks, self._sentences)
 
@@ -372,7 +370,7 @@ class LanguageModel(Model):
         encoded: list[Array],
         first: int | None = None,
         state: Any = None,
-        ranks: Ranks = _ALONE,
+        ranks: Ranks = ALONE,
         n_jobs: int | None = 1,
     ) -> Array:
         """-> (len(encoded),); first: the id before each of them, state: of one sequence, that each starts from."""

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from .._types import Array
-from ..corpus import Corpus, Ids
+from ..corpus import Corpus, Ids, ids_dtype
 from ..distributed import Ranks
 from ..text import Level, Vocabulary, batches_by_length, pad
 from .position import checksum
@@ -66,17 +66,19 @@ class Sentences:
     holds_sentences = True
 
     def __init__(self, sentences: list[str]) -> None:
-        self._sentences: Iterable[str] = sentences
-        self.is_empty = not sentences
+        self._sentences, self.is_empty = sentences, not sentences
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._sentences)
 
     def vocabulary(self, level: Level, max_size: int | None, ranks: Ranks) -> Vocabulary:
         """Learn the vocabulary."""
-        return Vocabulary.from_text(self._sentences, level, max_size)
+        return Vocabulary.from_text(self, level, max_size)
 
     def encode(self, vocabulary: Vocabulary, ranks: Ranks, ends: bool) -> Any:
         """Return arrays of ids; ends: with <eos>."""
         end = [vocabulary.eos_id] if ends else []
-        return [np.concatenate([vocabulary.encode(text), end]).astype(np.int64) for text in self._sentences]
+        return [np.concatenate([vocabulary.encode(text), end]).astype(np.int64) for text in self]
 
 
 def _temporary_file(owner: object) -> Any:
@@ -87,7 +89,7 @@ def _temporary_file(owner: object) -> Any:
 
 
 class SpooledSentences(Sentences):
-    """The sentences of an iterator, kept in a temporary file: 8 bytes of each stay in memory."""
+    """The sentences of an iterator, kept in a temporary file; their lengths stay in memory."""
 
     def __init__(self, sentences: Iterable[str]) -> None:
         self._file = _temporary_file(self)
@@ -96,14 +98,11 @@ class SpooledSentences(Sentences):
             if not isinstance(text, str):
                 raise TypeError(f"texts must hold str; got {type(text).__name__} at {position}")
             self._sizes.append(self._file.write(text.encode("utf-8", "surrogatepass")))
-        self._sentences, self.is_empty = self, not self._sizes
+        self.is_empty = not self._sizes
 
     def __iter__(self) -> Iterator[str]:
         self._file.seek(0)
         return (self._file.read(size).decode("utf-8", "surrogatepass") for size in self._sizes)
-
-    def __len__(self) -> int:
-        return len(self._sizes)
 
     def encode(self, vocabulary: Vocabulary, ranks: Ranks, ends: bool) -> Any:
         """Return the ids, as a sequence of arrays."""
@@ -114,11 +113,10 @@ class EncodedSentences(Sequence[Array]):
     """Ids of many sentences in a temporary file; ends: with <eos>."""
 
     def __init__(self, sentences: Iterable[str], vocabulary: Vocabulary, ends: bool) -> None:
-        dtype = np.dtype(np.uint16 if len(vocabulary) <= 1 << 16 else np.uint32)
-        self._file, self._dtype = _temporary_file(self), dtype
+        self._file, self._dtype = _temporary_file(self), ids_dtype(vocabulary)
         self._ends = array("q", [0])
         for text in sentences:
-            ids = np.concatenate([vocabulary.encode(text), [vocabulary.eos_id] * ends]).astype(dtype)
+            ids = np.concatenate([vocabulary.encode(text), [vocabulary.eos_id] * ends]).astype(self._dtype)
             self._file.write(ids.data)
             self._ends.append(self._ends[-1] + len(ids))
         self.lengths = np.diff(self._ends)
