@@ -41,7 +41,8 @@ def _own_isas() -> list[str]:
 
 
 def _has_blas() -> bool:
-    return "scipy" in sys.modules or find_spec("scipy") is not None
+    """Tell whether SciPy is there, and the extension module that takes its products."""
+    return ("scipy" in sys.modules or find_spec("scipy") is not None) and find_spec("rnncore._blas") is not None
 
 
 def _default_isa() -> str:
