@@ -20,7 +20,7 @@ from rnncore.bench.competitors import make_call  # noqa: E402
 from rnncore.bench.measure import flops  # noqa: E402
 from rnncore.bench.workloads import SHAPES, VARIANTS, make_problem  # noqa: E402
 
-MODULES = {"reference": reference, **{isa: rc for isa in rc.available_isas()}}
+MODULES = {"reference": reference, **dict.fromkeys(rc.available_isas(), rc)}
 
 
 @pytest.mark.parametrize("module", MODULES)

@@ -18,19 +18,19 @@ from typing import NamedTuple
 # BLAS reads them when NumPy is loaded.
 os.environ.update(dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1"))
 
-import numpy as np  # noqa: E402
-import originals.coursera  # noqa: E402
-import originals.cs231n  # noqa: E402
-import originals.dinosaurus  # noqa: E402
-import originals.dlfs2  # noqa: E402
-import originals.min_char_rnn  # noqa: E402
+import numpy as np
+import originals.coursera
+import originals.cs231n
+import originals.dinosaurus
+import originals.dlfs2
+import originals.min_char_rnn
 
-import rnncore as rc  # noqa: E402
-from rnncore.bench.measure import bandwidth, flops, limit, peak  # noqa: E402
-from rnncore.bench.workloads import VARIANTS, make_problem  # noqa: E402
-from rnncore.compat import coursera, cs231n, dinosaurus, dlfs2, min_char_rnn  # noqa: E402
-from rnncore.config import processor  # noqa: E402
-from rnncore.testing import assert_same_results, interleaved_medians  # noqa: E402
+import rnncore as rc
+from rnncore.bench.measure import bandwidth, flops, limit, peak
+from rnncore.bench.workloads import VARIANTS, make_problem
+from rnncore.compat import coursera, cs231n, dinosaurus, dlfs2, min_char_rnn
+from rnncore.config import processor
+from rnncore.testing import assert_same_results, interleaved_medians
 
 #: Of results, relative to their scale.
 TOLERANCE = {"float32": 1e-4, "float64": 1e-10}

@@ -25,11 +25,11 @@ from pathlib import Path
 
 os.environ["KERAS_BACKEND"] = "torch"  # read when Keras is imported
 
-import numpy as np  # noqa: E402
+import numpy as np
 
-import rnncore as rc  # noqa: E402
-from rnncore import reference  # noqa: E402
-from rnncore.config import processor  # noqa: E402
+import rnncore as rc
+from rnncore import reference
+from rnncore.config import processor
 
 T, N, D, H = 6, 5, 3, 4  # time steps, batch, input size, hidden size
 GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
@@ -391,7 +391,7 @@ def gradients(library):
         errors = [error for cell in library.cells for error in gradient_errors(library, cell, draw(cell)).values()]
         return "yes" if max(errors) < 1e-2 else "wrong"
     places = library.module, *(getattr(library.module, name, None) for name in ("InferenceSession", "opset15"))
-    found = [name for place in places for name in dir(place) if re.search("gradient|training|backward", name, re.I)]
+    found = [name for place in places for name in dir(place) if re.search("(?i)gradient|training|backward", name)]
     return f"found {', '.join(found)}" if found else "no"
 
 
@@ -488,7 +488,7 @@ def empties(library):
     def outcome(case):
         command = [sys.executable, __file__, "--empty", library.title, *case]
         try:
-            child = subprocess.run(command, capture_output=True, text=True, timeout=120)
+            child = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
         except subprocess.TimeoutExpired:
             return "hangs"
         return "aborts" if child.returncode < 0 else child.stdout or "raises"

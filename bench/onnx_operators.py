@@ -15,14 +15,14 @@ os.environ.update(
     dict.fromkeys(("RNNCORE_NUM_THREADS", "OMP_NUM_THREADS"), "1")
 )  # read when the libraries are imported
 
-import numpy as np  # noqa: E402
-import onnxruntime  # noqa: E402
+import numpy as np
+import onnxruntime
 
-import rnncore as rc  # noqa: E402
-from rnncore import layers  # noqa: E402
-from rnncore.bench.measure import measure  # noqa: E402
-from rnncore.config import processor  # noqa: E402
-from rnncore.interop.onnx import from_onnx, to_onnx  # noqa: E402
+import rnncore as rc
+from rnncore import layers
+from rnncore.bench.measure import measure
+from rnncore.config import processor
+from rnncore.interop.onnx import from_onnx, to_onnx
 
 LAYERS = {
     "LSTM": lambda H, **options: layers.LSTM(H, H, **options),

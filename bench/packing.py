@@ -13,11 +13,11 @@ import statistics
 
 os.environ.update(dict.fromkeys(("RNNCORE_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"))
 
-import numpy as np  # noqa: E402
+import numpy as np
 
-import rnncore as rc  # noqa: E402
-from rnncore.bench.measure import measure  # noqa: E402
-from rnncore.config import processor  # noqa: E402
+import rnncore as rc
+from rnncore.bench.measure import measure
+from rnncore.config import processor
 
 SIZES = [
     (1, 1),

@@ -12,15 +12,15 @@ import os
 # BLAS reads it when NumPy is loaded.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-import numpy as np  # noqa: E402
+import numpy as np
 
-import rnncore as rc  # noqa: E402
-from rnncore import reference  # noqa: E402
-from rnncore.bench.competitors import make_call  # noqa: E402
-from rnncore.bench.measure import flops  # noqa: E402
-from rnncore.bench.workloads import SHAPES, VARIANTS, make_problem  # noqa: E402
-from rnncore.config import processor  # noqa: E402
-from rnncore.testing import interleaved_medians  # noqa: E402
+import rnncore as rc
+from rnncore import reference
+from rnncore.bench.competitors import make_call
+from rnncore.bench.measure import flops
+from rnncore.bench.workloads import SHAPES, VARIANTS, make_problem
+from rnncore.config import processor
+from rnncore.testing import interleaved_medians
 
 
 def main():

@@ -88,13 +88,11 @@ def ctc_loss(
     labels = _clean_labels(targets, N, V, blank)
     for n, row in enumerate(labels):
         needed = len(row) + int((row[1:] == row[:-1]).sum())
-        if needed > frames[n] and counts[n]:
-            if not zero_infinity:
-                raise ValueError(
-                    f"targets[{n}] must fit in its {frames[n]} frames; its {len(row)} labels need {needed} "
-                    "(zero_infinity=True leaves such sequences out)"
-                )
-            counts[n] = 0
+        if needed > frames[n] and counts[n] and not zero_infinity:
+            raise ValueError(
+                f"targets[{n}] must fit in its {frames[n]} frames; its {len(row)} labels need {needed} "
+                "(zero_infinity=True leaves such sequences out)"
+            )
     frames = np.where(counts != 0, frames, 0)
     labels = [row if count else row[:0] for row, count in zip(labels, counts, strict=True)]
     losses, dlogits = native.ctc(logits, frames, labels, blank, counts * scale, training)

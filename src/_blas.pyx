@@ -63,7 +63,9 @@ cdef inline void add_product(Py_ssize_t m, Py_ssize_t K, Py_ssize_t M, Operand A
     cdef Py_ssize_t i, j, k, p, q, r
     cdef Py_ssize_t part_m = 1 if ldc > LARGEST or (not A.transposed and A.ld > LARGEST) else LARGEST
     cdef Py_ssize_t part_M = 1 if B.transposed and B.ld > LARGEST else LARGEST
-    cdef Py_ssize_t part_K = 1 if (A.transposed and A.ld > LARGEST) or (not B.transposed and B.ld > LARGEST) else LARGEST
+    cdef Py_ssize_t part_K = LARGEST
+    if (A.transposed and A.ld > LARGEST) or (not B.transposed and B.ld > LARGEST):
+        part_K = 1
     for p in range((m + part_m - 1) // part_m):
         i = p * part_m
         for q in range((M + part_M - 1) // part_M):
@@ -117,7 +119,8 @@ cdef instruction_set entry
 cdef void multiply_f32(Py_ssize_t m, Py_ssize_t K, Py_ssize_t M, const void *A, Py_ssize_t lda, const void *B,
                        Py_ssize_t row_stride, Py_ssize_t column_stride, const void *start, Py_ssize_t ldstart, void *C,
                        Py_ssize_t ldc) noexcept nogil:
-    multiply(m, K, M, <const float *>A, lda, B, row_stride, column_stride, <const float *>start, ldstart, <float *>C, ldc)
+    multiply(m, K, M, <const float *>A, lda, B, row_stride, column_stride, <const float *>start, ldstart, <float *>C,
+             ldc)
 
 
 cdef void multiply_f64(Py_ssize_t m, Py_ssize_t K, Py_ssize_t M, const void *A, Py_ssize_t lda, const void *B,
@@ -146,7 +149,7 @@ cdef int is_supported() noexcept nogil:
 
 
 def make_entry(of_float, of_double):
-    """The entry (a capsule of an instruction_set), from capsules of the kernel_tables that it takes the other kernels of."""
+    """The entry (a capsule of an instruction_set), with all other kernels from capsules of two kernel_tables."""
     global f32, f64
     f32 = (<const kernel_table *>PyCapsule_GetPointer(of_float, "rnncore.kernel_table"))[0]
     f64 = (<const kernel_table *>PyCapsule_GetPointer(of_double, "rnncore.kernel_table"))[0]

@@ -357,15 +357,15 @@ cdef class Stack:
 
     def __cinit__(self, list cells, int directions, bint has_c, int state_axes):
         """States are (cells, N, H), or with 2 axes, of a single cell, (N, H)."""
-        cdef Py_ssize_t l
+        cdef Py_ssize_t i
         self.cells, self.directions, self.has_c, self.state_axes = cells, directions, has_c, state_axes
         self.count = len(cells)
         self.calls = <Call *>malloc(self.count * sizeof(Call))
         if self.calls == NULL:
             raise MemoryError
-        for l in range(self.count):
-            cell, weights, reverse = cells[l]
-            describe_call(&self.calls[l], ForwardCall(cell, weights, Batch(1, 1, reverse=reverse)))
+        for i in range(self.count):
+            cell, weights, reverse = cells[i]
+            describe_call(&self.calls[i], ForwardCall(cell, weights, Batch(1, 1, reverse=reverse)))
         self.is_double = is_double((<Weights>cells[0][1]).b)
         self.input_size, self.hidden_size = self.calls[0].layer.D, self.calls[0].layer.H
 
@@ -420,7 +420,7 @@ cdef class Stream:
 
     def __cinit__(self, Stack stack, Py_ssize_t N, cnp.ndarray h, cnp.ndarray c=None):
         """States h, c (cells, N, H), C-contiguous and of the dtype of the stack; every step replaces them."""
-        cdef Py_ssize_t l
+        cdef Py_ssize_t i
         cdef size_t item = sizeof(double) if stack.is_double else sizeof(float)
         self.count, self.is_double = stack.count, stack.is_double
         self.arrays = (stack, h, c)
@@ -429,8 +429,8 @@ cdef class Stream:
         self.members = <Member *>malloc(self.count * sizeof(Member))
         if self.calls == NULL or self.groups == NULL or self.members == NULL:
             raise MemoryError
-        for l in range(self.count):
-            self.calls[l] = stack.calls[l]
+        for i in range(self.count):
+            self.calls[i] = stack.calls[i]
         take_memory(set_states(self.calls, self.count, N, item, address(h), address(c)) * item, &self.memory)
         begin_layers(self.calls, self.groups, self.members, self.count, self.is_double, self.memory.start)
 

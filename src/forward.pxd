@@ -32,9 +32,9 @@ cdef inline bint saves(const Call *f) noexcept nogil:
 cdef inline Py_ssize_t set_forward_scratch(Call *f, size_t item) noexcept nogil:
     """Set the sizes of the scratch and return its number of values.
 
-    First the packed weights of each member; then for each group two states, r h', where nothing is saved two more states
-    and the gates of a projection, and where there is a mask the masked state; then for each piece what quantized products
-    need.
+    First the packed weights of each member; then for each group two states, r h', where nothing is saved two more
+    states and the gates of a projection, and where there is a mask the masked state; then for each piece what quantized
+    products need.
     """
     cdef Py_ssize_t state = padded(largest_group(&f.plan) * f.layer.H)
     f.packed_size = 0 if f.has_packed else padded(packed_weights_size(f))
@@ -176,7 +176,8 @@ cdef inline void project(const Call *f, const Member *p, Py_ssize_t begin, Py_ss
     for block in range(p.x.blocks):
         column = p.first + block * p.x.step
         if w.precision != PRECISION_FULL:
-            gather(w.kernels, n, &p.x, block, <const floating *>at(w.b, column, gates), f.ids + begin, gates + column, GH)
+            gather(w.kernels, n, &p.x, block, <const floating *>at(w.b, column, gates), f.ids + begin, gates + column,
+                   GH)
             continue
         w.kernels.gather_rows(n, p.x.M, at(w.b, column, gates), at(w.Wx.values, column, gates), GH, f.ids + begin,
                               gates + column, GH)

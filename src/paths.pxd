@@ -36,7 +36,8 @@ cdef inline void run_ctc_piece(void *context, int piece, bint calls) noexcept no
         first, L = f.begins[n], f.begins[n + 1] - f.begins[n]
         f.losses[n] = f.kernels.ctc(
             f.lengths[n], f.V, f.logits + n * f.V * f.item, f.N * f.V, L, f.labels + first, f.blank, f.weights[n],
-            NULL if f.dlogits == NULL else f.dlogits + n * f.V * f.item, <double *>(f.shares.work + piece * f.shares.work_size))
+            NULL if f.dlogits == NULL else f.dlogits + n * f.V * f.item,
+            <double *>(f.shares.work + piece * f.shares.work_size))
 
 
 cdef inline int run_ctc(CTC *f, const CostRule *rule, int max_threads) except -1:

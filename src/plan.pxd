@@ -4,8 +4,8 @@ from call cimport *
 from kernels cimport LARGEST_PANEL, PRECISION_FULL, TRANSPOSED_ROWS
 
 
-# Minimum flops of a call for each further thread, rows of a group, products of a member between two barriers, and hidden
-# units of a member. set_num_threads documents the values.
+# Minimum flops of a call for each further thread, rows of a group, products of a member between two barriers, and
+# hidden units of a member. set_num_threads documents the values.
 cdef struct CostRule:
     double flops_per_thread
     Py_ssize_t rows_per_group, products_per_member, units_per_member
@@ -96,7 +96,8 @@ cdef inline void single_plan(Plan *plan, const Layer *w, const BatchRows *s) noe
     plan.first_row[1] = s.N
 
 
-cdef inline void make_plan(Plan *plan, const Layer *w, const BatchRows *s, const CostRule *rule, int size) noexcept nogil:
+cdef inline void make_plan(Plan *plan, const Layer *w, const BatchRows *s, const CostRule *rule,
+                           int size) noexcept nogil:
     """The plan for a team of that size."""
     cdef Py_ssize_t L = token_count(s), low, high, middle
     cdef Py_ssize_t step = s.N * w.H * recurrent_columns(w), unit = rule.units_per_member
@@ -108,8 +109,9 @@ cdef inline void make_plan(Plan *plan, const Layer *w, const BatchRows *s, const
         single_plan(plan, w, s)
         return
     plan.groups = <int>max(<Py_ssize_t>1, min(size, s.N // rule.rows_per_group))
-    plan.members = <int>max(<Py_ssize_t>1, min(size // plan.groups, min(step // plan.groups // rule.products_per_member,
-                                                                       w.H // unit)))
+    plan.members = <int>max(
+        <Py_ssize_t>1, min(size // plan.groups, min(step // plan.groups // rule.products_per_member, w.H // unit))
+    )
     plan.units = w.H
     if plan.members > 1:
         plan.units = ((w.H + plan.members - 1) // plan.members + unit - 1) // unit * unit

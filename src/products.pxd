@@ -49,7 +49,8 @@ cdef inline Factor factor(const kernel_table *k, Py_ssize_t K, Py_ssize_t M, int
                           floating **room) noexcept nogil:
     """The factor of `blocks` blocks of M columns, `step` apart, of a matrix of K rows.
 
-    Read in place if room is NULL or the kernels do not pack. Otherwise pack_factor writes it to *room, which is advanced.
+    Read in place if room is NULL or the kernels do not pack. Otherwise pack_factor writes it to *room, which is
+    advanced.
     """
     cdef Factor f
     f.K, f.M, f.blocks, f.step, f.matrix, f.packed = K, M, blocks, step, matrix, NULL
@@ -60,7 +61,8 @@ cdef inline Factor factor(const kernel_table *k, Py_ssize_t K, Py_ssize_t M, int
     return f
 
 
-cdef inline void pack_factor(const kernel_table *k, const Factor *f, int part, int parts, floating *type_) noexcept nogil:
+cdef inline void pack_factor(const kernel_table *k, const Factor *f, int part, int parts,
+                             floating *type_) noexcept nogil:
     """Pack a share of the columns, unless the factor is read in place."""
     cdef Py_ssize_t begin = share_begin(f.M, part, parts, LARGEST_PANEL)
     cdef Py_ssize_t end = share_begin(f.M, part + 1, parts, LARGEST_PANEL)

@@ -88,7 +88,7 @@ cdef class PackedWeights:
 
 
 cdef class QuantizedMatrix:
-    """A matrix (K, M) in bfloat16 or int8, packed for products and for reading rows: of output layers and embeddings."""
+    """A matrix (K, M) in bfloat16 or int8, packed for products and reading rows: of output layers and embeddings."""
     cdef const kernel_table *kernels
     cdef block memory
     cdef Factor factor

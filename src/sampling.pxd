@@ -46,7 +46,7 @@ cdef inline void select_largest(Candidate *candidates, Py_ssize_t count, Py_ssiz
 
 
 cdef inline Py_ssize_t draw(const floating *logits, Py_ssize_t V, double temperature, Py_ssize_t top_k, double top_p,
-                     const signed char *banned, double uniform, Candidate *candidates) noexcept nogil:
+                            const signed char *banned, double uniform, Candidate *candidates) noexcept nogil:
     """Draw an id from softmax(logits / temperature); -1 if a logit is NaN or infinite."""
     cdef Py_ssize_t j, kept = 0, best = -1, all_
     cdef double total = 0, reached = 0, bound

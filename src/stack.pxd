@@ -30,7 +30,7 @@ cdef inline int run_layers(const Call *calls, Py_ssize_t count, int directions, 
     cdef Call *f
     cdef block memory
     cdef size_t item = sizeof(double) if double_precision else sizeof(float)
-    cdef Py_ssize_t l, row, H = calls[0].layer.H
+    cdef Py_ssize_t i, row, H = calls[0].layer.H
     cdef Py_ssize_t size = T * N * H * directions * item, state = N * H * item
     cdef int direction
     cdef char *outputs
@@ -39,16 +39,16 @@ cdef inline int run_layers(const Call *calls, Py_ssize_t count, int directions, 
     # Outputs of one layer below the top and of the next, and those of the directions of one.
     take_memory(3 * size, &memory)
     try:
-        for l in range(0, count, directions):
-            outputs = <char *>(y if l + directions == count else after(memory.start, l // directions % 2 * size))
+        for i in range(0, count, directions):
+            outputs = <char *>(y if i + directions == count else after(memory.start, i // directions % 2 * size))
             apart = outputs if directions == 1 or T * N == 1 else <char *>after(memory.start, 2 * size)
             for direction in range(directions):
                 f = &pair.calls[direction]
-                f[0] = calls[l + direction]
+                f[0] = calls[i + direction]
                 f.batch.T, f.batch.N, f.batch.count = T, N, N
                 f.x, f.h = x, apart + direction * T * state
-                f.h0, f.h_n = after(h0, (l + direction) * state), after(h_n, (l + direction) * state)
-                f.c0, f.c_n = after(c0, (l + direction) * state), after(c_n, (l + direction) * state)
+                f.h0, f.h_n = after(h0, (i + direction) * state), after(h_n, (i + direction) * state)
+                f.c0, f.c_n = after(c0, (i + direction) * state), after(c_n, (i + direction) * state)
             run_pair(&pair, rule, max_threads)
             if apart != outputs:
                 for row in range(T * N):
@@ -69,42 +69,42 @@ cdef inline Py_ssize_t set_states(Call *calls, Py_ssize_t count, Py_ssize_t N, s
 
     Returns the values of the scratch that they share.
     """
-    cdef Py_ssize_t l, scratch = 0
-    for l in range(count):
-        calls[l].batch.N = calls[l].batch.count = N
-        single_plan(&calls[l].plan, &calls[l].layer, &calls[l].batch)
-        calls[l].h0 = calls[l].h_n = after(h, l * N * calls[l].layer.H * item)
-        calls[l].c0 = calls[l].c_n = after(c, l * N * calls[l].layer.H * item)
-        choose_packing(&calls[l])
-        scratch = max(scratch, set_forward_scratch(&calls[l], item))
+    cdef Py_ssize_t i, scratch = 0
+    for i in range(count):
+        calls[i].batch.N = calls[i].batch.count = N
+        single_plan(&calls[i].plan, &calls[i].layer, &calls[i].batch)
+        calls[i].h0 = calls[i].h_n = after(h, i * N * calls[i].layer.H * item)
+        calls[i].c0 = calls[i].c_n = after(c, i * N * calls[i].layer.H * item)
+        choose_packing(&calls[i])
+        scratch = max(scratch, set_forward_scratch(&calls[i], item))
     return scratch
 
 
 cdef inline void begin_layers(Call *calls, Group *groups, Member *members, Py_ssize_t count, bint double_precision,
                               void *scratch) noexcept nogil:
     """Get calls, with a group and a member each, ready for step_layers, after set_states."""
-    cdef Py_ssize_t l
-    for l in range(count):
-        calls[l].groups, calls[l].members = groups + l, members + l
+    cdef Py_ssize_t i
+    for i in range(count):
+        calls[i].groups, calls[i].members = groups + i, members + i
         if double_precision:
-            begin_forward(&calls[l], <double *>scratch)
+            begin_forward(&calls[i], <double *>scratch)
         else:
-            begin_forward(&calls[l], <float *>scratch)
+            begin_forward(&calls[i], <float *>scratch)
 
 
 cdef inline void step_layers(Call *calls, Py_ssize_t count, bint double_precision, void *x, const int64_t *ids,
                              void *out) noexcept nogil:
     """Step with x (N,D), or ids (N,); out (N,H) is the new state of the top layer."""
-    cdef Py_ssize_t l
+    cdef Py_ssize_t i
     cdef unsigned long long saved = begin_flush_subnormals()
-    for l in range(count):
+    for i in range(count):
         # The new state goes to out, then replaces the old one, which is the input of the next layer.
-        calls[l].x, calls[l].ids, calls[l].h = x, ids, out
-        begin_groups(&calls[l])
+        calls[i].x, calls[i].ids, calls[i].h = x, ids, out
+        begin_groups(&calls[i])
         if double_precision:
-            forward_steps(&calls[l], calls[l].groups, False, <double *>NULL)
+            forward_steps(&calls[i], calls[i].groups, False, <double *>NULL)
         else:
-            forward_steps(&calls[l], calls[l].groups, False, <float *>NULL)
-        x = calls[l].h0
+            forward_steps(&calls[i], calls[i].groups, False, <float *>NULL)
+        x = calls[i].h0
         ids = NULL
     end_flush_subnormals(saved)

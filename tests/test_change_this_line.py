@@ -71,8 +71,10 @@ NUMPY = {
         """,
     ),
     "min-char-rnn": (
-        "from rnncore.compat.min_char_rnn import char_rnn_loss; "
-        "lossFun = lambda *a: char_rnn_loss(*a, Wxh, Whh, Why, bh, by)",
+        (
+            "from rnncore.compat.min_char_rnn import char_rnn_loss; "
+            "lossFun = lambda *a: char_rnn_loss(*a, Wxh, Whh, Why, bh, by)"
+        ),
         """
         Wxh, Whh, Why = (0.01 * rng.normal(size=shape) for shape in [(20, 9), (20, 20), (9, 20)])
         bh, by, hprev, losses = np.zeros((20, 1)), np.zeros((9, 1)), np.zeros((20, 1)), []

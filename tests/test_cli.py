@@ -179,7 +179,7 @@ def test_interrupt_keeps_the_model(tmp_path, text_file):
         text=True,
         cwd=tmp_path,
         # Where tests run in the background of a shell, SIGINT is ignored, and programs inherit that.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509  # no other thread here
     )
     for line in process.stdout:
         if line.startswith("epoch 1/"):

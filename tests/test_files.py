@@ -270,3 +270,25 @@ def test_a_kill_leaves_nothing(path):
     assert result.returncode == -signal.SIGKILL
     assert path.read_bytes() == b"old"
     assert os.listdir(path.parent) == [path.name]
+
+
+@each_way
+def test_the_content_is_on_the_disk_before_the_name_stands_for_it(path, monkeypatch, way):
+    way(monkeypatch)
+    fsync, replace, events = os.fsync, os.replace, []
+
+    def note_fsync(descriptor):
+        fsync(descriptor)
+        status = os.fstat(descriptor)
+        events.append((status.st_ino, status.st_size))
+
+    def note_replace(source, target):
+        status = os.stat(source)
+        events.append((status.st_ino, status.st_size))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", note_fsync)
+    monkeypatch.setattr(os, "replace", note_replace)
+    write(path, b"longer")
+    assert len(events) > 1
+    assert events[-2] == events[-1] == (path.stat().st_ino, 6)

@@ -22,7 +22,7 @@ def of_gates(cell, dtype="float64", columns=False):
     letters = CELL[cell][::-1]  # any order will do
     Wx, Wh, b = ({gate: rng.normal(size=shape).astype(dtype) for gate in letters} for shape in [(D, H), (H, H), (H,)])
     if columns:
-        Wx, Wh, b = ({gate: array.T for gate, array in Wx.items()}, {gate: array.T for gate, array in Wh.items()}, b)
+        Wx, Wh = ({gate: array.T for gate, array in matrices.items()} for matrices in (Wx, Wh))
     return Wx, None if cell == "mingru" else Wh, b
 
 

@@ -121,8 +121,12 @@ def test_beam_ranks_hypotheses_and_joins_them_to_their_parents():
     tokens, numbers, edges = nodes_and_edges(plots.beam(BEAM))
     assert tokens == {(1, 0): "a", (1, 1): "the", (1, 2): "$x$", (2, 0): "dog", (2, 1): "cat", (2, 2): "cat"}
     assert numbers == {
-        **{(1, 0): "-0.50", (1, 1): "-1.25", (1, 2): "-3.00"},
-        **{(2, 0): "-1.00", (2, 1): "-1.50", (2, 2): "-1.75"},
+        (1, 0): "-0.50",
+        (1, 1): "-1.25",
+        (1, 2): "-3.00",
+        (2, 0): "-1.00",
+        (2, 1): "-1.50",
+        (2, 2): "-1.75",
     }
     best = {((0, 0), (1, 1)), ((1, 1), (2, 1))}  # "dog" is likelier, but was not kept
     assert edges.keys() == best | {

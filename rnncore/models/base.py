@@ -545,7 +545,7 @@ class Model:
     def _restore(cls, description: dict[str, Any], arrays: dict[str, Array]) -> Any:
         settings = dict(description["settings"])
         if isinstance(settings.get("class_weight"), list):
-            settings["class_weight"] = {label: weight for label, weight in settings["class_weight"]}
+            settings["class_weight"] = dict(settings["class_weight"])
         model = cls(**settings)
         model._settings()
         random_state, training = model.random_state, description.get("training")

@@ -25,7 +25,7 @@ from .training import Callbacks
 
 def may_follow(before: str, label: str) -> bool:
     """Tell whether a label of the scheme IOB may stand after another one, or after "O" at the beginning."""
-    return not label.startswith("I-") or before[:2] in ("B-", "I-") and before[2:] == label[2:]
+    return not label.startswith("I-") or (before[:2] in ("B-", "I-") and before[2:] == label[2:])
 
 
 @document

@@ -340,8 +340,11 @@ def test_dinosaurus_small_functions():
     close(parameters["Wax"], np.random.randn(4, 3) * 0.01)  # noqa: NPY002
     close(parameters["Waa"], np.random.randn(4, 4) * 0.01)  # noqa: NPY002
     assert {key: value.shape for key, value in parameters.items()} == {
-        **{"Wax": (4, 3), "Waa": (4, 4), "Wya": (2, 4)},
-        **{"b": (4, 1), "by": (2, 1)},
+        "Wax": (4, 3),
+        "Waa": (4, 4),
+        "Wya": (2, 4),
+        "b": (4, 1),
+        "by": (2, 1),
     }
     close(dinosaurus.softmax(np.array([[1000.0, 0.0], [0.0, -1000.0]])), np.array([[1.0, 1.0], [0.0, 0.0]]))
     assert dinosaurus.smooth(10.0, 20.0) == pytest.approx(10.01)

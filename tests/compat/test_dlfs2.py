@@ -312,7 +312,7 @@ def test_a_language_model_learns(kind, tied):
         ),
     ]
     head = dlfs2.TimeSoftmaxWithLoss()
-    params, grads = (sum((getattr(layer, name) for layer in layers), []) for name in ("params", "grads"))
+    params, grads = ([array for layer in layers for array in getattr(layer, name)] for name in ("params", "grads"))
     text, curve = np.tile(rng.integers(V, size=13), 40), []
     for step in range(200):
         at = (np.arange(N)[:, None] * 97 + step * T + np.arange(T)) % (len(text) - 1)

@@ -35,8 +35,8 @@ def tolerance_of(kernels):
     ("header", "struct", "names"), [("kernels.h", "kernel_table", TABLE), ("cells.h", "cell_kernels", CELLS)]
 )
 def test_mirror_has_the_functions_of_the_header_in_order(header, struct, names):
-    body = re.search(rf"typedef struct {struct} \{{(.*?)\n\}} {struct};", (SOURCE / header).read_text(), re.S)[1]
-    body = re.sub(r"/\*.*?\*/", "", body, flags=re.S)
+    body = re.search(rf"typedef struct {struct} \{{(.*?)\n\}} {struct};", (SOURCE / header).read_text(), re.DOTALL)[1]
+    body = re.sub(r"/\*.*?\*/", "", body, flags=re.DOTALL)
     assert f"LARGEST_PANEL = {LARGEST_PANEL} " in (SOURCE / "kernels.h").read_text()
     assert re.findall(r"\(\*(\w+)\)\(|\*(cells);", body) == [("", n) if n == "cells" else (n, "") for n in names]
 

@@ -249,6 +249,7 @@ def environment(value):
     code = "import rnncore; print(rnncore.get_num_threads())"
     return subprocess.run(
         [sys.executable, "-P", "-c", code],
+        check=False,
         capture_output=True,
         text=True,
         env={**os.environ, "RNNCORE_NUM_THREADS": value},
@@ -266,7 +267,8 @@ def test_default_is_the_cores_that_the_process_may_use():
     code = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); "
     code += "import rnncore; print(rnncore.get_num_threads())"
     clean = {name: value for name, value in os.environ.items() if name != "RNNCORE_NUM_THREADS"}
-    result = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, env=clean)
+    command = [sys.executable, "-P", "-c", code]
+    result = subprocess.run(command, check=False, capture_output=True, text=True, env=clean)
     assert result.stdout.strip() == "1", result.stderr
 
 

@@ -299,7 +299,7 @@ BOTH = [  # change of the arrays of a two-layer, bidirectional GRU; error; messa
     (with_array("bias_hh_l0", 3 * H, 1), ValueError, r"^bias_hh_l0 must be \(3H,\) = \(15,\); got \(15, 1\)$"),
     (with_array("bias_hh_l0", 3 * H, dtype="int64"), TypeError, "^bias_hh_l0 must be .* float64; got dtype int64$"),
     (with_array("bias_hh_l0", 3 * H, dtype="complex64"), TypeError, "^bias_hh_l0 must be .* got dtype complex64$"),
-    (lambda arrays: list(arrays), TypeError, "^arrays must be a mapping of names to arrays; got list$"),
+    (list, TypeError, "^arrays must be a mapping of names to arrays; got list$"),
     (lambda arrays: {}, ValueError, "^arrays must have keys that start with ''; got none$"),
     (lambda arrays: {1: np.zeros(2)}, TypeError, "^keys of arrays must be str; got 1$"),
 ]

@@ -57,7 +57,7 @@ def test_inputs(info, packed, training, requires_grad, dtype):
 
 
 def raised(function):
-    with pytest.raises(Exception) as caught:  # noqa: B017 - which one is compared
+    with pytest.raises(Exception) as caught:
         function()
     return type(caught.value), str(caught.value)
 

@@ -152,6 +152,21 @@ def test_a_wrong_value_stays_in_its_row(rng, dtype, wrong):
     np.testing.assert_array_equal(dy[:, 1:], gradient[:, 1:])
 
 
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_a_sequence_of_weight_0_is_absent(rng, reduction):
+    y, A, tags, lengths = random_problem(rng, 5, 3, 4, "float64")
+    weights = np.array([0.5, 0.0, 2.0])
+    wanted = rc.crf_loss(
+        y[:, [0, 2]], A, tags[:, [0, 2]], lengths[[0, 2]], weights=weights[[0, 2]], reduction=reduction
+    )
+    y[:, 1], tags[:, 1] = np.nan, -9
+    loss, dy, dA = rc.crf_loss(y, A, tags, lengths, weights=weights, reduction=reduction)
+    np.testing.assert_array_equal(loss if reduction != "none" else loss[[0, 2]], wanted[0])
+    np.testing.assert_array_equal(dy[:, [0, 2]], wanted[1])
+    np.testing.assert_array_equal(dA, wanted[2])
+    np.testing.assert_array_equal(dy[:, 1], 0)
+
+
 def test_a_sequence_has_the_same_bits_in_any_batch(rng):
     y, A, tags, lengths = random_problem(rng, 20, 6, 7, "float32")
     losses, dy, _ = rc.crf_loss(y, A, tags, lengths, reduction="none")

@@ -83,7 +83,8 @@ def test_equals_pytorch(rng):
         counts = torch.tensor([len(labels) for labels in targets])
         theirs = torch.nn.functional.ctc_loss(
             *(logits.log_softmax(2), torch.tensor(np.concatenate(targets)), torch.tensor(lengths), counts),
-            **{"blank": blank, "reduction": "sum"},
+            blank=blank,
+            reduction="sum",
         )
         theirs.backward()
         loss, dlogits = rc.ctc_loss(y, targets, lengths, blank, reduction="sum")

@@ -104,6 +104,21 @@ def test_what_stands_at_weight_zero_changes_nothing(rng, kind, reduction):
     np.testing.assert_array_equal(weights, before)
 
 
+@pytest.mark.parametrize("lengths", [None, [3, 4, 2]], ids=str)
+def test_what_stands_at_weight_zero_does_not_reach_the_output_layer(rng, lengths):
+    x, targets = rng.normal(size=(T, N, V)), rng.integers(V, size=(T, N))
+    weights = make_weights(rng)
+    counts = (weights != 0) & (np.arange(T)[:, None] < (T if lengths is None else np.array(lengths)))
+    grads = []
+    for garbage in (0, np.nan):
+        dense = rc.Dense(V, V, dtype="float64", seed=0)
+        x[~counts] = garbage
+        rc.fused_softmax_cross_entropy(dense, x, targets, lengths, weights=weights)
+        grads.append(dense.grads)
+    for name in ("W", "b"):
+        np.testing.assert_array_equal(grads[1][name], grads[0][name])
+
+
 @every_reduction
 @every_dtype
 @every_weighted_loss
@@ -186,3 +201,12 @@ def test_wrong_weights(rng, kind):
         for lengths in (None, [0, 3, 0]):
             with pytest.raises(ValueError, match=literally(f"weights must be finite and not negative; got {wrong}")):
                 call(x, targets, lengths, weights=weights)
+
+
+@pytest.mark.parametrize("kind", ["softmax", "fused"])
+def test_the_target_that_an_error_names_counts(rng, kind):
+    call, x, targets, _ = weighted_problem(rng, kind)
+    weights = np.ones((T, N))
+    weights[0, 1], targets[0, 1], targets[2, 0] = 0, -7, V
+    with pytest.raises(ValueError, match=literally(f"targets must lie in [0, V) = [0, {V}); got {V}")):
+        call(x, targets, weights=weights)

@@ -140,6 +140,7 @@ def test_a_language_model_of_version_1(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        (lambda h: h.update(version=0), "has version 0 of the format; this rnncore reads versions 1, 2, 3, 4"),
         (lambda h: h.update(version=5), "has version 5 of the format; this rnncore reads versions 1, 2, 3, 4"),
         (lambda h: h.update(model="Oracle"), "model must be one of LanguageModel, .*; got 'Oracle'"),
         (lambda h: h.update(model=["x"]), "model must be one of LanguageModel, .*; got"),

@@ -13,7 +13,7 @@ from rnncore.models import training
 from rnncore.optim import SGD
 
 TEXT = "the quick brown fox jumps over the lazy dog. pack my box with five dozen jugs.\n" * 8
-SENTENCES = [line for line in TEXT.replace(". ", ".\n").splitlines()]
+SENTENCES = TEXT.replace(". ", ".\n").splitlines()
 
 CASES = {
     "char-lstm": {"embedding_size": 0},

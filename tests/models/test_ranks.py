@@ -129,7 +129,7 @@ def test_an_accident_of_a_rank_ends_all(kind, tmp_path):
     assert ranks.run_on_ranks(2, ranks.resume, tmp_path) == [wanted] * 2
 
 
-@pytest.mark.parametrize("seed", range(int(os.environ.get("RNNCORE_TEST_KILLS", 2))))
+@pytest.mark.parametrize("seed", range(int(os.environ.get("RNNCORE_TEST_KILLS", "2"))))
 def test_a_rank_is_killed_at_any_moment(seed, tmp_path):
     """RNNCORE_TEST_KILLS=50: the others end in time, the file loads, and the run that goes on ends in the same bits."""
     rng = np.random.default_rng(seed)

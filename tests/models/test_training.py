@@ -105,7 +105,7 @@ def test_callback_changes_the_learning_rate(name):
     fit(model, callback=[slow, lambda at: kept.append((at.epoch, parameters(model))) and None])
     assert [record["learning_rate"] for record in model.history] == [0.002, 0.25, 1e-14]
     last_of_first = [params for epoch, params in kept if epoch == 1][-1]
-    first_of_second = [params for epoch, params in kept if epoch == 2][0]
+    first_of_second = next(params for epoch, params in kept if epoch == 2)
     assert differ(last_of_first, first_of_second)
     for key, p in model.params.items():
         np.testing.assert_allclose(p, first_of_second[key], rtol=0, atol=1e-11)

@@ -102,4 +102,5 @@ def in_new_python(folder, code, **environment):
     """Run code in another folder, so that no folder called rnncore is imported for the package under test."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), **environment}
     command = [sys.executable, "-c", code]
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
+    options = {"cwd": folder, "env": environment, "timeout": 120}
+    return subprocess.run(command, check=False, capture_output=True, text=True, **options)

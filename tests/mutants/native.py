@@ -1,23 +1,8 @@
-"""A test of the tests: engines broken on purpose, each of which a test must notice."""
+"""Mutants of the C kernels and of the Cython engine: a copy is compiled for each of them.
 
-import os
-import platform
-import shutil
-import subprocess
-import sys
-from pathlib import Path
+name -> (file, correct text, broken text), and the tests that must fail if they are not engine/test_engine.py
+"""
 
-import pytest
-
-for needed, version in (("Cython", "3.1"), ("setuptools", "77")):
-    pytest.importorskip(needed, version, reason="builds the engine anew, as pyproject.toml says")
-
-import rnncore as rc  # noqa: E402
-
-ROOT = Path(__file__).parents[2]
-FILES = ["setup.py", "pyproject.toml", "README.md", "LICENSE", "src", "rnncore", "tests"]
-
-# name -> (file, correct text, broken text), and the test file if it is not engine/test_engine.py
 MUTANTS = {
     "attention: the keys of another row": (
         "src/attention.pxd",
@@ -114,11 +99,6 @@ MUTANTS = {
         "src/kernels/lstm.inc.h",
         "real dc_prev = dc * f;",
         "real dc_prev = 0;",
-    ),
-    "dh_n ignored": (
-        "rnncore/engine/calls.py",
-        'self.dh0 = self._final("dh_n", dh_n)',
-        'self.dh0 = self._final("dh_n", None)',
     ),
     "only row 0 of a step": (
         "src/steps.pxd",
@@ -251,12 +231,6 @@ MUTANTS = {
         "g.batch.count = f.plan.first_row[i + 1] - g.batch.first - (1 if i > 0 else 0)",
         "engine/test_threads.py",
     ),
-    "a segment starts from the wrong state": (
-        "rnncore/engine/calls.py",
-        "h0, c0 = cache._states[index]",
-        "h0, c0 = cache._states[0]",
-        "engine/test_checkpoint.py",
-    ),
     "sums over tokens in the order of time": (
         "src/products.pxd",
         "tokens.step = 1 if reverse else -1",
@@ -288,58 +262,5 @@ MUTANTS = {
     ),
 }
 
-
 #: Those of code that only processors with 32 vector registers run.
 OF_WIDE_PROCESSORS = {"the second half of a panel starts from the first"}
-
-# RNNCORE_TEST_SHARE=0/2 and 1/2: every second mutant, for two processes at once.
-SHARE, SHARES = map(int, os.environ.get("RNNCORE_TEST_SHARE", "0/1").split("/"))
-
-
-@pytest.fixture(scope="module")
-def translated(tmp_path_factory):
-    """The sources with the C that Cython makes of them, which a mutant of a kernel need not make again."""
-    folder = tmp_path_factory.mktemp("translated")
-    for item in FILES:
-        source = ROOT / item
-        if source.is_dir():
-            shutil.copytree(source, folder / item, ignore=shutil.ignore_patterns("*.so", "__pycache__"))
-        else:
-            shutil.copy2(source, folder / item)
-    text = (folder / "setup.py").read_text()
-    assert text.count("[engine, blas]") == 1
-    (folder / "setup.py").write_text(text.replace("[engine, blas]", "[engine]"))  # mutants are the same with BLAS
-    subprocess.run([sys.executable, "setup.py", "-q", "--version"], cwd=folder, check=True, capture_output=True)
-    assert (folder / "build/cython/src/_engine.c").exists()
-    return folder
-
-
-@pytest.mark.parametrize("name", list(MUTANTS)[SHARE::SHARES])
-def test_mutant_is_noticed(name, translated, tmp_path):
-    if name in OF_WIDE_PROCESSORS and "avx512" not in rc.available_isas() and platform.machine() != "aarch64":
-        pytest.skip("this processor does not run that code")
-    file, correct, broken, *test = MUTANTS[name]
-    shutil.copytree(translated, tmp_path, dirs_exist_ok=True)
-    text = (tmp_path / file).read_text()
-    assert text.count(correct) == 1, f"{file} no longer holds exactly one {correct!r}"
-    (tmp_path / file).write_text(text.replace(correct, broken))
-    # A quick build, of one instruction set where the mutants are the same on all.
-    flags = "-O0" if name in OF_WIDE_PROCESSORS else "-O0 -DPLAIN_ONLY"
-    environment = os.environ | {"RNNCORE_CFLAGS": flags, "RNNCORE_ISA": "plain", "PYTHONPATH": str(tmp_path)}
-    build = [sys.executable, "setup.py", "-q", "build_ext", "--inplace"]
-    built = subprocess.run(build, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-    assert built.returncode == 0, built.stderr
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-x",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        f"tests/{(test or ['engine/test_engine.py'])[0]}",
-    ]
-    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-    assert result.returncode == 1, f"no test noticed: {name}\n{result.stdout[-2000:]}"
-    noticed = ("Not equal to tolerance", "Arrays are not equal")
-    assert any(words in result.stdout for words in noticed), result.stdout[-2000:]
