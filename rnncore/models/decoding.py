@@ -110,7 +110,6 @@ def sample_sequences(
         kept = 1 if temperature == 0 else top_k or p.shape[1]
         p[:, kept:] = 0
         if top_p is not None:
-            p /= p.sum(axis=1, keepdims=True)
             p[p.cumsum(axis=1) - p >= top_p] = 0
         sums = p.cumsum(axis=1)
         places = (sums <= uniforms[:, [step]] * sums[:, -1:]).sum(axis=1)
@@ -255,6 +254,9 @@ def beam_search(
 
 def _largest(values: Any, count: int) -> Array:
     """Index of the largest values of each row, largest first, of equal ones the first."""
-    found = np.sort(np.argpartition(-values, min(count, values.shape[1]) - 1, axis=1)[:, :count], axis=1)
-    order = np.argsort(-np.take_along_axis(values, found, axis=1), axis=1, kind="stable")
-    return np.take_along_axis(found, order, axis=1)
+    count = min(count, values.shape[1])
+    result = np.empty((len(values), count), np.int64)
+    for n, row in enumerate(values):
+        places = np.flatnonzero(row >= np.partition(row, -count)[-count])
+        result[n] = places[np.argsort(-row[places], kind="stable")[:count]]
+    return result

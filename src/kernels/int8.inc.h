@@ -96,7 +96,7 @@ ALWAYS_INLINE INT8_NAME(ints) INT8_NAME(dot)(INT8_NAME(ints) sum, INT8_NAME(ints
     ((INT8_NAME(ints))_mm512_dpbusd_epi32((__m512i)(sum), (__m512i)((a) ^ (int32_t)0x80808080), (__m512i)(b)))
 /* The sum of (a + 128) b, whose first factor has no sign, and 128 times the sum of b less. */
 #define START(i, v) (*(const INT8_NAME(ints) *)(panel->offsets + v * INT8_LENGTH))
-#elif VECTOR_BYTES == 32 && (defined(__clang__) ? __clang_major__ >= 12 : __GNUC__ >= 12)
+#elif VECTOR_BYTES == 32 && (defined(__clang__) ? __clang_major__ >= 19 : __GNUC__ >= 12) /* they ask for it */
 #define HAS_BETTER_DOT __builtin_cpu_supports("avxvnni")
 #define VARIANT_TARGET __attribute__((target("avxvnni")))
 #define DOT(sum, a, b) \

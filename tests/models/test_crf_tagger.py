@@ -41,6 +41,14 @@ def test_predictions_are_the_best_paths():
     assert model.predict(["abca"])[0].tolist() == model.classes_[list(best)].tolist()
 
 
+def test_the_loss_is_a_mean_over_steps(rng):
+    model = make("tagger", SENTENCES, TAGS, output="crf")
+    lengths, inputs, tags = np.array([4, 0, 1]), rng.integers(2, 5, size=(4, 3)), rng.integers(3, size=(4, 3))
+    h, _ = model._trunk(inputs, None, lengths)
+    losses, _, _ = rc.crf_loss(model._head.emissions(h), model.params["transitions.A"], tags, lengths, reduction="none")
+    assert model.loss_and_gradients(inputs, tags, lengths) == pytest.approx(losses.sum() / lengths.sum(), rel=1e-6)
+
+
 def test_forbidden_labels_are_never_predicted():
     model = make("tagger", SENTENCES, TAGS, output="crf", scheme="iob")
     inside = model.classes_.tolist().index("I-p")

@@ -4,8 +4,10 @@ import itertools
 
 import numpy as np
 import pytest
+from support.sampling import draw
 
 import rnncore as rc
+from rnncore.models.decoding import _largest
 
 # float64; the engine takes one step of many rows in another order than one row
 CLOSE = {"rtol": 1e-11, "atol": 1e-11}
@@ -320,3 +322,32 @@ def test_outputs_that_are_not_finite():
         model.beam_search(3)
     with pytest.raises(ValueError, match="the output of the model is not finite"):
         model.sample(3)
+
+
+@pytest.mark.parametrize("count", [1, 4, 30])
+def test_of_equal_values_the_first(rng, count):
+    values = rng.integers(4, size=(6, 20)) * 1.0
+    values[0, :15] = -np.inf
+    np.testing.assert_array_equal(_largest(values, count), np.argsort(-values, axis=1, kind="stable")[:, :count])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"temperature": 0.4}, {"top_k": 2}, {"top_p": 0.7}, {"temperature": 2.0, "top_k": 2, "top_p": 0.7}],
+    ids=str,
+)
+def test_a_translation_is_drawn_step_by_step(options):
+    model = make_translator()
+    settings = {"temperature": 1.0, "top_k": None, "top_p": None} | options
+    settings["top_k"] = settings["top_k"] or len(model.target_vocabulary)  # here the tokens are always sorted
+    end, banned, drawn = model.target_vocabulary.eos_id, [model.target_vocabulary.unk_id], []
+    for source in SOURCES * 5:
+        log_probs_of, ids = decoder_of(model, source), [end]
+        for uniform in np.random.default_rng(len(drawn)).random(12):
+            ids.append(draw(log_probs_of(ids)[-1], uniform, banned=banned, **settings))
+            if ids[-1] == end:
+                break
+        wanted = model.target_vocabulary.decode(ids[1:])
+        assert model.sample([source], seed=len(drawn), max_length=12, **options) == [wanted]
+        drawn.append(wanted)
+    assert len(set(drawn)) > 8

@@ -88,6 +88,8 @@ def test_gradients_of_the_classifier(kind, pooling, settings):
     weights = None if kind == "ids" else np.array([0.5, 1.5, 0.0, 3.0])
     check_gradients(model, steps(rng, kind), np.array([2, 0, 1, 1]), LENGTHS, weights)
     check_gradients(model, steps(rng, kind, np.full(N, T)), np.array([2, 0, 1, 1]))
+    lengths = np.maximum(LENGTHS, 1)
+    check_gradients(model, steps(rng, kind, lengths), np.array([2, 0, 1, 1]), lengths)
 
 
 @pytest.mark.parametrize("case", ["lstm", "gru", "rnn", "deep", "dropout"])

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from support.compare import TOLERANCE
 from support.gradcheck import numeric_gradient
+from support.sampling import draw
 
 import rnncore as rc
 from rnncore.models import training
@@ -91,21 +92,6 @@ def test_sentences_count_their_end():
     np.testing.assert_allclose(model.log_prob("fox"), rows[np.arange(4), ids].sum(), rtol=1e-12)
 
 
-def draw(log_probs, uniform, temperature, top_k, top_p, banned):
-    """Sampling by the book: sort, cut, renormalise."""
-    weights = np.exp((log_probs - log_probs.max()) / temperature)
-    weights[banned] = 0
-    order = np.lexsort((np.arange(len(weights)), -weights))
-    if top_k is None and top_p is None:
-        order = np.arange(len(weights))
-    kept = order[:top_k]
-    if top_p is not None:
-        reached = np.cumsum(weights[kept]) >= top_p * weights.sum()
-        kept = kept[: np.argmax(reached) + 1] if reached.any() else kept
-    cumulative = np.cumsum(weights[kept])
-    return int(kept[np.searchsorted(cumulative, uniform * cumulative[-1], side="right")])
-
-
 @pytest.mark.parametrize(
     "options",
     [
@@ -128,6 +114,7 @@ def test_sample_equals_the_layers_one_step_at_a_time(case, options):
         ids.append(draw(next_log_probs(model, ids)[-1], uniform, banned=banned, **settings))
     expected = vocabulary.decode(ids[-n:])
     assert model.sample(n, prompt, seed=11, **options) == expected
+    assert "".join(model.iter_sample(n, prompt, seed=11, **options)) == expected
     assert len(set(ids[-n:])) > 3
 
 

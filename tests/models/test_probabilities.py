@@ -138,6 +138,13 @@ def test_probabilities_of_the_tagger(head):
     assert model.score(X, y) == right.mean()
 
 
+def test_probabilities_of_large_logits():
+    model, X, _ = make_of("classifier", "text", dtype="float64")
+    before = model.predict_proba(X)
+    model.params["output.b"] += 1e4
+    np.testing.assert_allclose(model.predict_proba(X), before, rtol=1e-10)  # 1e4 takes away four digits
+
+
 def test_a_single_class_is_certain():
     model = rc.SequenceTagger(output="sigmoid", hidden_size=4, epochs=30, learning_rate=0.1, random_state=0)
     model.fit(TEXTS, [["always"] * len(text) for text in TEXTS])
