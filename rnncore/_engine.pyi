@@ -30,6 +30,7 @@ LARGEST_QUANTIZED: int
 
 class PackedWeights:
     sizes: tuple[int, int]
+    takes_ids_only: bool
     def read(self, of_Wh: bool, ids: NDArray[np.int64], out: Array) -> None: ...
 
 class QuantizedMatrix:
@@ -143,6 +144,7 @@ class Stack:
     input_size: int
     hidden_size: int
     is_double: bool
+    takes_ids_only: bool
     def __init__(
         self, cells: list[tuple[Cell, Weights, bool]], directions: int, has_c: bool, state_axes: int
     ) -> None: ...

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import numbers
 import operator
+import sys
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
@@ -25,6 +26,15 @@ def integer(name: str, value: Any, least: int) -> int:
     if number < least:
         raise ValueError(f"{name} must be at least {least}; got {number}")
     return number
+
+
+def addressable(names: Iterable[str], shapes: Iterable[tuple[int, ...]], count: int = 1) -> None:
+    """Raise ValueError if ``count`` times the arrays of float64 that these arguments ask for cannot be addressed."""
+    shapes = list(shapes)
+    needed = 8 * count * sum(map(math.prod, shapes))
+    if needed > sys.maxsize:
+        arrays = f"arrays {', '.join(map(str, shapes))}" + (f", {count} times" if count > 1 else "")
+        raise ValueError(f"{' and '.join(names)} must ask for less than 2**63 bytes; got {arrays}: {needed} bytes")
 
 
 def positive(name: str, value: Any) -> float:

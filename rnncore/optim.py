@@ -176,10 +176,11 @@ class Optimizer:
             norm = _norm(grads.values())
             if clip_norm < norm < math.inf:
                 scale = clip_norm / norm
-        self.iterations += 1
         rule, constants = self._rule(scale)
-        for name, param in self.params.items():
-            native.optimizer_step(rule, constants, grads[name], param, *(self.state[k][name] for k in self._kinds))
+        states = [self.state[kind] for kind in self._kinds]
+        updates = [(grads[name], p, *(state[name] for state in states)) for name, p in self.params.items()]
+        native.optimizer_step(rule, constants, updates)
+        self.iterations += 1
         return norm
 
     def _rule(self, scale: float) -> tuple[str, tuple[float, ...]]:
@@ -351,8 +352,9 @@ class Adam(Optimizer):
 
     def _rule(self, scale: float) -> tuple[str, tuple[float, ...]]:
         # a m_hat / (sqrt(v_hat) + eps) = (a r / (1 - b1**t)) m / (sqrt(v) + r eps),  r = sqrt(1 - b2**t)
-        r = math.sqrt(1 - self.beta2**self.iterations)
-        rate = self.learning_rate * r / (1 - self.beta1**self.iterations)
+        step = self.iterations + 1
+        r = math.sqrt(1 - self.beta2**step)
+        rate = self.learning_rate * r / (1 - self.beta1**step)
         return "adam", (rate, scale, self.beta1, 1 - self.beta1, self.beta2, 1 - self.beta2, r * self.epsilon)
 
 

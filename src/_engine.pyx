@@ -352,7 +352,7 @@ cdef class Stack:
     cdef Call *calls                      # one for each: its weights, no arrays
     cdef readonly Py_ssize_t count, input_size, hidden_size
     cdef int directions, state_axes
-    cdef readonly bint is_double
+    cdef readonly bint is_double, takes_ids_only
     cdef bint has_c
 
     def __cinit__(self, list cells, int directions, bint has_c, int state_axes):
@@ -368,6 +368,7 @@ cdef class Stack:
             describe_call(&self.calls[i], ForwardCall(cell, weights, Batch(1, 1, reverse=reverse)))
         self.is_double = is_double((<Weights>cells[0][1]).b)
         self.input_size, self.hidden_size = self.calls[0].layer.D, self.calls[0].layer.H
+        self.takes_ids_only = takes_ids_only(&self.calls[0].layer)
 
     def __dealloc__(self):
         free(self.calls)
@@ -390,7 +391,7 @@ cdef class Stack:
         if not cnp.PyArray_CheckExact(x) or cnp.PyArray_NDIM(<cnp.ndarray>x) != 3 or not (<cnp.ndarray>x).size:
             return None
         T, N = length(x, 0), length(x, 1)
-        if (not is_plain(x, number, 3, N, self.input_size)
+        if (self.takes_ids_only or not is_plain(x, number, 3, N, self.input_size)
                 or not self.fits_state(h0, number, N) or (self.has_c and not self.fits_state(c0, number, N))):
             return None
         shape[0], shape[1], shape[2] = T, N, H * self.directions
@@ -455,7 +456,8 @@ cdef class Stream:
         cdef Py_ssize_t N = f.batch.N
         cdef char *address_x
         cdef char *address_out
-        if not (is_plain(x, number, 2, N, f.layer.D) and is_plain(out, number, 2, N, f.layer.H)
+        if takes_ids_only(&f.layer) or not (
+                is_plain(x, number, 2, N, f.layer.D) and is_plain(out, number, 2, N, f.layer.H)
                 and cnp.PyArray_ISWRITEABLE(<cnp.ndarray>out)):
             return False
         address_x = <char *>address(x)

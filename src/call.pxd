@@ -20,7 +20,7 @@ from libc.stdint cimport int64_t
 from libc.string cimport memcpy, memset
 
 from cells cimport cell_variant, has_Wh
-from kernels cimport kernel_table
+from kernels cimport LARGEST_QUANTIZED, PRECISION_INT8, kernel_table
 from threads cimport MAX_THREADS
 
 
@@ -181,6 +181,11 @@ cdef inline Py_ssize_t gate_columns(const Layer *w) noexcept nogil:
 cdef inline Py_ssize_t recurrent_columns(const Layer *w) noexcept nogil:
     """Columns of Wh: G H, or 0 for a cell without."""
     return gate_columns(w) if has_Wh(&w.cell) else 0
+
+
+cdef inline bint takes_ids_only(const Layer *w) noexcept nogil:
+    """Whether Wx has too many rows for sums in 32 bits."""
+    return w.precision == PRECISION_INT8 and w.D > LARGEST_QUANTIZED
 
 
 # ---- arrays ---------------------------------------------------------------------------------------------------------

@@ -21,8 +21,13 @@ static block remove_block(int index) {
     return removed;
 }
 
+static void empty_pool(void) {
+    while (pool.count) free_aligned(remove_block(0).start);
+}
+
 block take_block(size_t size) {
-    size = (size + 63) / 64 * 64;
+    if (size > SIZE_MAX - 63) return (block){NULL, size};
+    size = size < 64 ? 64 : (size + 63) / 64 * 64;
     int best = -1;
     if (size >= SMALLEST_POOLED)
         for (int i = 0; i < pool.count; i++) {
@@ -30,7 +35,12 @@ block take_block(size_t size) {
             if (size <= found && found <= 2 * size && (best < 0 || found < pool.blocks[best].size)) best = i;
         }
     if (best >= 0) return remove_block(best);
-    return (block){allocate_aligned(64, size < 64 ? 64 : size), size};
+    void *start = allocate_aligned(64, size);
+    if (!start && pool.count) {
+        empty_pool();
+        start = allocate_aligned(64, size);
+    }
+    return (block){start, size};
 }
 
 void give_block(block b) {

@@ -1,6 +1,6 @@
 /* A pool of memory blocks: a freed block serves the next call that needs about as much. Fresh memory costs a page fault
- * every 4 KB, a fifth of a training step at T=64 N=32 H=256. The pool holds at most 256 MB. Its functions must not run
- * at the same time: callers hold the GIL. */
+ * every 4 KB, a fifth of a training step at T=64 N=32 H=256. The pool holds at most 256 MB, and
+ * gives them back when memory runs out. Its functions must not run at the same time: callers hold the GIL. */
 #ifndef RNNCORE_MEMORY_H
 #define RNNCORE_MEMORY_H
 

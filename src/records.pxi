@@ -69,6 +69,10 @@ cdef class PackedWeights:
         """(D, H)"""
         return self.layer.D, self.layer.H
 
+    @property
+    def takes_ids_only(self):
+        return takes_ids_only(&self.layer)
+
     def read(self, bint of_Wh, const int64_t[::1] ids, floating[:, ::1] out):
         """out (rows, G H) = rows `ids` of quantized Wx, or Wh; out has the dtype of the biases. Needs rows > 0."""
         cdef Call f

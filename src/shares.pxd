@@ -31,9 +31,9 @@ cdef inline int run_shares(Shares *shares, void (*run_piece)(void *context, int 
     cdef team *threads = NULL
     cdef block memory
     cdef job work
-    cdef int size = <int>min(<Py_ssize_t>threads_for(flops, rule, max_threads), rows)
-    if size > 1:
-        size = take_team(size, &threads)
+    cdef int wanted = <int>min(<Py_ssize_t>threads_for(flops, rule, max_threads), rows), size = 1
+    if wanted > 1:
+        size = take_team(wanted, &threads)
     shares.pieces, shares.began = size, False
     try:
         take_memory(size * shares.work_size, &memory)
@@ -43,6 +43,6 @@ cdef inline int run_shares(Shares *shares, void (*run_piece)(void *context, int 
             run_job(threads, &work)
         give_block(memory)
     finally:
-        if threads != NULL:
+        if wanted > 1:
             leave_team(threads, size)
     return 0

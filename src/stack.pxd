@@ -32,16 +32,17 @@ cdef inline int run_layers(const Call *calls, Py_ssize_t count, int directions, 
     cdef size_t item = sizeof(double) if double_precision else sizeof(float)
     cdef Py_ssize_t i, row, H = calls[0].layer.H
     cdef Py_ssize_t size = T * N * H * directions * item, state = N * H * item
+    cdef Py_ssize_t between = min(count // directions - 1, <Py_ssize_t>2)
     cdef int direction
     cdef char *outputs
     cdef char *apart               # outputs of the directions, each (T,N,H)
     pair.backward, pair.count, pair.is_double = False, directions, double_precision
     # Outputs of one layer below the top and of the next, and those of the directions of one.
-    take_memory(3 * size, &memory)
+    take_memory((between + directions - 1) * size, &memory)
     try:
         for i in range(0, count, directions):
             outputs = <char *>(y if i + directions == count else after(memory.start, i // directions % 2 * size))
-            apart = outputs if directions == 1 or T * N == 1 else <char *>after(memory.start, 2 * size)
+            apart = outputs if directions == 1 or T * N == 1 else <char *>after(memory.start, between * size)
             for direction in range(directions):
                 f = &pair.calls[direction]
                 f[0] = calls[i + direction]

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
+from rnncore.engine import native
 from rnncore.optim import SGD, Adagrad, Adam, RMSProp, clip_by_global_norm, clip_by_value
 
 SHAPES = {"W": (5, 3), "b": (4,), "scale": (), "p": (2, 3, 4), "none": (0, 2), "empty": (3, 0)}
@@ -186,6 +187,29 @@ def test_gradients_of_another_dtype(rng, kind):
     for name in SHAPES:
         assert ours[name].dtype == np.float32
         assert_allclose(ours[name], same[name], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+def test_a_step_that_runs_out_of_memory_changes_nothing(rng, kind, monkeypatch):
+    """Also if it is the conversion of the last gradient that does not fit."""
+    params, grads = draw(rng, np.float32), draw(rng, np.float64)
+    optimizer = kind(params)
+    optimizer.step(grads)
+    before = copy.deepcopy((params, optimizer.state, optimizer.iterations))
+    as_dense, last = native.as_dense, list(SHAPES)[3]
+
+    def failing(array, dtype):
+        if array.dtype == np.float64 and array.shape == SHAPES[last]:
+            raise MemoryError
+        return as_dense(array, dtype)
+
+    monkeypatch.setattr(native, "as_dense", failing)
+    with pytest.raises(MemoryError):
+        optimizer.step(grads)
+    for now, then in zip((params, *optimizer.state.values()), (before[0], *before[1].values()), strict=True):
+        for name in SHAPES:
+            assert_array_equal(now[name], then[name])
+    assert optimizer.iterations == before[2]
 
 
 @pytest.mark.parametrize("kind", CLASSES)

@@ -156,9 +156,16 @@ def clean_for_packed(
     D, H = packed.packed.sizes
     if x is not None and x.shape[-1] != D:
         raise ValueError(f"x must be (T, N, D) with D = {D}; got {x.shape}")
+    if x is not None and packed.packed.takes_ids_only:
+        raise ids_only(D)
     arrays = {name: as_floating(name, value) for name, value in states.items() if value is not None}
     _check_states(arrays, states, (N, H))
     return arrays | packed.by_name(), packed.b.dtype, (D, H)
+
+
+def ids_only(D: int) -> ValueError:
+    """Return the error of inputs that are not ids, for weights in int8 with too many rows for products."""
+    return ValueError(f"x must be ids, because int8 sums at most {_engine.LARGEST_QUANTIZED} products; D is {D}")
 
 
 def _check_states(arrays: dict[str, Array], names: Iterable[str], wanted: tuple[int, int]) -> None:

@@ -161,8 +161,10 @@ def square_sum(array: Array) -> float:
     return _engine.square_sum(as_dense(array, array.dtype.newbyteorder("=")).reshape(-1)) if array.size else 0.0
 
 
-def optimizer_step(rule: str, constants: tuple[float, ...], g: Array, p: Array, *state: Array) -> None:
-    """Apply one step of an optimiser to a parameter p and its state, in place.
+def optimizer_step(rule: str, constants: tuple[float, ...], updates: list[tuple[Array, ...]]) -> None:
+    """Apply one step of an optimiser to parameters and their states, in place.
+
+    What must be converted is, before any parameter changes.
 
     Parameters
     ----------
@@ -170,13 +172,22 @@ def optimizer_step(rule: str, constants: tuple[float, ...], g: Array, p: Array, 
         One of ``_engine.RULES``.
     constants : tuple of float
         Rate, scale of g, decay and share of g in the first state, decay and share of g**2 in the second, epsilon.
-    g : array
-        Gradient, of the shape of p.
-    p, *state : arrays
-        float32 or float64, of one shape and dtype.
+    updates : list of tuples (g, p, *state)
+        The gradient of a parameter, of its shape; the parameter and its state arrays, float32 or float64, of one shape
+        and dtype.
     """
-    if not p.size:
-        return
+    calls = [_prepare_update(rule, constants, *update) for update in updates if update[1].size]
+    for arguments, arrays, own in calls:
+        _engine.optimizer_step(*arguments)
+        for array, dense in zip(arrays, own, strict=True):
+            if not is_dense(array, dense.dtype):
+                array[...] = dense.reshape(array.shape)
+
+
+def _prepare_update(
+    rule: str, constants: tuple[float, ...], g: Array, p: Array, *state: Array
+) -> tuple[tuple[Any, ...], tuple[Array, ...], list[Array]]:
+    """Return the arguments of the native call, the parameter with its state, and what is changed in their place."""
     dtype = p.dtype.newbyteorder("=")
     scale = constants[1]
     if scale < np.finfo(dtype).tiny:
@@ -188,10 +199,7 @@ def optimizer_step(rule: str, constants: tuple[float, ...], g: Array, p: Array, 
         g = g.copy()
     m = own[1] if rule in ("momentum", "adam") else None
     v = own[-1] if rule in ("squares", "adam") else None
-    _engine.optimizer_step(_engine.RULES[rule], constants, g, own[0], m, v)
-    for array, dense in zip((p, *state), own, strict=True):
-        if not is_dense(array, dtype):
-            array[...] = dense.reshape(array.shape)
+    return (_engine.RULES[rule], constants, g, own[0], m, v), (p, *state), own
 
 
 def scatter_add(ids: Array, rows: Array, table: Array) -> None:

@@ -14,13 +14,22 @@ from .cells import Variant
 from .quantization import Quantized
 
 
+MOST_ROWS = f"at most {_engine.LARGEST_QUANTIZED} rows in int8, for sums in 32 bits"
+
+
 def pack_cell(
-    variant: Variant, weights: dict[str, Any], D: int, H: int, dtype: np.dtype[Any], x_scale: float = 0.0
+    variant: Variant,
+    weights: dict[str, Any],
+    D: int,
+    H: int,
+    dtype: np.dtype[Any],
+    x_scale: float = 0.0,
+    may_have_ids: bool = True,
 ) -> _engine.Weights:
     """Copy the weights of a cell, by name, and pack them; ValueError for shapes that do not match.
 
     Wx and Wh may be Quantized, both in one precision. In int8 inputs are then divided by ``x_scale`` and rounded, or by
-    a scale of each row if that is 0.
+    a scale of each row if that is 0. Only where inputs ``may_have_ids`` may Wx have too many rows for products.
     """
     own: dict[str, Array] = {}
     quantized: dict[str, Quantized] = {}
@@ -29,7 +38,8 @@ def pack_cell(
         values = value.values if isinstance(value, Quantized) else value
         check_shape(name, values, variant.letters(array), variant.shape(array, D=D, H=H))
         if isinstance(value, Quantized):
-            _check_sums(name, value)
+            if name == "Wh" or not may_have_ids:
+                _check_sums(name, value)
             quantized[name] = value
         else:
             own[name] = np.array(value, dtype, order="C")
@@ -88,8 +98,7 @@ def _narrowed(floats: Array, scales: Any) -> Quantized:
 
 def _check_sums(name: str, matrix: Quantized) -> None:
     if matrix.scales is not None and len(matrix.values) > _engine.LARGEST_QUANTIZED:
-        wanted = f"at most {_engine.LARGEST_QUANTIZED} rows in int8, for sums in 32 bits"
-        raise ValueError(f"{name} must have {wanted}; got {len(matrix.values)}")
+        raise ValueError(f"{name} must have {MOST_ROWS}; got {len(matrix.values)}")
 
 
 def _dense_values(matrix: Quantized) -> Any:

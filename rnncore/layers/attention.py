@@ -45,6 +45,8 @@ class Attention(Layer):
     ((3, 2, 6), (3, 2, 5), [0.5, 0.5, 0.0, 0.0, 0.0])
     """
 
+    size_names = "query_size", "memory_size", "size"
+
     def __init__(
         self,
         query_size: int,

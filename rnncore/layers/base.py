@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -98,6 +98,7 @@ class Layer:
         float32 or float64.
     """
 
+    size_names: ClassVar[tuple[str, ...]]  # of the arguments that the shapes of the parameters follow from
     shards = 1  # that backward adds to: see adding_by_shards
 
     def __init__(self, dtype: DTypeLike) -> None:
@@ -111,6 +112,7 @@ class Layer:
         """Add parameters of these shapes: what ``draw`` returns, or zeros within :func:`blank_layers`."""
         room = _room.get()
         if room is None:
+            checks.addressable(self.size_names, shapes.values())
             values = draw()
         else:
             needed = sum(map(math.prod, shapes.values())) * self.dtype.itemsize

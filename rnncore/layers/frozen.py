@@ -79,7 +79,7 @@ class Frozen(Stack):
         for place, own in enumerate(weights):
             layer = place // self.directions
             sizes = self.layer_input_size(layer), hidden_size
-            self._packed.append(pack_cell(variant, own, *sizes, self.dtype, self.x_scales[layer]))
+            self._packed.append(pack_cell(variant, own, *sizes, self.dtype, self.x_scales[layer], layer == 0))
             self._scales.append({name: w.scales for name, w in own.items() if isinstance(w, Quantized)})
         in_order = [(variant, packed, place % self.directions == 1) for place, packed in enumerate(self._packed)]
         self.native = native.open_stack(in_order, self.directions)

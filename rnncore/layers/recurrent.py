@@ -62,6 +62,8 @@ class Recurrent(Stack, Layer):
     #: Keyword arguments of the constructor that only layers of this cell have, and ``init``.
     settings: ClassVar[tuple[str, ...]]
 
+    size_names = "input_size", "hidden_size"
+
     #: A module with the functions of the cells; :mod:`rnncore.reference` serves as well.
     backend: Any = functional
 
@@ -95,6 +97,8 @@ class Recurrent(Stack, Layer):
         if checkpoint is not None:
             calls.checkpoint_segments(checkpoint, 1)
         checks.choice("init", init, ("orthogonal", "uniform"))
+        upper = self.variant.shapes(self.output_size, self.hidden_size)
+        checks.addressable(["hidden_size", "num_layers"], upper.values(), self.num_layers - 1)
         self._rng = np.random.default_rng(seed)
         for layer in range(self.num_layers):
             for suffix in self._suffixes(layer):
@@ -187,8 +191,8 @@ class Recurrent(Stack, Layer):
         Raises
         ------
         ValueError
-            A weight is not finite (int8), the layer is too wide for sums in 32 bits (131,072), or ``calibration`` is
-            given for bfloat16 or not finite.
+            A weight is not finite (int8), the layer is too wide for sums in 32 bits (131,072; the input may be wider if it
+            is always ids), or ``calibration`` is given for bfloat16 or not finite.
 
         Notes
         -----

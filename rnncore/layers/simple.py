@@ -37,6 +37,8 @@ class Embedding(Layer):
     (2, 2, 4)
     """
 
+    size_names = "size", "dimension"
+
     def __init__(self, size: int, dimension: int, *, dtype: DTypeLike = "float32", seed: Seed = None) -> None:
         super().__init__(dtype)
         self.size = checks.integer("size", size, least=1)
@@ -98,6 +100,8 @@ class Dense(Layer):
     >>> dense.backward(np.ones_like(y), cache).shape
     (7, 2, 4)
     """
+
+    size_names = "input_size", "output_size"
 
     def __init__(self, input_size: int, output_size: int, *, dtype: DTypeLike = "float32", seed: Seed = None) -> None:
         super().__init__(dtype)

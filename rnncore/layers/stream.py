@@ -45,7 +45,9 @@ class Stream:
         self.batch_size = checks.integer("batch_size", batch_size, least=1)
         self.input_size, self.hidden_size, self.dtype = layer.input_size, layer.hidden_size, layer.dtype
         shape = (layer.num_layers, self.batch_size, layer.hidden_size)
+        checks.addressable(["batch_size"], [shape])
         self._state = tuple(np.zeros(shape, self.dtype) for _ in layer.state_names)
+        self._takes_ids_only = layer.native.takes_ids_only
         self._native = native.open_stream(layer.native, *self._state)
 
     def step(self, x: ArrayLike, out: Array | None = None) -> Array:
@@ -85,6 +87,8 @@ class Stream:
             self._native.step(None, arrays.as_ids(array, D), out)
         else:
             array = arrays.as_shaped("x", array, (N, D), dtype)
+            if self._takes_ids_only:
+                raise arrays.ids_only(D)
             self._native.step(np.array(array, dtype, order="C"), None, out)
         return out
 

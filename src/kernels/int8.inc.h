@@ -132,15 +132,15 @@ static void INT8_NAME(pack)(ptrdiff_t K, ptrdiff_t M, const int8_t *B, ptrdiff_t
     for (ptrdiff_t j = 0; j < M; j += INT8_COLUMNS) {
         INT8_NAME(panel) *panel = (void *)((char *)packed + j / INT8_COLUMNS * INT8_PANEL(K));
         for (ptrdiff_t l = 0; l < INT8_COLUMNS; l++) {
-            int32_t sum = 0;
+            uint32_t sum = 0;
             for (ptrdiff_t k = 0; k < (K + 3) / 4 * 4; k++) {
                 int8_t value = k < K && j + l < M ? B[k * ldb + j + l] : 0;
                 panel->values[(k / 4 * INT8_COLUMNS + l) * 4 + k % 4] = value;
-                sum += value;
+                sum += (uint32_t)value;
             }
             panel->scales[l] = j + l < M ? scales[j + l] : 0;
             /* It may wrap for more rows than LARGEST_QUANTIZED: those of a table, which is not multiplied. */
-            panel->offsets[l] = (int32_t)(-128u * (uint32_t)sum);
+            panel->offsets[l] = (int32_t)(-128u * sum);
         }
     }
 }

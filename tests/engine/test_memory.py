@@ -164,3 +164,53 @@ except (MemoryError, ValueError) as error:
     kilobytes, found = result.stdout.split(" ", 1)
     assert int(kilobytes) < 10_000
     assert found.startswith(message)
+
+
+LIMITED = """
+import resource
+import numpy as np
+import rnncore as rc
+from rnncore import _engine
+
+def limit(megabytes):
+    with open("/proc/self/statm") as file:
+        size = int(file.read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (size + (megabytes << 20),) * 2)
+
+"""
+
+
+def run_limited(code):
+    """Run code that may call limit(megabytes): so much more address space than it has."""
+    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
+    command = [sys.executable, "-P", "-c", LIMITED + code]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="RLIMIT_AS")
+def test_the_pool_is_given_back_when_memory_runs_out():
+    code = """
+held = [_engine.Block(12 << 20) for _ in range(16)]
+del held
+limit(50)
+block = _engine.Block(200 << 20)
+print(len(np.frombuffer(block, np.uint8)) >> 20)
+"""
+    result = run_limited(code)
+    assert result.stdout == "200\n", result.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="RLIMIT_AS")
+@pytest.mark.parametrize(("layers", "bidirectional", "outputs"), [(1, False, 1), (2, False, 2), (1, True, 2), (4, True, 4)])
+def test_a_frozen_stack_needs_no_more_outputs_than_it_has_layers(layers, bidirectional, outputs):
+    """Its result, two more below the top at most, and in both directions those of each before they are side by side."""
+    code = f"""
+T, H = 8000, {500 if bidirectional else 1000}
+layer = rc.MinGRU(2, H, {layers}, bidirectional={bidirectional}, seed=0).freeze()
+x = np.ones((T, 1, 2), "float32")
+y, _ = layer(x[:100])
+limit(31 * {outputs} + 24)
+print(layer(x)[0].nbytes >> 20, np.array_equal(layer(x)[0][:9, :, :H], y[:9, :, :H]))
+"""
+    result = run_limited(code)
+    assert result.stdout == "30 True\n", result.stderr

@@ -309,3 +309,32 @@ print(len(os.listdir("/proc/self/task")) - before)
         result = subprocess.run(command, check=True, timeout=120, env=environment, capture_output=True, text=True)
         made.add(int(result.stdout))
     assert len(made) > 1, made  # or else no team was cut short
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/task"), reason="counts the threads of the process in /proc")
+@pytest.mark.parametrize(
+    "call",
+    [
+        "rc.ctc_loss(np.zeros((4, 8, 3)), [[1]] * 8)",
+        "rc.Attention(4, 3, seed=0)(np.zeros((4, 8, 4)), np.zeros((5, 8, 3)))",
+        "rc.Dense(4, 3, seed=0)(np.zeros((99, 4)))",
+        "rc.rnn_forward(np.zeros((4, 8, 4)), np.zeros((4, 3)), np.zeros((3, 3)), np.zeros(3), training=False)",
+    ],
+)
+def test_calls_that_find_no_core_free_give_theirs_back(call):
+    code = f"""
+import os
+import numpy as np
+import rnncore as rc
+from rnncore import _engine
+rc.set_num_threads(4)
+_engine.set_cost_rule(flops=1, rows=1, cores=1)
+for _ in range(20):
+    {call}
+_engine.set_cost_rule(flops=1, rows=1, cores=4)
+before = len(os.listdir("/proc/self/task"))
+{call}
+print(len(os.listdir("/proc/self/task")) - before)
+"""
+    result = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, timeout=60)
+    assert result.stdout == "3\n", result.stderr

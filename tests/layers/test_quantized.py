@@ -317,9 +317,40 @@ def test_errors_of_rounding_and_calibration():
     with pytest.raises(ValueError, match="Wh must be finite, in float32 too, to become int8; got nan"):
         layer.quantize("int8")
     assert np.isnan(layer.quantize("bfloat16")(x + 1)[0][1:]).any()
-    wide = rc.RNN((1 << 17) + 1, 1, seed=0)
-    with pytest.raises(ValueError, match="Wx must have at most 131072 rows in int8"):
-        wide.quantize("int8")
+    with pytest.raises(ValueError, match="W must have at most 131072 rows in int8, for sums in 32 bits; got 131073"):
+        rc.Dense((1 << 17) + 1, 1, seed=0).quantize("int8")
+
+
+@pytest.mark.parametrize("extra", [0, 1])
+def test_a_layer_too_wide_for_sums_takes_ids(rng, extra):
+    """In int8 more than 131,072 products may not fit 32 bits, but a row that is looked up always does."""
+    D = (1 << 17) + extra
+    layer = rc.GRU(D, 3, form="reset_after", seed=0)
+    ids = np.array([[0, D - 1], [D - 2, 70_000], [5, 131_071]])
+    x = np.zeros((*ids.shape, D), "float32")
+    np.put_along_axis(x, ids[..., None], 1, axis=-1)
+    small = layer.quantize("int8")
+    weights = {name: w.widen(layer.dtype) if name.startswith("W") else w for name, w in small.arrays().items()}
+    exact = layer.with_weights(weights)
+    parts = {name[:-2]: value for name, value in layer.params.items()}
+    frozen = rc.freeze("gru", **parts, form="reset_after", precision="int8")
+    y, _ = small(ids)
+    np.testing.assert_allclose(y, exact(ids)[0], rtol=0, atol=0.02)  # states are rounded to 127 steps
+    again = pickle.loads(pickle.dumps(small))
+    assert_equal_bits(again(ids)[0], y)
+    assert_equal_bits(frozen(ids)[0], y)
+    stream = small.stream(2)
+    assert_equal_bits(np.stack([stream.step(row) for row in ids]), y)
+    stream.reset()
+    calls = [lambda: small(x)[0], lambda: small(x, lengths=[3, 3])[0], lambda: frozen(x)[0], lambda: [stream.step(x[0])]]
+    for call in calls:
+        if extra:
+            with pytest.raises(ValueError, match=f"x must be ids, because int8 sums at most 131072 products; D is {D}"):
+                call()
+        else:
+            found = call()
+            np.testing.assert_allclose(found, y[: len(found)], rtol=0, atol=1e-5)
+    assert (stream.state == 0).all() == bool(extra)
 
 
 @each_precision
