@@ -9,6 +9,7 @@ import threading
 import numpy as np
 import pytest
 from support.compare import assert_equal_bits
+from support.machines import RULES
 from support.problems import VARIANTS, make_cotangents, make_problem, run
 
 import rnncore as rc
@@ -29,14 +30,6 @@ def assert_same_bits(actual, expected, context):
     for name, wanted in expected.items():
         if wanted is not None:
             assert_equal_bits(actual[name], wanted, err_msg=f"{name} {context}")
-
-
-# How the work is cut: rows only, hidden units only, both.
-RULES = [
-    {"flops": 1, "rows": 1, "products": 10**9, "cores": 64},
-    {"flops": 1, "rows": 10**9, "products": 1, "units": 5, "cores": 64},
-    {"flops": 1, "rows": 3, "products": 1, "units": 32, "cores": 64},
-]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

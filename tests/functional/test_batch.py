@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from support.compare import TOLERANCE, assert_equal_bits, assert_identical, assert_same
 from support.functions import (
+    ROW_AXIS,
     D,
     N,
     T,
@@ -16,22 +17,12 @@ from support.functions import (
     forward,
     in_chunks,
     problem,
+    take_rows,
 )
 from support.problems import run
 
 import rnncore as rc
 from rnncore.engine import cells
-
-ROW_AXIS = {"x": 1, "resets": 1, "h": 1, "gates": 1, "dh": 1, "dx": 1}
-ROW_AXIS |= dict.fromkeys(["h0", "c0", "recurrent_mask", "lengths", "h_n", "c_n", "dh_n", "dc_n", "dh0", "dc0"], 0)
-
-
-def take_rows(arrays, rows):
-    return {
-        name: np.take(a, rows, ROW_AXIS[name]) if name in ROW_AXIS and a is not None else a
-        for name, a in arrays.items()
-    }
-
 
 # ---- the batch -----------------------------------------------------------------------------------------------------
 

@@ -28,6 +28,10 @@ PATHS = [
     "mingru-positive",
 ]
 
+# The axis of the rows of a batch, for every array that has one.
+ROW_AXIS = {"x": 1, "resets": 1, "h": 1, "gates": 1, "dh": 1, "dx": 1}
+ROW_AXIS |= dict.fromkeys(["h0", "c0", "recurrent_mask", "lengths", "h_n", "c_n", "dh_n", "dc_n", "dh0", "dc0"], 0)
+
 DTYPES = list(TOLERANCE)
 every_cell = pytest.mark.parametrize("variant", CELLS)
 every_path = pytest.mark.parametrize("variant", PATHS)
@@ -65,9 +69,16 @@ def cast(arguments, dtype):
     return {name: a.astype(dtype) if name in floats else a for name, a in arguments.items()}
 
 
+def take_rows(arrays, rows):
+    return {
+        name: np.take(a, rows, ROW_AXIS[name]) if name in ROW_AXIS and a is not None else a
+        for name, a in arrays.items()
+    }
+
+
 def in_chunks(cell, arguments, cotangents, cuts, reverse):
     """`run`, but piece by piece: the state goes along, its gradient comes back."""
-    spans = [slice(*pair) for pair in zip([0, *cuts], [*cuts, T], strict=True)]
+    spans = [slice(*pair) for pair in zip([0, *cuts], [*cuts, len(arguments["x"])], strict=True)]
     states = {name: arguments[name] for name in ("h0", "c0") if name in arguments}
     h, gates, dx, caches = {}, {}, {}, {}
     for span in spans[::-1] if reverse else spans:
@@ -91,7 +102,7 @@ def in_chunks(cell, arguments, cotangents, cuts, reverse):
 
     def in_time(pieces):
         pieces = [pieces[span] for span in sorted(pieces)]
-        return None if pieces[0] is None else np.concatenate(pieces)
+        return None if any(piece is None for piece in pieces) else np.concatenate(pieces)
 
     result = {name.replace("_n", "0"): d for name, d in d_n.items()} | gradients
     result |= {"h": in_time(h), "gates": in_time(gates), "dx": in_time(dx)}

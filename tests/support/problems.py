@@ -39,9 +39,12 @@ def make_problem(
     ids=False,
     mask=False,
 ):
-    """-> cell name, dict of arguments for its forward function. No weight is symmetric, no state is zero."""
-    variant = VARIANTS[variant]
-    scales = {"Wx": 0.7 / np.sqrt(D), "Wh": 0.7 / np.sqrt(H)}
+    """-> cell name, dict of arguments for its forward function. No weight is symmetric, no state is zero.
+
+    ``variant`` is one of the engine's, or a name in VARIANTS.
+    """
+    variant = VARIANTS.get(variant, variant)
+    scales = {"Wx": 0.7 / np.sqrt(max(D, 1)), "Wh": 0.7 / np.sqrt(max(H, 1))}
 
     def normal(*shape, scale=1.0):
         return (scale * rng.normal(size=shape)).astype(dtype)
