@@ -27,7 +27,6 @@ import rnncore as rc
 from rnncore import _engine, functional
 from rnncore.engine import calls, cells
 
-
 # ---- layouts -------------------------------------------------------------------------------------------------------
 
 

@@ -8,7 +8,7 @@ from support.functions import backward, cast, final_states, floats_of, forward, 
 from support.layouts import whole_memory
 from support.machines import Machine
 from support.problems import run
-from support.strategies import calls, laid_out, layouts, machines, more, seeds
+from support.strategies import assert_same_unless_chaotic, calls, disturbed, laid_out, layouts, machines, more, seeds
 
 import rnncore as rc
 from rnncore import functional, reference
@@ -38,14 +38,20 @@ def assert_bits_but_sums(call, actual, expected):
 @given(calls(), machines(rc.available_isas()), mixed_layouts)
 def test_engine_equals_reference(call, machine, layout):
     _, arguments, cotangents = call.problem()
-    expected = outcome(call, cast(arguments, "f8"), cast(cotangents, "f8"), reference)
+    exact = cast(arguments, "f8"), cast(cotangents, "f8")
+    expected = outcome(call, *exact, reference)
+
+    def expected_of_disturbed():
+        inputs = {name: disturbed(a, call.dtype) for name, a in exact[0].items()}
+        return outcome(call, inputs, exact[1], reference)
+
     with machine:
         given = laid_out(arguments, layout, call.seed), laid_out(cotangents, layout, call.seed)
         actual = outcome(call, *given)
     if call.has_kink and call.dtype == "float32":
         expected = {name: expected[name] for name in expected if not name.startswith("d")}
         actual = {name: actual[name] for name in expected}
-    assert_same(actual, expected, TOLERANCE[call.dtype])
+    assert_same_unless_chaotic(actual, expected, call.dtype, expected_of_disturbed)
     assert all(a is None or a.dtype == call.dtype for a in actual.values())
 
 
@@ -117,8 +123,12 @@ def test_a_part_of_the_batch_gives_its_part_of_the_results(call, machine):
     with machine:
         expected = take_rows(outcome(call, arguments, cotangents), rows)
         actual = outcome(call, take_rows(arguments, rows), take_rows(cotangents, rows))
-    assert_identical(*({n: a for n, a in side.items() if not n.startswith("d") or n in ("dx", "dh0", "dc0")}
-                       for side in (actual, expected)))
+    assert_identical(
+        *(
+            {n: a for n, a in side.items() if not n.startswith("d") or n in ("dx", "dh0", "dc0")}
+            for side in (actual, expected)
+        )
+    )
 
 
 @more(2)
@@ -178,7 +188,10 @@ def test_packed_tokens_are_a_padded_batch(call, machine):
     lengths = np.maximum(np.sort(arguments["lengths"])[::-1], 1)  # packed tokens have no row without one
     running = np.arange(lengths.max())[:, None] < lengths
     T = len(running)
-    packed = arguments | {"x": functional.PackedTokens(arguments["x"][:T][running], running.sum(axis=1)), "lengths": None}
+    packed = arguments | {
+        "x": functional.PackedTokens(arguments["x"][:T][running], running.sum(axis=1)),
+        "lengths": None,
+    }
     tokens = cotangents | {"dh": None if cotangents["dh"] is None else cotangents["dh"][:T][running]}
     with machine:
         expected = outcome(call, arguments | {"lengths": lengths}, cotangents)

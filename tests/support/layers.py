@@ -40,18 +40,33 @@ def make_state(rng, layer, N=N):
 
 
 def join(layer, state):
-    return state if isinstance(layer, rc.LSTM) else state[0]
+    """The tuple of a state as the layer takes it; None stays."""
+    return state if state is None or len(layer.state_names) > 1 else state[0]
 
 
 def split(layer, state):
-    return state if isinstance(layer, rc.LSTM) else (state,)
+    return state if len(layer.state_names) > 1 else (state,)
 
 
-def gradients_of(layer, x, state, lengths, dy, dstate):
-    """-> dict of the gradients of x, of every state and of every parameter."""
+def results_of(layer, x, state, lengths, dy, dstate):
+    """-> dict of the output, of every final state, and of the gradients of x, of every state and of every parameter."""
     layer.zero_grad()
-    _, _, cache = layer.forward(x, join(layer, state), lengths)
+    y, final, cache = layer.forward(x, join(layer, state), lengths)
+    return {"y": y, **named(layer, "final", final), **backward_of(layer, dy, cache, dstate)}
+
+
+def backward_of(layer, dy, cache, dstate):
+    """-> dict of the gradients of x, of every state and, added to those in the layer, of every parameter."""
     dx, dinitial = layer.backward(dy, cache, join(layer, dstate))
-    names = [f"state {k}" for k in range(len(state))]
-    gradients = {"x": dx, **dict(zip(names, split(layer, dinitial), strict=True)), **layer.grads}
+    gradients = {"x": dx, **named(layer, "state", dinitial), **layer.grads}
     return {name: None if g is None else g.copy() for name, g in gradients.items()}
+
+
+def named(layer, word, state):
+    return {f"{word} {k}": array for k, array in enumerate(split(layer, state))}
+
+
+def gradients_of(layer, *given):
+    """-> dict of the gradients of x, of every state and of every parameter."""
+    results = results_of(layer, *given)
+    return {name: g for name, g in results.items() if name != "y" and not name.startswith("final")}

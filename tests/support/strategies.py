@@ -6,9 +6,9 @@ So an example prints as one line and shrinks to small sizes, and drawing it take
 from dataclasses import dataclass
 
 import numpy as np
-from hypothesis import settings
+from hypothesis import assume, settings
 from hypothesis import strategies as st
-from support.compare import TOLERANCE
+from support.compare import TOLERANCE, assert_same
 from support.isas import OWN
 from support.layouts import LAYOUTS
 from support.machines import RULES, Machine
@@ -30,8 +30,9 @@ def more(factor):
     return settings(max_examples=round(factor * settings.default.max_examples))
 
 
-def sizes(least=0):
-    return st.one_of(st.integers(least, 5), st.sampled_from(EDGES), st.integers(least, 70))
+def sizes(least=0, most=70):
+    edges = [size for size in EDGES if size <= most]
+    return st.one_of(st.integers(least, 5), st.sampled_from(edges), st.integers(least, most))
 
 
 def machines(isas=OWN):
@@ -52,6 +53,33 @@ def laid_out(arrays, layout, seed=0):
     return {name: place(a) if layout and isinstance(a, np.ndarray) else a for name, a in arrays.items()}
 
 
+# ---- comparison with the reference ----------------------------------------------------------------------------------
+
+
+def disturbed(array, dtype):
+    """A float array with every element off by up to a rounding of this dtype; anything else as it is."""
+    if not isinstance(array, np.ndarray) or array.dtype.kind != "f":
+        return array
+    return array * (1 + np.finfo(dtype).eps * np.random.default_rng(0).uniform(-1, 1, array.shape))
+
+
+def assert_same_unless_chaotic(actual, expected, dtype, expected_of_disturbed):
+    """Compare with the reference, except where the problem itself makes rounding errors grow from step to step.
+
+    ``expected_of_disturbed()`` returns what the reference computes from `disturbed` inputs: the error of the engine is
+    a small multiple of what a single rounding of the inputs leads to.
+    """
+    try:
+        assert_same(actual, expected, TOLERANCE[dtype])
+    except AssertionError:
+        others = expected_of_disturbed()
+        for name, wanted in expected.items():
+            if wanted is not None:
+                limit = TOLERANCE[dtype] / 10 * np.abs(wanted).max(initial=1)
+                assume(np.abs(others[name] - wanted).max(initial=0) <= limit)
+        raise
+
+
 # ---- functions ------------------------------------------------------------------------------------------------------
 
 
@@ -61,6 +89,11 @@ def variants(draw):
     cell = draw(st.sampled_from(list(CELLS.values())))
     words = [draw(st.sampled_from(choices)) for choices in cell.options.values()]
     return cell.variant(*words, draw(st.sampled_from(cell.gate_orders)))
+
+
+def has_kink(variant):
+    """Whether a derivative jumps: where float32 rounds to the other side, its gradients are others."""
+    return bool({"relu", "positive"} & set(variant.options.values()))
 
 
 @dataclass(frozen=True)
@@ -89,8 +122,7 @@ class Call:
 
     @property
     def has_kink(self):
-        """Whether a derivative jumps: where float32 rounds to the other side, its gradients are others."""
-        return {"relu", "positive"} & set(self.variant.options.values())
+        return has_kink(self.variant)
 
     def problem(self):
         """-> cell name, arguments, cotangents; the same in every call."""
@@ -120,3 +152,84 @@ def calls(draw, least=0, **fixed):
     fields |= {"variant": variants(), "dtype": dtypes, "seed": seeds}
     fields |= {name: st.just(value) for name, value in fixed.items()}
     return Call(**{name: draw(strategy) for name, strategy in fields.items()})
+
+
+# ---- recurrent layers -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class LayerCall:
+    """Recurrent layers, a forward call of them and its backward call."""
+
+    variant: Variant
+    dtype: str
+    T: int
+    N: int
+    D: int
+    H: int
+    num_layers: int
+    bidirectional: bool
+    batch_first: bool
+    dropout: float
+    recurrent_dropout: float
+    checkpoint: int | bool | None
+    init: str
+    lengths: bool
+    ids: bool
+    state: bool
+    seed: int
+
+    @property
+    def rng(self):
+        """For what a test draws besides."""
+        return np.random.default_rng([self.seed, 2])
+
+    @property
+    def has_kink(self):
+        return has_kink(self.variant)
+
+    def layer(self, dtype=None, **options):
+        """The layer, all its parameters random; in another dtype with the same parameters and the same dropout."""
+        names = ("num_layers", "bidirectional", "batch_first", "dropout", "recurrent_dropout", "checkpoint", "init")
+        options = {name: getattr(self, name) for name in names} | self.variant.options | options
+        if "Wh" not in self.variant.shapes(1, 1):
+            options["recurrent_dropout"] = 0.0
+        layer = getattr(rc, self.variant.cell.label)(
+            self.D, self.H, **options, dtype=dtype or self.dtype, seed=self.seed
+        )
+        rng = np.random.default_rng([self.seed, 1])
+        for value in layer.params.values():
+            scale = 0.7 / np.sqrt(len(value)) if value.ndim == 2 else 0.5
+            value[...] = rng.normal(scale=scale, size=value.shape).astype(self.dtype)
+        return layer
+
+    def arguments(self):
+        """x, state, lengths, dy, dstate: the same in every call. No state is None."""
+        rng = np.random.default_rng(self.seed)
+        T, N, directions = self.T, self.N, 1 + self.bidirectional
+
+        def normal(*shape):
+            return rng.normal(size=shape).astype(self.dtype)
+
+        def states():
+            shape = (self.num_layers * directions, N, self.H)
+            return tuple(normal(*shape) for _ in self.variant.cell.states)
+
+        x = rng.integers(self.D, size=(T, N)) if self.ids else normal(T, N, self.D)
+        dy = normal(T, N, self.H * directions)
+        if self.batch_first:
+            x, dy = (np.ascontiguousarray(a.swapaxes(0, 1)) for a in (x, dy))
+        lengths = rng.integers(T + 1, size=N) if self.lengths else None
+        return x, states() if self.state else None, lengths, dy, states() if self.state else None
+
+
+@st.composite
+def layer_calls(draw, **fixed):
+    """Calls of recurrent layers; ``fixed``: fields of LayerCall that are not random."""
+    fields = {"T": sizes(most=40), "N": sizes(), "D": sizes(1), "H": sizes(1), "num_layers": st.integers(1, 3)}
+    fields |= dict.fromkeys(["bidirectional", "batch_first", "lengths", "ids", "state"], st.booleans())
+    fields |= dict.fromkeys(["dropout", "recurrent_dropout"], st.sampled_from([0.0, 0.0, 0.4]))
+    fields |= {"checkpoint": st.sampled_from([None, None, True, 3]), "init": st.sampled_from(["orthogonal", "uniform"])}
+    fields |= {"variant": variants(), "dtype": dtypes, "seed": seeds}
+    fields |= {name: st.just(value) for name, value in fixed.items()}
+    return LayerCall(**{name: draw(strategy) for name, strategy in fields.items()})
