@@ -115,7 +115,7 @@ class Attention(Layer):
         memory : float array (S, N, E)
             Finite, also where it is padded.
         lengths, memory_lengths : integer arrays (N,), optional
-            Steps from there on do not ask, and are not looked at.
+            Steps from there on do not ask, whatever stands in them, and are not looked at.
         keys : array, optional
             ``self.keys(memory)``.
 
@@ -164,6 +164,7 @@ class Attention(Layer):
         queries, memory, steps, memory_steps, q, keys, weights = cache
         dcontext = arrays.as_shaped("dcontext", dcontext, (*queries.shape[:2], self.memory_size), self.dtype)
         v = self.params.get("v")
+        queries = _without_padding(queries, steps)
         dq, dk, dv, dmemory = native.attend_backward(steps, memory_steps, q, keys, v, memory, weights, dcontext)
         if self.score == "multiplicative":
             return _affine_backward(queries, self.params["W"], dq, self.grads["W"]), dmemory
@@ -206,6 +207,12 @@ class QuantizedAttention(Attention):
         raise TypeError(NO_TRAINING)
 
     backward = zero_grad = forward
+
+
+def _without_padding(x: Array, steps: Array) -> Array:
+    """x (T, N, K) with 0 from ``steps[n]`` on: a product with gradients, which are 0 there, would not lose a NaN."""
+    padding = np.arange(len(x))[:, None] >= steps
+    return np.where(padding[..., None], x.dtype.type(0), x) if padding.any() else x
 
 
 def _affine(x: Array, W: Array, b: Array | None = None) -> Array:

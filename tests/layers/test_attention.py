@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from support.attention import plain
 from support.compare import TOLERANCE
 from support.gradcheck import check_gradients
 from support.isas import has_equal_bits
@@ -20,18 +21,6 @@ def make(score, dtype="float64", size=A, queries=H, memory=E):
     for p in attention.params.values():
         p[...] = rng.normal(size=p.shape)
     return attention
-
-
-def plain(attention, h, m):
-    """Context and weights of one sequence, h (T, H), m (S, E)."""
-    p = {name: value.astype(np.float64) for name, value in attention.params.items()}
-    if attention.score == "multiplicative":
-        scores = h @ p["W"] @ m.T
-    else:
-        scores = np.tanh((h @ p["Wq"])[:, None] + (m @ p["Wk"] + p["b"])[None]) @ p["v"]
-    weights = np.exp(scores - scores.max(axis=1, keepdims=True))
-    weights /= weights.sum(axis=1, keepdims=True)
-    return weights @ m, weights
 
 
 @every_isa
@@ -108,6 +97,24 @@ def test_a_row_has_the_same_bits_alone_step_by_step_and_on_any_threads(rng, rest
         for step in range(t):
             one, _ = attention(queries[[step]], memory, None, memory_lengths, keys=keys)
             np.testing.assert_array_equal(one[0, n], context[step, n])
+
+
+@every_score
+@pytest.mark.parametrize("garbage", [np.nan, np.inf])
+def test_what_stands_in_padded_queries_changes_nothing(rng, score, garbage):
+    attention = make(score)
+    queries, memory, dcontext = (rng.normal(size=(n, N, size)) for n, size in ((T, H), (S, E), (T, E)))
+
+    def everything():
+        attention.zero_grad()
+        context, weights, cache = attention.forward(queries, memory, LENGTHS, MEMORY_LENGTHS)
+        gradients = attention.backward(dcontext, cache)
+        return [context, weights, *gradients, *(g.copy() for g in attention.grads.values())]
+
+    expected = everything()
+    queries[np.arange(T)[:, None] >= LENGTHS] = garbage
+    for actual, wanted in zip(everything(), expected, strict=True):
+        np.testing.assert_array_equal(actual, wanted)
 
 
 @every_score
