@@ -5,6 +5,7 @@ import pickle
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
+from support.optimizers import updated
 
 from rnncore.engine import native
 from rnncore.optim import SGD, Adagrad, Adam, RMSProp, clip_by_global_norm, clip_by_value
@@ -47,28 +48,6 @@ def draw(rng, dtype=np.float64):
     }
 
 
-def scalar_update(case, p, g, memory, t, rate):
-    """The papers' equations for one element."""
-    kind, options = CASES[case][:2]
-    eps = options.get("epsilon", 1e-8)
-    if kind is SGD:
-        momentum = options.get("momentum", 0.0)
-        memory["v"] = momentum * memory.get("v", 0.0) + g
-        return p - rate * memory["v"]
-    if kind is RMSProp:
-        decay = options.get("decay", 0.9)
-        memory["v"] = decay * memory.get("v", 0.0) + (1 - decay) * g * g
-        return p - rate * g / (math.sqrt(memory["v"]) + eps)
-    if kind is Adagrad:
-        memory["v"] = memory.get("v", 0.0) + g * g
-        return p - rate * g / (math.sqrt(memory["v"]) + eps)
-    b1, b2 = options.get("beta1", 0.9), options.get("beta2", 0.999)
-    memory["m"] = b1 * memory.get("m", 0.0) + (1 - b1) * g
-    memory["v"] = b2 * memory.get("v", 0.0) + (1 - b2) * g * g
-    m_hat, v_hat = memory["m"] / (1 - b1**t), memory["v"] / (1 - b2**t)
-    return p - rate * m_hat / (math.sqrt(v_hat) + eps)
-
-
 # Optimisers
 
 
@@ -90,7 +69,7 @@ def test_steps_follow_the_equations(rng, case, dtype):
         for name in SHAPES:
             assert_array_equal(grads[name], kept[name])
             flat = [
-                scalar_update(case, p, float(g), memory[name][i], t, optimizer.learning_rate)
+                updated(*CASES[case][:2], p, float(g), memory[name][i], t, optimizer.learning_rate)
                 for i, (p, g) in enumerate(zip(expected[name].flat, grads[name].flat, strict=True))
             ]
             expected[name] = np.reshape(flat, SHAPES[name])

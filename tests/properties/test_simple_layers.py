@@ -190,9 +190,7 @@ def test_rows_of_attention_do_not_depend_on_others_or_threads(call, machine):
     rows = call.rng.permutation(call.N)[: call.rng.integers(call.N + 1)]
     with machine:
         assert_identical(call.outcome(), expected)
-        lengths, memory_lengths = (
-            None if a is None else a[rows] for a in (call.lengths, call.memory_lengths)
-        )
+        lengths, memory_lengths = (None if a is None else a[rows] for a in (call.lengths, call.memory_lengths))
         actual = call.outcome(
             call.queries[:, rows], call.memory[:, rows], lengths, memory_lengths, call.dcontext[:, rows]
         )

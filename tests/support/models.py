@@ -34,16 +34,16 @@ def inputs_of(kind, texts=TEXTS, binary=False):
     return [np.array(table, float)[i] for i in ids]
 
 
-def targets_of(name, kind, labels="str"):
+def targets_of(name, kind, labels="str", texts=TEXTS):
     classes = LABELS[labels]
     if name == "tagger":
-        return [[classes["abc".index(c) % len(classes)] for c in text] for text in TEXTS]
+        return [[classes["abc".index(c) % len(classes)] for c in text] for text in texts]
     if name == "transcriber":
         # Every other label, so that repetitions fit.
-        return [[classes["abc".index(c) % len(classes)] for c in text[::2]] for text in TEXTS]
+        return [[classes["abc".index(c) % len(classes)] for c in text[::2]] for text in texts]
     if name == "seq2seq":
-        return inputs_of("text" if kind == "features" else kind, [text[::-1] + "a" * (len(text) % 3) for text in TEXTS])
-    return [classes[n % len(classes)] for n in range(len(TEXTS))]
+        return inputs_of("text" if kind == "features" else kind, [text[::-1] + "a" * (len(text) % 3) for text in texts])
+    return [classes[n % len(classes)] for n in range(len(texts))]
 
 
 def make(name, X, y, **settings):
