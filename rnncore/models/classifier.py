@@ -15,7 +15,7 @@ from .base import RunOptions, setting
 from .data import Examples, Labels, as_sample_weight, class_weights, label_of_each, pad_inputs, take
 from .documentation import document
 from .estimator import Batch, Labeller, Sequences, Validation
-from .network import as_states, from_states
+from .network import as_states, from_states, sum_of_steps
 from .training import Callbacks
 
 
@@ -95,7 +95,7 @@ class SequenceClassifier(Labeller):
     def _pool(self, h: Array, state: Any, lengths: Any) -> Array:
         """Return (N, H * directions), pooled from the states of the top layer."""
         if self._built["pooling"] == "mean":
-            return h.sum(axis=0) / np.maximum(lengths, 1)[:, None].astype(h.dtype)
+            return sum_of_steps(h) / np.maximum(lengths, 1)[:, None].astype(h.dtype)
         return np.concatenate(as_states(state)[0][-self._trunk.recurrent.directions :], axis=1)
 
     def loss_and_gradients(

@@ -28,7 +28,7 @@ from .data import (
     split_rows,
     take,
 )
-from .network import Head
+from .network import Head, sum_of_steps
 from .position import checksum
 from .shards import Batches
 
@@ -219,7 +219,7 @@ class Estimator(Model):
 
     def _log_probs_of(self, _: Any, batch: Batch) -> Array:
         losses = self._losses(batch)
-        return -(losses if losses.ndim == 1 else losses.sum(axis=0))
+        return -(losses if losses.ndim == 1 else sum_of_steps(losses))
 
     def _read_batches(self, method: str, inputs: list[Array], n_jobs: int | None, *options: Any) -> list[Any]:
         """Return what ``method(frozen, batch, lengths, *options)`` says of each sequence."""

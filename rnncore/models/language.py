@@ -404,7 +404,8 @@ class LanguageModel(Model):
             inputs, wanted, left, _ = cut(targets, lengths, begin, chunk_length, before)
             shape = (-1, len(lengths))
             h, carried = trunk(inputs.reshape(shape), carried, left)
-            result -= self._head.losses(h, wanted.reshape(shape), left).sum(axis=0)
+            for losses in self._head.losses(h, wanted.reshape(shape), left):
+                result -= losses
             if tick is not None:
                 tick()
         return result

@@ -234,6 +234,14 @@ def log_softmax(logits: Array) -> Array:
     return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
 
 
+def sum_of_steps(array: Array) -> Array:
+    """Sum an array (T, ...) over its steps, one after the other. ``sum`` takes another order where a row is alone."""
+    total = np.zeros(array.shape[1:], array.dtype)
+    for step in array:
+        total += step
+    return total
+
+
 def drop(x: Array, share: float, rng: Generator) -> tuple[Array, Array | None]:
     """Return x with a share of its values set to zero, and the mask; None for the mask if nothing is dropped."""
     if not share:

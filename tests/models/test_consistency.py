@@ -34,13 +34,24 @@ def test_a_sequence_does_not_depend_on_the_others(name, kind, dtype):
 
 
 @pytest.mark.parametrize("settings", [{"pooling": "mean"}, {"pooling": "mean", "bidirectional": False}])
-def test_pooled_sequences_do_not_depend_on_the_others(settings):
+def test_pooled_sequences_do_not_depend_on_the_others(rng, settings):
+    """Not even their sums over many steps."""
     for size in (1, 4):
-        model, X, y = make_of("classifier", "features", hidden_size=size, **settings)
-        X = [np.resize(x, (13 * len(x), 2)) for x in X]
-        together = results_of(model, X, y)
-        for n in range(len(X)):
-            assert_equal(results_of(model, X[n : n + 1], y[n : n + 1]), together[n : n + 1])
+        model, X, y = make_of("classifier", "features", hidden_size=size, batch_size=64, **settings)
+        X = [rng.normal(size=(count, 2)) for count in range(30, 90)]
+        together = model.predict_proba(X)
+        for x, wanted in zip(X, together, strict=True):
+            np.testing.assert_array_equal(model.predict_proba([x])[0], wanted)
+
+
+@pytest.mark.parametrize("name", ["generator", "seq2seq", "transcriber"])
+def test_scores_of_long_sequences_do_not_depend_on_the_others(rng, name):
+    model, _, _ = make_of(name, "text", batch_size=64)
+    X = ["".join(rng.choice(list("abc"), size=count)) for count in range(30, 60)]
+    y = targets_of(name, "text", texts=X)
+    together = model.log_prob(X, y)
+    alone = [model.log_prob([x], [label])[0] for x, label in zip(X, y, strict=True)]
+    np.testing.assert_array_equal(alone, together)
 
 
 @each_model_and_kind

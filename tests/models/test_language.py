@@ -84,6 +84,16 @@ def test_log_prob_is_the_sum_of_its_steps(case):
     np.testing.assert_allclose(several, [model.log_prob(t) for t in ("a", text, "", "the fox")], rtol=1e-12)
 
 
+def test_scores_do_not_depend_on_the_other_sentences_or_on_chunks():
+    model = make_model(text=TEXT)
+    texts = [(TEXT * 3)[:count] for count in range(30, 60)]
+    together = model.log_prob(texts)
+    np.testing.assert_array_equal([model.log_prob([text])[0] for text in texts], together)
+    np.testing.assert_array_equal([model.log_prob(text) for text in texts], together)
+    for chunk_length in (1, 7, 1000):
+        np.testing.assert_array_equal(model.set_params(chunk_length=chunk_length).log_prob(texts), together)
+
+
 def test_sentences_count_their_end():
     model = make_model()
     model._sentences = True
