@@ -49,9 +49,8 @@ def test_dense_is_a_product(shape, D, K, dtype, layout, machine, seed):
     expected = {"y": x @ W + b, "dx": dy @ W.T, "W": rows.T @ dy_rows, "b": dy_rows.sum(axis=0)}
     with machine:
         actual = outcome(dense, placed(x, layout), placed(dy, layout))
-        expected_bits = outcome(dense, x, dy)
+        assert_identical(actual, outcome(dense, x, dy))
     assert_same(actual, expected, TOLERANCE[dtype])
-    assert_identical(actual, expected_bits)
     assert all(a.dtype == dtype for a in actual.values())
 
 
@@ -212,7 +211,7 @@ def test_padding_of_attention_changes_nothing(call, machine, garbage):
         assert_identical(call.outcome(queries, memory, dcontext=dcontext), expected)
 
 
-@given(attention_calls(), machines(rc.available_isas()), st.integers(-9, 9))
+@given(attention_calls(), machines(), st.integers(-9, 9))
 def test_gradients_of_attention_are_linear(call, machine, power):
     u, v = call.dcontext, call.rng.normal(size=call.dcontext.shape).astype(call.dtype)
     a, b = call.rng.uniform(-2, 2, size=2).astype(call.dtype)

@@ -46,13 +46,13 @@ def targets_of(name, kind, labels="str", texts=TEXTS):
     return [classes[n % len(classes)] for n in range(len(texts))]
 
 
-def make(name, X, y, **settings):
+def make(name, X, y, *, spread=0.5, **settings):
     """A model that was fitted for an epoch, its parameters then moved at random, so that none is zero or symmetric."""
     common = {"hidden_size": 3, "embedding_size": 2, "epochs": 1, "batch_size": 3, "random_state": 1}
     model = MODELS[name](**common | {"dtype": "float64"} | settings).fit(X, y)
     rng = np.random.default_rng(2)
     for p in model.params.values():
-        p += (0.5 * rng.normal(size=p.shape)).astype(p.dtype)
+        p += (spread * rng.normal(size=p.shape)).astype(p.dtype)
     return model
 
 
