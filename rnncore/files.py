@@ -8,7 +8,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,8 @@ def replacing(path: str | PathLike[str], *, interruptible: bool = False) -> Iter
 
     A symbolic link stays, and what it points to is replaced. A file that is replaced passes on its permissions and,
     where that is allowed, its owner and group. A FIFO or a device stays, and the whole content is written into it.
+
+    Content and name are on the disk when the block ends, so that a power failure afterwards loses neither.
 
     In the main thread Ctrl-C waits until the file is written, then the handler of SIGINT is called. If it raises
     KeyboardInterrupt, a note on the exception says that the file was written. Where a reader must come first, as at a
@@ -103,6 +105,7 @@ def _replacement(target: Path) -> Iterator[Any]:
             if not named:
                 _name(file, temporary, before)
             os.replace(temporary, target)
+            _sync_folder(target.parent)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
@@ -139,6 +142,16 @@ def _finish(file: Any, before: os.stat_result | None) -> None:
                 mode &= 0o707 | (mode & 0o007) << 3
         os.fchmod(descriptor, mode)
     os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    """Bring the new name to the disk, too, where the system and the file system can do that for a folder."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def _name(file: Any, name: Path, before: os.stat_result | None) -> None:

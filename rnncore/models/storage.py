@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -13,18 +14,14 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from .._types import Array
-from ..files import replacing
+from ..files import is_stream, replacing
 
 FORMAT = "rnncore model"
-VERSION = 2
-WITH_TRAINING = 3  # what a run needs to go on is in the file, too
-QUANTIZED = 4  # its weights are in bfloat16 or int8
-READABLE = (
-    1,
-    VERSION,
-    WITH_TRAINING,
-    QUANTIZED,
-)  # 1: language models with fewer settings; what is missing takes its default
+VERSION = 5
+# 1: language models with fewer settings; 2: all models; what is missing takes its default. 3: with what a run needs to
+# go on. 4: with weights in bfloat16 or int8. 5: any of these, with a checksum.
+READABLE = (1, 2, 3, 4, VERSION)
+HEADER, CHECKSUM, ARRAY = "header", "sha256", "array/"  # names in the archive; ARRAY begins those of all others
 
 # The largest size of the arrays over that of the file. Ours are not compressed; a user's tool may have done that.
 _MOST = 16
@@ -41,20 +38,33 @@ def write_model(path: str | PathLike[str], name: str, description: dict[str, Any
     description : dict of JSON types
     arrays : dict of str to ndarray
     """
-    version = QUANTIZED if "precision" in description else WITH_TRAINING if "training" in description else VERSION
-    header = {"format": FORMAT, "version": version, "model": name, "description": description}
-    content: dict[str, Any] = {f"array/{key}": value for key, value in arrays.items()}
+    header = {"format": FORMAT, "version": VERSION, "model": name, "description": description}
+    contents = {HEADER: np.array(json.dumps(header, default=_plain))}
+    contents |= {f"{ARRAY}{key}": value for key, value in arrays.items()}
+    contents[CHECKSUM] = np.array(checksum(contents))
     with replacing(path) as file:
-        np.savez(file, header=np.array(json.dumps(header, default=_plain)), **content)
+        np.savez(file, **contents)  # type: ignore[arg-type]  # no name is one of its arguments
+
+
+def checksum(contents: dict[str, Array]) -> str:
+    """Return the SHA-256 of arrays: names, dtypes, shapes and values, whatever their layout and order."""
+    hasher = hashlib.sha256()
+    for name, array in sorted(contents.items()):
+        hasher.update(json.dumps([name, array.dtype.str, array.shape]).encode())
+        hasher.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8) if array.nbytes else b"")
+    return hasher.hexdigest()
 
 
 def read_model(path: str | PathLike[str]) -> tuple[Any, ...]:
     """Return the name of the model's class, its description and arrays; ValueError if it is not a whole model file."""
+    if is_stream(path):
+        raise ValueError(f"{path} is not a model file of rnncore: a FIFO or a device cannot be read in any order")
     # Opened here, so that only what the file system says comes out as OSError.
     with open(path, "rb") as file:
         try:
             contents = _read_arrays(file)
-            header = json.loads(str(contents.pop("header")))
+            found_checksum = contents.pop(CHECKSUM, None)
+            header = json.loads(str(contents[HEADER]))
             found, version = header["format"], header["version"]
             name, description = header["model"], header["description"]
         except Exception as error:  # whatever zip, NumPy and JSON raise for bytes that are not theirs
@@ -62,16 +72,21 @@ def read_model(path: str | PathLike[str]) -> tuple[Any, ...]:
             raise ValueError(f"{path} is not a model file of rnncore, or is damaged ({kind})") from error
     if found != FORMAT:
         raise ValueError(f"{path} is not a model file of rnncore: its format is {found!r}")
-    if version not in READABLE:
+    if type(version) is not int or version not in READABLE:
         known = ", ".join(map(str, READABLE))
-        raise ValueError(f"{path} has version {version} of the format; this rnncore reads versions {known}")
-    return name, description, {key.removeprefix("array/"): value for key, value in contents.items()}
+        raise ValueError(f"{path} has version {version!r} of the format; this rnncore reads versions {known}")
+    if version >= 5 and str(found_checksum) != checksum(contents):
+        raise ValueError(f"{path} is damaged: its checksum is not that of its arrays")
+    del contents[HEADER]
+    if others := [key for key in contents if not key.startswith(ARRAY)]:
+        raise ValueError(f"{path} is damaged: it holds {others[0]!r}")
+    return name, description, {key.removeprefix(ARRAY): value for key, value in contents.items()}
 
 
 def _read_arrays(file: BinaryIO) -> dict[str, Array]:
     """Read the arrays of an .npz file; ValueError before memory is taken for sizes that the file does not bear out."""
     size = os.fstat(file.fileno()).st_size
-    arrays = {}
+    arrays: dict[str, Array] = {}
     with zipfile.ZipFile(file) as archive:
         members = archive.infolist()
         if any(member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for member in members):
@@ -80,8 +95,12 @@ def _read_arrays(file: BinaryIO) -> dict[str, Array]:
             raise ValueError(f"the arrays must be at most {_MOST * size} bytes in a file of {size}; got {claimed}")
         for member in members:
             with archive.open(member) as stream:
-                content = stream.read(member.file_size)  # without a size all that it holds is expanded first
-            arrays[member.filename.removesuffix(".npy")] = _as_array(content)
+                # Without a size all that it holds is expanded first. To the last byte, CRC-32 is compared.
+                content = stream.read(member.file_size)
+            name = member.filename.removesuffix(".npy")
+            if name in arrays:
+                raise ValueError(f"there must be one array {name!r}; got several")
+            arrays[name] = _as_array(content)
     return arrays
 
 
