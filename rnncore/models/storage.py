@@ -51,7 +51,7 @@ def checksum(contents: dict[str, Array]) -> str:
     hasher = hashlib.sha256()
     for name, array in sorted(contents.items()):
         hasher.update(json.dumps([name, array.dtype.str, array.shape]).encode())
-        hasher.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8) if array.nbytes else b"")
+        hasher.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data if array.nbytes else b"")
     return hasher.hexdigest()
 
 

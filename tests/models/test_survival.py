@@ -1,0 +1,104 @@
+"""Damaged files are noticed, and a run that is killed goes on. ``support/survival.py`` prints the figures."""
+
+import os
+import zipfile
+
+import numpy as np
+import pytest
+from support.survival import flip_bits, kill_runs
+from support.training import MODELS, fit, make
+
+import rnncore as rc
+
+KILLS = int(os.environ.get("RNNCORE_TEST_KILLS", 20))
+FLIPS = int(os.environ.get("RNNCORE_TEST_FLIPS", 300))
+RUNS = ("language", "seq2seq", "train")
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("kept", ["model", "training", "int8"])
+def test_a_flipped_bit_is_noticed_or_changes_nothing(name, kept, tmp_path):
+    """RNNCORE_TEST_FLIPS=1000000: all bits of each file."""
+    model = fit(make(name))
+    model = model.quantize("int8") if kept == "int8" else model
+    model.save(tmp_path / "model.npz", training=kept == "training")
+    size = 8 * (tmp_path / "model.npz").stat().st_size
+    bits = np.random.default_rng(0).choice(size, min(FLIPS, size), replace=False)
+    found = flip_bits(tmp_path / "model.npz", bits.tolist())
+    assert found.total() == len(bits)
+    assert found["refused"] > len(bits) / 2
+
+
+def test_every_bit_of_the_directory_of_the_archive(tmp_path):
+    """Which CRC-32 does not cover: names, sizes, places and checksums of the arrays."""
+    path = tmp_path / "model.npz"
+    rc.SequenceTagger(hidden_size=1, embedding_size=0, epochs=1).fit(["ab"], [["p", "q"]]).save(path)
+    with zipfile.ZipFile(path) as archive:
+        begin = archive.start_dir
+    found = flip_bits(path, range(8 * begin, 8 * path.stat().st_size))
+    assert found["refused"] > 1000
+
+
+def members_of(path):
+    with zipfile.ZipFile(path) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def write_members(path, members):
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in members:
+            archive.writestr(name, content)
+
+
+@pytest.mark.parametrize("change", ["swap", "value", "dtype", "missing", "surplus", "twice", "header", "no checksum"])
+def test_a_whole_archive_with_other_arrays_is_refused(change, tmp_path):
+    """Whose own checksums are right."""
+    path = tmp_path / "model.npz"
+    model = fit(make("tagger", cell="gru"))
+    model.save(path)
+    members = members_of(path)
+    one, other = "array/recurrent.Wh_0.npy", "array/recurrent.Wx_0.npy"
+    if change == "swap":
+        one, other = "array/recurrent.b_0.npy", "array/recurrent.b_0_reverse.npy"
+        members[one], members[other] = members[other], members[one]
+        assert members[one] != members[other]
+    elif change == "value":
+        members[one] = members[one][:-1] + bytes([members[one][-1] ^ 1])
+    elif change == "dtype":
+        members[one] = members[one].replace(b"<f8", b"<i8")
+    elif change == "missing":
+        del members[one]
+    elif change == "surplus":
+        members["array/more.npy"] = members[one]
+    elif change == "header":
+        members["header.npy"] = members["header.npy"].replace("tanh".encode("utf-32-le"), "relu".encode("utf-32-le"))
+        members["header.npy"] = members["header.npy"].replace("3".encode("utf-32-le"), "4".encode("utf-32-le"), 1)
+    elif change == "no checksum":
+        del members["sha256.npy"]
+    write_members(path, members.items())
+    if change == "twice":
+        with pytest.warns(UserWarning, match="Duplicate name"), zipfile.ZipFile(path, "a") as archive:
+            archive.writestr(one, members[one])
+    with pytest.raises(ValueError, match=f"^{path} is .*damaged"):
+        rc.load(path)
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_truncated_at_every_length(training, tmp_path):
+    path, cut = tmp_path / "model.npz", tmp_path / "cut.npz"
+    fit(make("tagger")).save(path, training=training)
+    content = path.read_bytes()
+    for length in range(len(content)):
+        cut.write_bytes(content[:length])
+        with pytest.raises(ValueError, match=f"^{cut} is .*damaged"):
+            rc.load(cut)
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_a_run_is_killed_again_and_again(name, tmp_path):
+    """RNNCORE_TEST_KILLS=200: what is on the disk loads, and in the end the run has the bits of one without kills."""
+    kills = len(range(RUNS.index(name), KILLS, len(RUNS)))
+    found, left = kill_runs(tmp_path, name, kills, np.random.default_rng(RUNS.index(name)))
+    assert found.total() == kills
+    assert found["in a save"] > 0
+    assert left == 0
