@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from .interrupts import interrupts_later
 
-__all__ = ["is_stream", "replacing"]
+__all__ = ["is_stream", "open_file", "replacing"]
 
 
 def is_stream(path: str | PathLike[str]) -> bool:
@@ -27,6 +27,22 @@ def is_stream(path: str | PathLike[str]) -> bool:
     (True, False, False)
     """
     return os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path)
+
+
+def open_file(path: str | PathLike[str]) -> BinaryIO:
+    """Open a file that is read in any order, not from its begin to its end; ValueError for a FIFO or a device.
+
+    Opening a FIFO would wait for somebody who writes to it.
+
+    Examples
+    --------
+    >>> open_file(os.devnull)
+    Traceback (most recent call last):
+    ValueError: /dev/null must be a file: a FIFO or a device cannot be read in any order
+    """
+    if is_stream(path):
+        raise ValueError(f"{os.fspath(path)} must be a file: a FIFO or a device cannot be read in any order")
+    return open(path, "rb")
 
 
 @contextmanager

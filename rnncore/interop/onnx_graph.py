@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 import onnx
-from google.protobuf.message import DecodeError
 from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from .._types import Array
+from ..files import open_file
 from .onnx_attributes import KINDS
 from .onnx_operator import Operator
 
@@ -84,15 +84,25 @@ class Scope:
                         yield from Scope(body, f"{self.path}{_label(node)}/{attribute.name}/", self).inside()
 
 
+def _load(path: str | os.PathLike[str]) -> Any:
+    open_file(path).close()  # errors of the file system, which name the path
+    try:
+        model = onnx.load(path)
+        if not model.opset_import:
+            raise ValueError("it does not say of which operator sets it is")
+    except Exception as error:  # whatever protobuf and onnx raise for a file, and for those with its data
+        raise ValueError(f"{os.fspath(path)} is no ONNX model, or is damaged: {error}") from error
+    return model
+
+
 class Graph:
     """The recurrent nodes of a graph, in order, and the constants that they read."""
 
     def __init__(self, source: Any, weights: Any) -> None:
+        self._place = ""  # begins messages
         if isinstance(source, (str, os.PathLike)):
-            try:
-                source = onnx.load(source)
-            except DecodeError as error:
-                raise ValueError(f"{os.fspath(source)} is no ONNX model: {error}") from None
+            self._place = f"{os.fspath(source)}: "
+            source = _load(source)
         if isinstance(source, onnx.NodeProto):
             if weights is None:
                 raise ValueError(
@@ -109,7 +119,7 @@ class Graph:
         scopes = list(Scope(source).inside())
         self.nodes = [(scope, node) for scope in scopes for node in scope.graph.node if _is_recurrent(node)]
         if not self.nodes:
-            raise ValueError(_nothing(scopes, functions))
+            raise ValueError(self._place + _nothing(scopes, functions))
         self.weights = dict(weights or {})
         read = {name for scope in scopes for node in scope.graph.node for name in node.input}
         if unread := sorted(self.weights.keys() - read):
@@ -154,13 +164,18 @@ class Graph:
     def _array(self, tensor: Any, name: str) -> Array:
         if onnx.external_data_helper.uses_external_data(tensor):
             raise ValueError(f"{name!r} lies in another file: load the model with onnx.load, or give its path")
-        return np.array(numpy_helper.to_array(tensor))
+        try:
+            return np.array(numpy_helper.to_array(tensor))
+        except Exception as error:  # an unknown type, or a shape that is not that of the data
+            raise ValueError(f"{name!r} is no array: {error}") from error
 
     def _fold(self, scope: Scope, node: Any, name: str) -> Array | None:
         """Compute a node that only moves data, if all its inputs are constants; every output is remembered."""
         inputs = {read: self.constant(scope, read) for read in node.input if read}
         if any(array is None for array in inputs.values()):
             return None
+        if _size(node, inputs) > self._room:
+            raise ValueError(f"{name!r} is a constant far larger than the graph that it comes from")
         values = [helper.make_tensor_value_info(read, onnx.TensorProto.UNDEFINED, None) for read in inputs]
         results = [onnx.ValueInfoProto(name=written) for written in node.output]
         model = helper.make_model(helper.make_graph([node], "fold", values, results), opset_imports=self._opsets)
@@ -220,7 +235,19 @@ class Graph:
             return Operator(op_type, **arrays, **defaults, attributes=attributes, name=self.names(scope, node)[0])
         except (TypeError, ValueError) as error:
             kind = TypeError if isinstance(error, TypeError) else ValueError
-            raise kind(f"{node.op_type} {self.names(scope, node)[0]!r}: {error}") from None
+            raise kind(f"{self._place}{node.op_type} {self.names(scope, node)[0]!r}: {error}") from None
+
+
+def _size(node: Any, inputs: dict[str, Any]) -> int:
+    """Bytes of the result of a node that may repeat its inputs; 0 if it does not."""
+    read = [inputs[name] for name in node.input if name]
+    if node.op_type == "Concat":
+        return sum(array.nbytes for array in read)
+    if node.op_type == "Gather" and len(read) == 2 and read[0].ndim:
+        axis = next((attribute.i for attribute in node.attribute if attribute.name == "axis"), 0)
+        length = read[0].shape[axis] if -read[0].ndim <= axis < read[0].ndim else 1
+        return int(read[1].size) * int(read[0].nbytes // max(length, 1))
+    return 0
 
 
 def _dequantized(argument: str, values: Array, scale: Array | None, zero: Array | None) -> Array:

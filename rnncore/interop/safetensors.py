@@ -16,7 +16,7 @@ import numpy as np
 import safetensors.numpy
 
 from .._types import Array
-from ..files import replacing
+from ..files import open_file, replacing
 from ..layers import RECURRENT, Dense, Embedding, Layer, Recurrent
 from . import state_dict
 
@@ -183,6 +183,7 @@ def _arguments(cls: type[Layer]) -> list[str]:
 
 def _read(path: str | PathLike[str], prefix: str) -> tuple[Any, ...]:
     """Return the arrays under ``prefix``, and the layer's class and arguments if :func:`save` wrote the file."""
+    open_file(path).close()  # errors of the file system, which name the path
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from .._types import Array
-from ..files import is_stream, replacing
+from ..files import open_file, replacing
 
 FORMAT = "rnncore model"
 VERSION = 5
@@ -57,10 +57,8 @@ def checksum(contents: dict[str, Array]) -> str:
 
 def read_model(path: str | PathLike[str]) -> tuple[Any, ...]:
     """Return the name of the model's class, its description and arrays; ValueError if it is not a whole model file."""
-    if is_stream(path):
-        raise ValueError(f"{path} is not a model file of rnncore: a FIFO or a device cannot be read in any order")
     # Opened here, so that only what the file system says comes out as OSError.
-    with open(path, "rb") as file:
+    with open_file(path) as file:
         try:
             contents = _read_arrays(file)
             found_checksum = contents.pop(CHECKSUM, None)
