@@ -26,7 +26,7 @@ import numpy as np
 
 from . import checks
 from ._types import Array
-from .files import replacing
+from .files import is_stream, replacing
 from .text import Level, Vocabulary
 
 __all__ = ["Corpus"]
@@ -247,7 +247,7 @@ class Corpus:
         checksum = self._checksums[state]
         path = self._path_of_ids(checksum, vocabulary)
         path = self._temporary.get(path, path)
-        if not _holds_ids(path):
+        if not _holds_ids(path, ids_dtype(vocabulary)):
             try:
                 self._write(path, checksum, vocabulary, tick)
             except OSError as error:
@@ -323,16 +323,18 @@ class Ids:
         return ids
 
 
-def _holds_ids(path: Path) -> bool:
-    """Whether a whole file of ids is there."""
+def _holds_ids(path: Path, dtype: np.dtype[Any]) -> bool:
+    """Whether a whole file of ids is there; ValueError for a FIFO or a device, which cannot be mapped into memory."""
+    if is_stream(path):
+        raise ValueError(f"{path} must be a file, for ids; got a FIFO or a device")
     try:
         with open(path, "rb") as file:
             if file.read(len(np.lib.format.MAGIC_PREFIX)) != np.lib.format.MAGIC_PREFIX:
                 return False
         ids = np.load(path, mmap_mode="r")
-    except (OSError, ValueError):
+    except Exception:  # whatever NumPy raises for bytes that are not its own
         return False
-    return bool(ids.ndim == 1 and ids.dtype.kind == "u")
+    return bool(ids.ndim == 1 and ids.dtype == dtype)
 
 
 def _expand(path: Any) -> list[Path]:

@@ -59,8 +59,8 @@ MAY_IMPORT = {
     "compat": {"engine", "functional", "gates", "layers", "losses"},
     "interop": {"checks", "engine", "files", "functional", "layers"},
     "bench": {
-        *("_engine", "config", "engine", "functional", "interop", "layers", "models", "optim", "reference", "testing"),
-        "text",
+        *("_engine", "config", "engine", "files", "functional", "interop", "layers", "models", "optim", "reference"),
+        *("testing", "text"),
     },
     "cli": {
         "bench",

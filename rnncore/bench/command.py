@@ -19,6 +19,7 @@ import numpy as np
 from .. import _engine
 from ..config import processor
 from ..engine.cells import CELLS
+from ..files import replacing
 from . import mine
 from .competitors import has
 from .measure import bandwidth, peak
@@ -117,5 +118,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     records = [record for mode in arguments.mode for record in _measure_mode(arguments, mode)]
     if arguments.json:
         content = {**head, "records": [asdict(record) for record in records]}
-        Path(arguments.json).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        with replacing(arguments.json) as file:
+            file.write(json.dumps(content, indent=1).encode() + b"\n")
     return 0

@@ -38,7 +38,13 @@ def open_text(path: str | PathLike[str], encoding: str) -> str | Corpus:
         corpus = Corpus(path, encoding)
         if Path(path).stat().st_size >= LARGE:
             return corpus
-        return "".join(corpus.blocks())
+        blocks, size = [], 0
+        for block in corpus.blocks():
+            blocks.append(block)
+            size += len(block)
+            if size >= LARGE:  # of a small file, compressed
+                return corpus
+        return "".join(blocks)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from None
     except ValueError as error:

@@ -1,7 +1,11 @@
-"""Devices to write into."""
+"""Devices, small disks and folders that cannot be written to."""
 
 import os
+import resource
+import shutil
 import stat
+import subprocess
+from contextlib import contextmanager
 
 import pytest
 
@@ -16,3 +20,42 @@ def make_device(path, minor):
             return path
     except OSError:
         pytest.skip("devices cannot be made here")
+
+
+@contextmanager
+def mounted(folder, options):
+    """Mount a disk in memory; where that is not allowed, the test is skipped."""
+    if (
+        shutil.which("mount") is None
+        or subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], check=False, stderr=subprocess.DEVNULL
+        ).returncode
+    ):
+        pytest.skip("no disk can be mounted here")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", folder], check=True)
+
+
+@contextmanager
+def at_most(size):
+    """No file becomes longer than this many bytes: writing more raises OSError, as on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def run_out_of_room(write, path, sizes):
+    """Write a file while none may be longer than each size in turn. -> how many writes failed and left all as it was"""
+    before, names = path.read_bytes() if path.exists() else None, sorted(os.listdir(path.parent))
+    for size in sizes:
+        with pytest.raises(OSError, match="File too large") as caught, at_most(size):
+            write(path)
+        assert caught.value.filename == str(path)
+        assert (path.read_bytes() if path.exists() else None) == before
+        assert sorted(os.listdir(path.parent)) == names
+    return len(sizes)
