@@ -30,6 +30,11 @@ from sampling cimport *
 from stack cimport *
 from threads cimport *
 
+cdef extern from "Python.h":
+    int PyErr_CheckSignals() noexcept
+    unsigned long PyThread_get_thread_ident() noexcept nogil
+
+
 cnp.import_array()
 
 
@@ -107,6 +112,35 @@ def set_max_threads(n):
 
 def get_max_threads():
     return max_threads
+
+
+# ---- interrupts -----------------------------------------------------------------------------------------------------
+
+cdef unsigned long main_thread = 0
+
+
+def set_main_thread(unsigned long thread):
+    """Tell which thread Python runs handlers of signals in."""
+    global main_thread
+    main_thread = thread
+
+
+cdef bint run_handlers() noexcept with gil:
+    """Run the handlers of signals that have come, and return whether one raised: its exception stays set."""
+    return PyErr_CheckSignals() != 0
+
+
+cdef bint handler_raised() noexcept nogil:
+    # Other threads have no use for the GIL, and those that wait for it when Python exits do not come back.
+    return PyThread_get_thread_ident() == main_thread and run_handlers()
+
+
+set_interrupts(handler_raised)
+
+
+cdef inline int raise_if(bint interrupted) except -1:
+    """Raise what the handler of a signal has raised."""
+    return -1 if interrupted else 0
 
 
 # ---- memory ---------------------------------------------------------------------------------------------------------
@@ -193,12 +227,17 @@ def backward(BackwardCall first, BackwardCall second=None):
 def softmax_cross_entropy(floating[:, ::1] logits, const int64_t[::1] targets, const double[::1] weights,
                           double[::1] losses):
     """Replace logits (rows,V) by their gradients, and write losses (rows,). Needs rows, V > 0."""
-    cdef unsigned long long saved
     cdef const kernel_table *k = active.f32 if floating is float else active.f64
+    cdef Py_ssize_t rows = logits.shape[0], V = logits.shape[1], row = 0, some = max(<Py_ssize_t>1, CHUNK_LOGITS // V)
+    cdef computation of_rows
+    cdef bint interrupted
     with nogil:
-        saved = begin_flush_subnormals()
-        k.softmax_cross_entropy(logits.shape[0], logits.shape[1], &logits[0, 0], &targets[0], &weights[0], &losses[0])
-        end_flush_subnormals(saved)
+        begin_computation(&of_rows)
+        while row < rows and not is_interrupted():
+            k.softmax_cross_entropy(min(some, rows - row), V, &logits[row, 0], &targets[row], &weights[row], &losses[row])
+            row += some
+        interrupted = end_computation(&of_rows)
+    raise_if(interrupted)
 
 
 def affine(x, W, b, y, targets, weights, losses, dx, dW, db, int shards=1, Py_ssize_t shard_step=0):
@@ -496,6 +535,8 @@ def sample(Stream stack, embedding, Wy, const floating[::1] by, int64_t first, c
     cdef floating *work
     cdef floating *x = NULL
     cdef int64_t token = first
+    cdef computation draws
+    cdef bint interrupted
     cdef size_t values = padded(V) + padded(H) + padded(E) + quantized_work(output.precision, 1, H, sizeof(floating))
     take_memory(V * sizeof(Candidate) + values * sizeof(floating), &memory)
     candidates = <Candidate *>memory.start
@@ -504,7 +545,8 @@ def sample(Stream stack, embedding, Wy, const floating[::1] by, int64_t first, c
     row = top + padded(H)
     work = row + padded(E)
     with nogil:
-        while drawn < n:
+        begin_computation(&draws)
+        while drawn < n and not (drawn % STEPS_BETWEEN_LOOKS == 0 and is_interrupted()):
             if embeds and table.packed == NULL:
                 x = at(table.matrix.values, token * E, row)
             elif embeds:
@@ -521,7 +563,9 @@ def sample(Stream stack, embedding, Wy, const floating[::1] by, int64_t first, c
             drawn += 1
             if token == stop:
                 break
+        interrupted = end_computation(&draws)
     give_block(memory)
+    raise_if(interrupted)
     return drawn
 
 

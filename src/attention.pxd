@@ -11,6 +11,7 @@ from kernels cimport *
 from plan cimport *
 from products cimport *
 from shares cimport *
+from threads cimport is_interrupted
 
 
 cdef struct Attention:
@@ -33,18 +34,40 @@ cdef struct Attention:
     void *dmemory
 
 
+# Values of scores, times A where they are additive, between two looks for an interrupt.
+cdef enum:
+    SCORES_BETWEEN_LOOKS = 1 << 22
+
+
+cdef inline Py_ssize_t steps_between_looks(const Attention *f) noexcept nogil:
+    return max(<Py_ssize_t>1, SCORES_BETWEEN_LOOKS // (f.S * (1 if f.k == NULL else f.A)))
+
+
+cdef inline Matrix row_major(const void *values, Py_ssize_t row_step) noexcept nogil:
+    cdef Matrix matrix
+    matrix.values, matrix.row_step, matrix.column_step = <void *>values, row_step, 1
+    return matrix
+
+
 cdef inline void attend_row(const Attention *f, Py_ssize_t n, const floating *q, const floating *k,
                             const floating *memory, floating *weights, floating *context) noexcept nogil:
     cdef const kernel_table *t = f.kernels
     cdef Py_ssize_t T = f.lengths[n], S = f.memory_lengths[n], A = f.A, E = f.E, N = f.N
-    if k != NULL:
-        t.additive_scores(T, S, A, q, N * A, k, N * A, f.v, weights, N * f.S)
-    else:
+    cdef Matrix rows = row_major(memory, N * E)
+    cdef Py_ssize_t some = steps_between_looks(f), step = 0, steps
+    cdef Factor of_scores = factor(t, E, S, 1, 0, transpose(rows), <floating **>NULL)
+    cdef Factor of_context = factor(t, S, E, 1, 0, rows, <floating **>NULL)
+    if k == NULL:
         # scores (T,S) = q (T,E) memory' (E,S)
-        t.multiply(T, E, S, q, N * E, memory, 1, N * E, NULL, 0, weights, N * f.S)
-    t.softmax_rows(T, S, weights, N * f.S)
+        product_from(t, T, q, N * E, &of_scores, NULL, 0, weights, N * f.S, NULL)
+    while step < T and not is_interrupted():
+        steps = min(some, T - step)
+        if k != NULL:
+            t.additive_scores(steps, S, A, q + step * N * A, N * A, k, N * A, f.v, weights + step * N * f.S, N * f.S)
+        t.softmax_rows(steps, S, weights + step * N * f.S, N * f.S)
+        step += steps
     # context (T,E) = weights (T,S) memory (S,E)
-    t.multiply(T, S, E, weights, N * f.S, memory, N * E, 1, NULL, 0, context, N * E)
+    product_from(t, T, weights, N * f.S, &of_context, NULL, 0, context, N * E, NULL)
 
 
 cdef inline void add_outer_product(const kernel_table *t, Py_ssize_t T, Py_ssize_t m, Py_ssize_t M, const floating *A,
@@ -53,7 +76,7 @@ cdef inline void add_outer_product(const kernel_table *t, Py_ssize_t T, Py_ssize
     """C (m, M) += A' B over T rows"""
     cdef weight_gradient out
     out.adds, out.m, out.M, out.A, out.lda, out.C, out.ldc = True, m, M, A, lda, C, ldc
-    t.weight_gradients(T, M, B, ldb, &out, 1, NULL, work)
+    weight_gradients_of(t, T, M, B, ldb, &out, 1, <floating *>NULL, work)
 
 
 cdef inline void attend_row_backward(const Attention *f, Py_ssize_t n, const floating *q, const floating *k,
@@ -62,17 +85,26 @@ cdef inline void attend_row_backward(const Attention *f, Py_ssize_t n, const flo
                                      floating *work) noexcept nogil:
     cdef const kernel_table *t = f.kernels
     cdef Py_ssize_t T = f.lengths[n], S = f.memory_lengths[n], A = f.A, E = f.E, N = f.N
+    cdef Matrix rows = row_major(memory, N * E)
+    cdef Factor of_dweights = factor(t, E, S, 1, 0, transpose(rows), <floating **>NULL)
+    cdef Factor of_dq = factor(t, S, E, 1, 0, rows, <floating **>NULL)
+    cdef Py_ssize_t some = steps_between_looks(f), step = 0, steps
     cdef floating *dscores = work
     work += padded(f.T * f.S)
     # d weights (T,S) = dcontext (T,E) memory' (E,S);   dmemory (S,E) += weights' dcontext
-    t.multiply(T, E, S, dcontext, N * E, memory, 1, N * E, NULL, 0, dscores, S)
+    product_from(t, T, dcontext, N * E, &of_dweights, NULL, 0, dscores, S, NULL)
     add_outer_product(t, T, S, E, weights, N * f.S, dcontext, N * E, dmemory, N * E, work)
-    t.softmax_rows_backward(T, S, weights, N * f.S, dscores, S)
+    while step < T and not is_interrupted():
+        steps = min(some, T - step)
+        t.softmax_rows_backward(steps, S, weights + step * N * f.S, N * f.S, dscores + step * S, S)
+        if k != NULL:
+            t.additive_backward(steps, S, A, q + step * N * A, N * A, k, N * A, f.v, dscores + step * S, S,
+                                dq + step * N * A, N * A, dk, N * A, dv)
+        step += steps
     if k != NULL:
-        t.additive_backward(T, S, A, q, N * A, k, N * A, f.v, dscores, S, dq, N * A, dk, N * A, dv)
         return
     # dq (T,E) = dscores (T,S) memory (S,E);   dmemory (S,E) += dscores' q
-    t.multiply(T, S, E, dscores, S, memory, N * E, 1, NULL, 0, dq, N * E)
+    product_from(t, T, dscores, S, &of_dq, NULL, 0, dq, N * E, NULL)
     add_outer_product(t, T, S, E, dscores, S, q, N * E, dmemory, N * E, work)
 
 
@@ -92,7 +124,7 @@ cdef inline void attend(const Attention *f, Py_ssize_t n, floating *work) noexce
                         <floating *>f.dmemory + memory, work)
 
 
-cdef inline void run_attention_piece(void *context, int piece, bint calls) noexcept nogil:
+cdef inline void run_attention_piece(void *context, int piece) noexcept nogil:
     cdef const Attention *f = <const Attention *>context
     cdef char *work = f.shares.work + piece * f.shares.work_size
     cdef Py_ssize_t n

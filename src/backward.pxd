@@ -11,11 +11,11 @@ alone; the time loop runs over all rows at once.
 from cython cimport floating
 
 from call cimport *
-from interrupt cimport *
 from cells cimport *
 from plan cimport *
 from products cimport *
 from steps cimport *
+from threads cimport *
 
 
 # ---- chunks of steps ------------------------------------------------------------------------------------------------
@@ -227,9 +227,9 @@ cdef inline void backward_stages_of(const Call *f, const Group *g, const Member 
         backward_stage(f, g, p, &g.step, g.stage, type_)
 
 
-cdef inline void backward_steps(const Call *f, Group *g, bint calls, floating *type_) noexcept nogil:
+cdef inline void backward_steps(const Call *f, Group *g, floating *type_) noexcept nogil:
     """The time loop of a group with a single member, through a chunk."""
-    while advance_backward(f, g, type_) and not is_interrupted(f, g.step.index, calls):
+    while advance_backward(f, g, type_) and not (g.step.index % STEPS_BETWEEN_LOOKS == 0 and is_interrupted()):
         backward_stages_of(f, g, f.members, type_)
 
 
@@ -391,15 +391,15 @@ cdef inline int next_backward_phase(Call *f, floating *type_) noexcept nogil:
     return plan_size(&f.plan)
 
 
-cdef inline void run_backward_piece(const Call *f, int piece, bint calls, floating *type_) noexcept nogil:
+cdef inline void run_backward_piece(const Call *f, int piece, floating *type_) noexcept nogil:
     cdef Group *g
     if f.phase == PACKING:
         pack_backward(f, piece, type_)
     elif f.phase == SUMMING:
         chunk_gradients(f, piece, type_)
     elif f.plan.members == 1:
-        backward_steps(f, f.groups + piece, calls, type_)
+        backward_steps(f, f.groups + piece, type_)
     else:
         g = f.groups + piece // f.plan.members
-        if g.running and not is_interrupted(f, g.step.index, calls):
+        if g.running:
             backward_stages_of(f, g, f.members + piece % f.plan.members, type_)

@@ -121,12 +121,6 @@ cdef enum Phase:
     STARTING, PACKING, STEPPING, SUMMING
 
 
-# Shared by the threads of a call: see interrupt.pxd.
-cdef struct Interrupt:
-    int64_t next_look      # nanoseconds: when Python is asked next
-    int found
-
-
 # One sequence call of one layer.
 cdef struct Call:
     Layer layer
@@ -168,7 +162,6 @@ cdef struct Call:
     void *dpeephole
     void *dh0                    # (N, H): dL/dh_n on entry, dL/dh0 on return; dc0 as well
     void *dc0
-    Interrupt *interrupt         # NULL: none is looked for
     void *work                   # of each piece: of the sums, or of quantized products
     Py_ssize_t packed_size, group_size, work_size   # values of its scratch: see forward.pxd, backward.pxd
 

@@ -4,10 +4,10 @@ from cython cimport floating
 from libc.string cimport memcpy, memset
 
 from call cimport *
-from interrupt cimport *
 from plan cimport *
 from products cimport *
 from steps cimport *
+from threads cimport *
 
 
 # ---- scratch --------------------------------------------------------------------------------------------------------
@@ -271,9 +271,9 @@ cdef inline void forward_stage(const Call *f, const Group *g, const Member *p, f
                  <floating *>g.scratch + 2 * padded(g.batch.count * f.layer.H), <floating *>g.step.h, work)
 
 
-cdef inline void forward_steps(const Call *f, Group *g, bint calls, floating *type_) noexcept nogil:
+cdef inline void forward_steps(const Call *f, Group *g, floating *type_) noexcept nogil:
     """The time loop of a group with a single member."""
-    while advance_forward(f, g, type_) and not is_interrupted(f, g.step.index, calls):
+    while advance_forward(f, g, type_) and not (g.step.index % STEPS_BETWEEN_LOOKS == 0 and is_interrupted()):
         forward_stage(f, g, f.members, type_)
 
 
@@ -298,13 +298,13 @@ cdef inline int next_forward_phase(Call *f, floating *type_) noexcept nogil:
     return plan_size(&f.plan) if running else 0
 
 
-cdef inline void run_forward_piece(const Call *f, int piece, bint calls, floating *type_) noexcept nogil:
+cdef inline void run_forward_piece(const Call *f, int piece, floating *type_) noexcept nogil:
     cdef Group *g
     if f.phase == PACKING:
         pack_forward(f, piece, type_)
     elif f.plan.members == 1:
-        forward_steps(f, f.groups + piece, calls, type_)
+        forward_steps(f, f.groups + piece, type_)
     else:
         g = f.groups + piece // f.plan.members
-        if g.running and not is_interrupted(f, g.step.index, calls):
+        if g.running:
             forward_stage(f, g, f.members + piece % f.plan.members, type_)

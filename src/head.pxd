@@ -111,7 +111,7 @@ cdef inline void affine_piece(const Affine *f, int piece, floating *scratch) noe
             pack_factor(f.kernels, &f.transposed, piece, f.pieces, scratch)
 
 
-cdef inline void run_affine_piece(void *context, int piece, bint calls) noexcept nogil:
+cdef inline void run_affine_piece(void *context, int piece) noexcept nogil:
     cdef const Affine *f = <const Affine *>context
     if f.is_double:
         affine_piece(f, piece, <double *>f.scratch)
@@ -131,7 +131,8 @@ cdef inline void begin_affine(Affine *f, floating *scratch) noexcept nogil:
 cdef inline int run_affine_with(Affine *f, team *threads, int size) except -1:
     """Make the scratch for a team of that size, then run."""
     cdef block memory
-    cdef job work
+    cdef job phases
+    cdef bint interrupted
     f.pieces = size
     f.chunk = f.L if f.y != NULL else min(f.L, max(<Py_ssize_t>CHUNK_ROWS, CHUNK_LOGITS // f.K))
     f.chunk = (f.chunk + f.shards - 1) // f.shards * f.shards
@@ -150,11 +151,11 @@ cdef inline int run_affine_with(Affine *f, team *threads, int size) except -1:
         begin_affine(f, <double *>f.scratch)
     else:
         begin_affine(f, <float *>f.scratch)
-    work.next_phase, work.run_piece, work.wait, work.context = next_affine_phase, run_affine_piece, NULL, f
+    phases.next_phase, phases.run_piece, phases.context = next_affine_phase, run_affine_piece, f
     with nogil:
-        run_job(threads, &work)
+        interrupted = run_job(threads, &phases)
     give_block(memory)
-    return 0
+    return -1 if interrupted else 0  # the exception of the signal handler is set
 
 
 cdef inline int run_affine(Affine *f, const CostRule *rule, int max_threads) except -1:

@@ -6,6 +6,7 @@ from kernels cimport *
 from memory cimport *
 from plan cimport *
 from shares cimport *
+from threads cimport *
 
 
 # ---- connectionist temporal classification --------------------------------------------------------------------------
@@ -29,7 +30,7 @@ cdef struct CTC:
     char *dlogits                # (T, N, V), zeros; NULL: no gradients
 
 
-cdef inline void run_ctc_piece(void *context, int piece, bint calls) noexcept nogil:
+cdef inline void run_ctc_piece(void *context, int piece) noexcept nogil:
     cdef const CTC *f = <const CTC *>context
     cdef Py_ssize_t n, first, L
     for n in range(first_row(&f.shares, f.N, piece), first_row(&f.shares, f.N, piece + 1)):
@@ -80,13 +81,14 @@ cdef inline void run_crf_row(const CRF *f, Py_ssize_t n, double *work) noexcept 
 cdef inline int run_crf(CRF *f) except -1:
     """All rows in one thread, in order: the sums of dA have the same bits for any number of threads."""
     cdef block memory
-    cdef unsigned long long saved
+    cdef computation rows
+    cdef bint interrupted
     cdef Py_ssize_t n
     take_memory(max(crf_work(f.T, f.K, f.demissions != NULL), viterbi_work(f.T, f.K)) * sizeof(double), &memory)
     with nogil:
-        saved = begin_flush_subnormals()
+        begin_computation(&rows)
         for n in range(f.N):
             run_crf_row(f, n, <double *>memory.start)
-        end_flush_subnormals(saved)
+        interrupted = end_computation(&rows)
     give_block(memory)
-    return 0
+    return -1 if interrupted else 0  # the exception of the signal handler is set

@@ -69,6 +69,13 @@ cdef inline void choose_packing(Call *f) noexcept nogil:
     f.packs_x = f.packs_x and f.ids == NULL
 
 
+# ---- interrupts -----------------------------------------------------------------------------------------------------
+
+# In the time loop of a group: see is_interrupted in threads.h. Large products look for themselves.
+cdef enum:
+    STEPS_BETWEEN_LOOKS = 8
+
+
 # ---- groups and members ---------------------------------------------------------------------------------------------
 
 cdef inline double flops_of(const Layer *w, const BatchRows *s, bint ids) noexcept nogil:

@@ -6,6 +6,7 @@ from libc.string cimport memset
 
 from call cimport *
 from kernels cimport *
+from threads cimport is_interrupted
 
 
 cdef inline Py_ssize_t share_begin(Py_ssize_t total, Py_ssize_t part, Py_ssize_t parts, Py_ssize_t unit) noexcept nogil:
@@ -16,6 +17,24 @@ cdef inline Py_ssize_t share_begin(Py_ssize_t total, Py_ssize_t part, Py_ssize_t
 cdef inline Py_ssize_t largest_share(Py_ssize_t total, Py_ssize_t parts, Py_ssize_t unit) noexcept nogil:
     """Upper bound on the size of a share of share_begin."""
     return min(total, ((total + parts - 1) // parts + unit - 1) // unit * unit)
+
+
+# ---- interrupts -----------------------------------------------------------------------------------------------------
+
+# What is multiplied, or packed, between two looks for an interrupt: some ten milliseconds of work.
+cdef enum:
+    PRODUCTS_BETWEEN_LOOKS = 1 << 27
+    PACKED_BETWEEN_LOOKS = 1 << 22
+    ROWS_BETWEEN_LOOKS = 128      # at least: a factor is read once for so many, or
+    ROWS_IN_PLACE = 512           # packed as it goes
+    GRADIENT_TOKENS = 256         # of the sums of outer products, into so many rows and columns: the kernels cut tokens
+    GRADIENT_COLUMNS = 1024       # and columns in the same way
+    GRADIENT_ROWS = 1 << 12
+
+
+cdef inline Py_ssize_t panels_of(Py_ssize_t work, Py_ssize_t column) noexcept nogil:
+    """Columns of so much work each that make up `work`: whole panels, at least one."""
+    return max(LARGEST_PANEL, work // max(column, <Py_ssize_t>1) // LARGEST_PANEL * LARGEST_PANEL)
 
 
 # ---- matrices and factors -------------------------------------------------------------------------------------------
@@ -66,12 +85,16 @@ cdef inline void pack_factor(const kernel_table *k, const Factor *f, int part, i
     """Pack a share of the columns, unless the factor is read in place."""
     cdef Py_ssize_t begin = share_begin(f.M, part, parts, LARGEST_PANEL)
     cdef Py_ssize_t end = share_begin(f.M, part + 1, parts, LARGEST_PANEL)
+    cdef Py_ssize_t most = panels_of(PACKED_BETWEEN_LOOKS, f.K), columns
     cdef int block
-    if f.packed == NULL or begin >= end:
+    if f.packed == NULL:
         return
-    for block in range(f.blocks):
-        k.pack(f.K, end - begin, submatrix(f.matrix, 0, block * f.step + begin, type_).values, f.matrix.row_step,
-               f.matrix.column_step, <floating *>(<char *>f.packed + block * f.packed_step) + begin * f.K)
+    while begin < end and not is_interrupted():
+        columns = min(most, end - begin)
+        for block in range(f.blocks):
+            k.pack(f.K, columns, submatrix(f.matrix, 0, block * f.step + begin, type_).values, f.matrix.row_step,
+                   f.matrix.column_step, <floating *>(<char *>f.packed + block * f.packed_step) + begin * f.K)
+        begin += columns
 
 
 cdef inline Factor packed_factor(int precision, Py_ssize_t K, Py_ssize_t M, void *packed) noexcept nogil:
@@ -85,10 +108,16 @@ cdef inline Factor packed_factor(int precision, Py_ssize_t K, Py_ssize_t M, void
 cdef inline void pack_quantized(const kernel_table *k, const Factor *f, const void *values, Py_ssize_t ld,
                                 const float *scales) noexcept nogil:
     """Pack a factor of one block from its values (K, M) in bfloat16 or int8, rows ld apart; scales (M,) of int8."""
-    if f.precision == PRECISION_BFLOAT16:
-        k.pack_bfloat16(f.K, f.M, <const uint16_t *>values, ld, f.packed)
-    else:
-        k.pack_int8(f.K, f.M, <const int8_t *>values, ld, scales, f.packed)
+    cdef Py_ssize_t most = panels_of(PACKED_BETWEEN_LOOKS, f.K), begin = 0, columns
+    cdef char *packed
+    while begin < f.M and not is_interrupted():
+        columns = min(most, f.M - begin)
+        packed = <char *>f.packed + packed_bytes(f.precision, 0, f.K, begin)
+        if f.precision == PRECISION_BFLOAT16:
+            k.pack_bfloat16(f.K, columns, <const uint16_t *>values + begin, ld, packed)
+        else:
+            k.pack_int8(f.K, columns, <const int8_t *>values + begin, ld, scales + begin, packed)
+        begin += columns
 
 
 cdef inline void gather(const kernel_table *k, Py_ssize_t rows, const Factor *f, int block, const floating *b,
@@ -114,20 +143,26 @@ cdef inline Py_ssize_t quantized_work(int precision, Py_ssize_t rows, Py_ssize_t
     return padded(QUANTIZED_ROWS + (rows * quantized_row_bytes(K) + item - 1) // item)
 
 
-cdef inline void quantized_product(const kernel_table *k, Py_ssize_t m, const floating *A, Py_ssize_t lda,
-                                   const Factor *f, const floating *start, Py_ssize_t ldstart, floating *C,
-                                   Py_ssize_t ldc, floating *work) noexcept nogil:
-    cdef int8_t *q = <int8_t *>(work + QUANTIZED_ROWS)
-    cdef Py_ssize_t begin = 0, rows
-    cdef int block
-    while begin < m:
-        rows = min(m - begin, <Py_ssize_t>QUANTIZED_ROWS)
-        k.quantize_rows(rows, f.K, A + begin * lda, lda, f.scale, q, work)
-        for block in range(f.blocks):
-            k.multiply_int8(rows, f.K, f.M, q, work, <const char *>f.packed + block * f.packed_step,
-                            at(start, begin * ldstart + block * f.step, C), ldstart, C + begin * ldc + block * f.step,
-                            ldc)
-        begin += rows
+cdef inline void multiply_columns(const kernel_table *k, Py_ssize_t m, const floating *A, Py_ssize_t lda,
+                                  const Factor *f, int block, Py_ssize_t begin, Py_ssize_t columns,
+                                  const floating *start, Py_ssize_t ldstart, floating *C, Py_ssize_t ldc,
+                                  floating *work) noexcept nogil:
+    """Columns of a block of a factor, from a multiple of LARGEST_PANEL on; rows quantized in `work` if it is in int8."""
+    cdef const char *packed = <const char *>f.packed + block * f.packed_step
+    cdef Py_ssize_t column = block * f.step + begin
+    start = at(start, column, C)
+    C += column
+    if f.packed != NULL:
+        packed += packed_bytes(f.precision, sizeof(floating), f.K, begin)
+    if f.precision == PRECISION_INT8:
+        k.multiply_int8(m, f.K, columns, <const int8_t *>(work + QUANTIZED_ROWS), work, packed, start, ldstart, C, ldc)
+    elif f.precision == PRECISION_BFLOAT16:
+        k.multiply_bfloat16(m, f.K, columns, A, lda, packed, start, ldstart, C, ldc)
+    elif f.packed != NULL:
+        k.multiply_packed(m, f.K, columns, A, lda, packed, start, ldstart, C, ldc)
+    else:
+        k.multiply(m, f.K, columns, A, lda, submatrix(f.matrix, 0, column, C).values, f.matrix.row_step,
+                   f.matrix.column_step, start, ldstart, C, ldc)
 
 
 cdef inline void product_from(const kernel_table *k, Py_ssize_t m, const floating *A, Py_ssize_t lda, const Factor *f,
@@ -137,22 +172,29 @@ cdef inline void product_from(const kernel_table *k, Py_ssize_t m, const floatin
 
     `work` are quantized_work values; NULL if the factor is not in int8.
     """
-    cdef const char *packed = <const char *>f.packed
+    cdef Py_ssize_t most_rows = m, most = f.M, row = 0, rows, column
     cdef int block
+    if m * f.K * f.M > PRODUCTS_BETWEEN_LOOKS:
+        most_rows = max(<Py_ssize_t>(ROWS_IN_PLACE if f.packed == NULL else ROWS_BETWEEN_LOOKS),
+                        PRODUCTS_BETWEEN_LOOKS // (f.K * f.M))
+        most = panels_of(PRODUCTS_BETWEEN_LOOKS, min(m, most_rows) * f.K)
     if f.precision == PRECISION_INT8:
-        quantized_product(k, m, A, lda, f, start, ldstart, C, ldc, work)
-        return
-    for block in range(f.blocks):
-        if f.precision == PRECISION_BFLOAT16:
-            k.multiply_bfloat16(m, f.K, f.M, A, lda, packed + block * f.packed_step, start, ldstart, C, ldc)
-        elif packed != NULL:
-            k.multiply_packed(m, f.K, f.M, A, lda, packed + block * f.packed_step, start, ldstart, C, ldc)
-        else:
-            k.multiply(m, f.K, f.M, A, lda, submatrix(f.matrix, 0, block * f.step, C).values, f.matrix.row_step,
-                       f.matrix.column_step, start, ldstart, C, ldc)
-        C += f.step
-        if start != NULL:
-            start += f.step
+        most_rows = min(most_rows, <Py_ssize_t>QUANTIZED_ROWS)
+    while row < m:
+        rows = min(most_rows, m - row)
+        if f.precision == PRECISION_INT8:
+            k.quantize_rows(rows, f.K, A, lda, f.scale, <int8_t *>(work + QUANTIZED_ROWS), work)
+        for block in range(f.blocks):
+            column = 0
+            while column < f.M:
+                if (row > 0 or column > 0) and is_interrupted():
+                    return
+                multiply_columns(k, rows, A, lda, f, block, column, min(most, f.M - column), start, ldstart, C, ldc, work)
+                column += most
+        row += rows
+        A += rows * lda
+        C += rows * ldc
+        start = at(start, rows * ldstart, C)
 
 
 cdef inline void product(const kernel_table *k, Py_ssize_t m, const floating *A, Py_ssize_t lda, const Factor *f,
@@ -221,11 +263,42 @@ cdef inline void add_outer_sums(const kernel_table *k, Tokens tokens, Py_ssize_t
             # In Fortran order it is C' (M, m), the sum of the outer products of b and A.
             transposed.adds, transposed.m, transposed.M = p.adds, p.M, p.m
             transposed.A, transposed.lda, transposed.C, transposed.ldc = b, ldb, p.C.values, p.C.column_step
-            k.weight_gradients(tokens.count, p.m, p.A, tokens.step * p.m, &transposed, 1, NULL, work)
+            weight_gradients_of(k, tokens.count, p.m, <const floating *>p.A, tokens.step * p.m, &transposed, 1,
+                                <floating *>NULL, work)
     if found > 0:
-        k.weight_gradients(tokens.count, M, b, ldb, in_c_order, found, sums, work)
+        weight_gradients_of(k, tokens.count, M, b, ldb, in_c_order, found, sums, work)
     elif sums != NULL:
         k.column_sums(tokens.count, M, b, ldb, sums)
+
+
+cdef inline void weight_gradients_of(const kernel_table *k, Py_ssize_t K, Py_ssize_t M, const floating *B, Py_ssize_t ldb,
+                                     const weight_gradient *out, int count, floating *sums,
+                                     floating *work) noexcept nogil:
+    """k.weight_gradients, some tokens, rows and columns at a time."""
+    cdef weight_gradient[2] part
+    cdef Py_ssize_t column = 0, token, row, m = max(<Py_ssize_t>1, out[0].m)
+    cdef int i
+    if count > 1:
+        m = max(m, out[1].m)
+    while column < M:
+        token = 0
+        while token < K:
+            row = 0
+            while row < m and not is_interrupted():
+                for i in range(count):
+                    part[i].adds = out[i].adds or token > 0
+                    part[i].m = max(<Py_ssize_t>0, min(<Py_ssize_t>GRADIENT_ROWS, out[i].m - row))
+                    part[i].M = max(<Py_ssize_t>0, min(<Py_ssize_t>GRADIENT_COLUMNS, out[i].M - column))
+                    part[i].A = <const floating *>out[i].A + token * out[i].lda + row
+                    part[i].lda = out[i].lda
+                    part[i].C = <floating *>out[i].C + row * out[i].ldc + column
+                    part[i].ldc = out[i].ldc
+                k.weight_gradients(min(<Py_ssize_t>GRADIENT_TOKENS, K - token),
+                                   min(<Py_ssize_t>GRADIENT_COLUMNS, M - column), B + token * ldb + column, ldb, part,
+                                   count, at(sums, column, work) if row == 0 else NULL, work)
+                row += GRADIENT_ROWS
+            token += GRADIENT_TOKENS
+        column += GRADIENT_COLUMNS
 
 
 cdef inline Py_ssize_t gradients_work(Py_ssize_t m, Py_ssize_t K, Py_ssize_t M) noexcept nogil:

@@ -43,7 +43,8 @@ cdef class PackedWeights:
         """Without Wx the weights have it in full precision; otherwise Wx and Wh are as values_of takes them."""
         cdef Call f
         cdef Values x = values_of(None, None), h = values_of(None, None)
-        cdef bint double_precision = is_double(weights.b)
+        cdef bint double_precision = is_double(weights.b), interrupted
+        cdef computation packing
         describe_call(&f, ForwardCall(cell, weights, Batch(1, 1)))
         if Wx is not None:
             x, h = values_of(Wx, Wx_scales), values_of(Wh, Wh_scales)
@@ -54,12 +55,15 @@ cdef class PackedWeights:
         take_memory(max(<size_t>1, all_packed_bytes(&f.layer, cnp.PyArray_ITEMSIZE(weights.b))), &self.memory)
         f.packed = self.memory.start
         with nogil:
+            begin_computation(&packing)
             if f.layer.precision != PRECISION_FULL:
                 pack_quantized_weights(&f, &x.matrix, x.scales, &h.matrix, h.scales, x.size)
             elif double_precision:
                 pack_weights(&f, <double *>f.packed)
             else:
                 pack_weights(&f, <float *>f.packed)
+            interrupted = end_computation(&packing)
+        raise_if(interrupted)
 
     def __dealloc__(self):
         give_block(self.memory)
@@ -102,12 +106,17 @@ cdef class QuantizedMatrix:
         """values and scales as values_of takes them; is_double tells the type of what it is multiplied with."""
         cdef Values given = values_of(values, scales)
         cdef Py_ssize_t K = length(values, 0), M = length(values, 1)
+        cdef computation packing
+        cdef bint interrupted
         self.kernels = active.f64 if is_double else active.f32
         self.is_double = is_double
         take_memory(max(<size_t>1, packed_bytes(given.precision, 0, K, M)), &self.memory)
         self.factor = packed_factor(given.precision, K, M, self.memory.start)
         with nogil:
+            begin_computation(&packing)
             pack_quantized(self.kernels, &self.factor, given.matrix.values, given.matrix.row_step, given.scales)
+            interrupted = end_computation(&packing)
+        raise_if(interrupted)
 
     def __dealloc__(self):
         give_block(self.memory)

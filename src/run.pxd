@@ -5,7 +5,6 @@ from libc.string cimport memset
 from backward cimport *
 from call cimport *
 from forward cimport *
-from interrupt cimport *
 from memory cimport *
 from plan cimport *
 from threads cimport *
@@ -17,7 +16,6 @@ cdef struct Pair:
     int[2] pieces          # of their phases
     int count
     bint backward, is_double
-    Interrupt interrupt
 
 
 cdef inline int next_phase_of_call(const Pair *pair, Call *f) noexcept nogil:
@@ -30,15 +28,13 @@ cdef inline int next_phase(void *context) noexcept nogil:
     """Of both calls together."""
     cdef Pair *pair = <Pair *>context
     cdef int i, pieces = 0
-    if is_set(&pair.interrupt.found):
-        return 0
     for i in range(pair.count):
         pair.pieces[i] = next_phase_of_call(pair, &pair.calls[i])
         pieces += pair.pieces[i]
     return pieces
 
 
-cdef inline void run_piece(void *context, int piece, bint calls) noexcept nogil:
+cdef inline void run_piece(void *context, int piece) noexcept nogil:
     cdef const Pair *pair = <const Pair *>context
     cdef const Call *f = &pair.calls[0]
     if piece >= pair.pieces[0]:
@@ -46,17 +42,13 @@ cdef inline void run_piece(void *context, int piece, bint calls) noexcept nogil:
         piece -= pair.pieces[0]
     if pair.backward:
         if pair.is_double:
-            run_backward_piece(f, piece, calls, <double *>NULL)
+            run_backward_piece(f, piece, <double *>NULL)
         else:
-            run_backward_piece(f, piece, calls, <float *>NULL)
+            run_backward_piece(f, piece, <float *>NULL)
     elif pair.is_double:
-        run_forward_piece(f, piece, calls, <double *>NULL)
+        run_forward_piece(f, piece, <double *>NULL)
     else:
-        run_forward_piece(f, piece, calls, <float *>NULL)
-
-
-cdef inline void wait_for_pieces(void *context) noexcept nogil:
-    look_for_interrupt(&(<Pair *>context).interrupt)
+        run_forward_piece(f, piece, <float *>NULL)
 
 
 cdef inline int make_plans(Pair *pair, const CostRule *rule, int size) noexcept nogil:
@@ -84,7 +76,6 @@ cdef inline void begin_call(const Pair *pair, Call *f, char *scratch, size_t ite
         if f.c_n != NULL:
             f.c0 = state_or_zeros(f, f.c0, &scratch, item)
     f.phase = STARTING
-    f.interrupt = <Interrupt *>&pair.interrupt
     if pair.backward:
         if pair.is_double:
             begin_backward(f, <double *>scratch)
@@ -109,7 +100,8 @@ cdef inline int run_with(Pair *pair, team *threads) except -1:
     cdef block memory
     cdef char *room
     cdef Call *f
-    cdef job work
+    cdef job steps
+    cdef bint interrupted
     cdef int i
     for i in range(pair.count):
         f = &pair.calls[i]
@@ -125,13 +117,11 @@ cdef inline int run_with(Pair *pair, team *threads) except -1:
         f.members = <Member *>(room + groups[i])
         begin_call(pair, f, room + groups[i] + members[i], item)
         room += groups[i] + members[i] + values[i]
-    pair.interrupt.found = False
-    pair.interrupt.next_look = nanoseconds() + NANOSECONDS_BETWEEN_LOOKS
-    work.next_phase, work.run_piece, work.wait, work.context = next_phase, run_piece, wait_for_pieces, pair
+    steps.next_phase, steps.run_piece, steps.context = next_phase, run_piece, pair
     with nogil:
-        run_job(threads, &work)
+        interrupted = run_job(threads, &steps)
     give_block(memory)
-    return -1 if pair.interrupt.found else 0  # the exception of the signal handler is set
+    return -1 if interrupted else 0  # the exception of the signal handler is set
 
 
 cdef inline int run_pair(Pair *pair, const CostRule *rule, int max_threads) except -1:

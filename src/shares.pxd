@@ -25,12 +25,13 @@ cdef inline Py_ssize_t first_row(const Shares *shares, Py_ssize_t rows, int piec
     return rows * piece // shares.pieces
 
 
-cdef inline int run_shares(Shares *shares, void (*run_piece)(void *context, int piece, bint calls) noexcept nogil,
+cdef inline int run_shares(Shares *shares, void (*run_piece)(void *context, int piece) noexcept nogil,
                            Py_ssize_t rows, double flops, const CostRule *rule, int max_threads) except -1:
     """Run the job whose struct begins with `shares`, which has its work_size."""
     cdef team *threads = NULL
     cdef block memory
-    cdef job work
+    cdef job phase
+    cdef bint interrupted = False
     cdef int wanted = <int>min(<Py_ssize_t>threads_for(flops, rule, max_threads), rows), size = 1
     if wanted > 1:
         size = take_team(wanted, &threads)
@@ -38,11 +39,11 @@ cdef inline int run_shares(Shares *shares, void (*run_piece)(void *context, int 
     try:
         take_memory(size * shares.work_size, &memory)
         shares.work = <char *>memory.start
-        work.next_phase, work.run_piece, work.wait, work.context = next_share_phase, run_piece, NULL, shares
+        phase.next_phase, phase.run_piece, phase.context = next_share_phase, run_piece, shares
         with nogil:
-            run_job(threads, &work)
+            interrupted = run_job(threads, &phase)
         give_block(memory)
     finally:
         if wanted > 1:
             leave_team(threads, size)
-    return 0
+    return -1 if interrupted else 0  # the exception of the signal handler is set

@@ -103,9 +103,9 @@ cdef inline void step_layers(Call *calls, Py_ssize_t count, bint double_precisio
         calls[i].x, calls[i].ids, calls[i].h = x, ids, out
         begin_groups(&calls[i])
         if double_precision:
-            forward_steps(&calls[i], calls[i].groups, False, <double *>NULL)
+            forward_steps(&calls[i], calls[i].groups, <double *>NULL)
         else:
-            forward_steps(&calls[i], calls[i].groups, False, <float *>NULL)
+            forward_steps(&calls[i], calls[i].groups, <float *>NULL)
         x = calls[i].h0
         ids = NULL
     end_flush_subnormals(saved)

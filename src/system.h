@@ -131,8 +131,4 @@ static inline void keep_off(thread t, int core) {
 #define PAUSE() ((void)0)
 #endif
 
-/* A flag that one thread sets and others read. */
-static inline int is_set(const int *flag) { return __atomic_load_n(flag, __ATOMIC_RELAXED); }
-static inline void set_flag(int *flag) { __atomic_store_n(flag, 1, __ATOMIC_RELAXED); }
-
 #endif

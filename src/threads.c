@@ -23,8 +23,10 @@ enum { PRICE = 2 };
 static const int64_t SHORTEST_REST = 10000000, LONGEST_REST = 160000000;
 enum { HEALTHY = 8 };
 
-/* Of the caller, in milliseconds, before it asks for interrupts. */
+/* Of the caller, in milliseconds, before it looks for an interrupt. */
 enum { LONGEST_SLEEP = 50 };
+
+static const int64_t TIME_BETWEEN_LOOKS = 100000000;
 
 typedef struct piece {
     _Alignas(64) uint64_t claimed; /* number of the phase in which it was claimed last << 8 | seat of the thread */
@@ -48,6 +50,7 @@ struct team {
     uint64_t seats_asleep;             /* bits of the seats that must be woken */
     mutex lock;                        /* of sleeping and waking */
     job job;
+    computation *computation; /* of the caller */
     int size;
     uint64_t seats_of_job;         /* those that were in at its start */
     int64_t begun, waited, credit; /* the account: when it began, late waits since, the balance brought forward */
@@ -101,6 +104,46 @@ void set_core_count(int count) {
     unlock_mutex(&lock_of_teams);
 }
 
+/* ---- interrupts ---------------------------------------------------------------------------------------------------- */
+
+static int (*interrupts)(void); /* set once, before there is a computation */
+
+static _Thread_local computation *own;          /* of the calling thread, or */
+static _Thread_local const computation *helped; /* of the caller whose piece it runs */
+
+void set_interrupts(int (*is_raised)(void)) { interrupts = is_raised; }
+
+void begin_computation(computation *c) {
+    c->outer = own;
+    c->interrupted = 0;
+    c->next_look = nanoseconds() + TIME_BETWEEN_LOOKS;
+    c->saved = begin_flush_subnormals();
+    own = c;
+}
+
+int end_computation(computation *c) {
+    own = c->outer;
+    end_flush_subnormals(c->saved);
+    return c->interrupted;
+}
+
+/* A handler of a signal may run, any code that is. */
+static void look(computation *c) {
+    end_flush_subnormals(c->saved);
+    int raised = interrupts && interrupts();
+    begin_flush_subnormals();
+    if (raised) __atomic_store_n(&c->interrupted, 1, __ATOMIC_RELAXED);
+    c->next_look = nanoseconds() + TIME_BETWEEN_LOOKS;
+}
+
+int is_interrupted(void) {
+    if (own && !own->interrupted && nanoseconds() >= own->next_look) look(own);
+    const computation *c = own ? own : helped;
+    return c && __atomic_load_n(&c->interrupted, __ATOMIC_RELAXED);
+}
+
+static int next_phase(const job *j) { return is_interrupted() ? 0 : j->next_phase(j->context); }
+
 /* ---- phases and pieces --------------------------------------------------------------------------------------------- */
 
 static uint64_t number_of(uint64_t phase) { return phase >> 8; }
@@ -141,10 +184,11 @@ static int run_pieces(seat *s, uint64_t phase) {
         int k = (first + i) % count;
         if (!claim(&t->pieces[k], phase, s->number)) continue;
         own++;
-        t->job.run_piece(t->job.context, k, s->number == 0);
+        if (s->number > 0) helped = t->computation;
+        t->job.run_piece(t->job.context, k);
         __atomic_store_n(&t->pieces[k].finished, number_of(phase), __ATOMIC_RELAXED);
         if (__atomic_sub_fetch(&t->unfinished, 1, __ATOMIC_ACQ_REL) == 0)
-            begin_phase(t, t->job.next_phase(t->job.context));
+            begin_phase(t, next_phase(&t->job));
     }
     return own;
 }
@@ -257,7 +301,7 @@ static void wait_for_helpers(team *t, uint64_t phase) {
         }
         int milliseconds = (int)(left / PRICE / 1000000) + 1;
         sleep_until_over(caller, phase, resting || milliseconds > LONGEST_SLEEP ? LONGEST_SLEEP : milliseconds);
-        if (t->job.wait) t->job.wait(t->job.context);
+        is_interrupted();
     }
     t->waited += now - begun;
 }
@@ -322,17 +366,18 @@ int take_team(int wanted, team **t) {
 }
 
 static void run_alone(const job *j) {
-    for (int count; (count = j->next_phase(j->context));)
-        for (int piece = 0; piece < count; piece++) j->run_piece(j->context, piece, 1);
+    for (int count; (count = next_phase(j));)
+        for (int piece = 0; piece < count; piece++) j->run_piece(j->context, piece);
 }
 
-static void run_together(team *t, const job *j) {
+static void run_together(team *t, const job *j, computation *c) {
     int core = current_core();
     for (int k = 1; k <= t->helpers && core != t->core; k++) keep_off(t->seats[k].thread, core);
     t->core = core;
     t->job = *j;
+    t->computation = c;
     begin_account(t, t->credit);
-    int count = j->next_phase(j->context);
+    int count = next_phase(j);
     if (!count) return;
     begin_phase(t, count);
     for (uint64_t phase; pieces_of(phase = __atomic_load_n(&t->phase, __ATOMIC_ACQUIRE));) {
@@ -344,13 +389,14 @@ static void run_together(team *t, const job *j) {
     end_account(t);
 }
 
-void run_job(team *t, const job *j) {
-    unsigned long long saved = begin_flush_subnormals();
+int run_job(team *t, const job *j) {
+    computation c;
+    begin_computation(&c);
     if (t)
-        run_together(t, j);
+        run_together(t, j, &c);
     else
         run_alone(j);
-    end_flush_subnormals(saved);
+    return end_computation(&c);
 }
 
 void leave_team(team *t, int size) {

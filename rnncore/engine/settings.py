@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -197,3 +198,11 @@ def _read_environment() -> None:
 
 
 _read_environment()
+
+
+# ---- interrupts -----------------------------------------------------------------------------------------------------
+
+# Python runs the handlers of signals in the main thread; in a child that is the one that forked.
+_engine.set_main_thread(threading.main_thread().ident)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=lambda: _engine.set_main_thread(threading.get_ident()))

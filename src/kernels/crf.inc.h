@@ -76,10 +76,12 @@ static double NAME(crf_paths)(ptrdiff_t T, ptrdiff_t K, const double *A, int tra
     NAME(row) W = NAME(row_at)(work, K * K), turned = NAME(row_at)(work + 2 * K * K, K * K);
     NAME(row) p = NAME(row_at)(work + 4 * K * K, K), b = NAME(row_at)(p.m + 2 * K, K), q = NAME(row_at)(b.m + 2 * K, K);
     double *all = q.m + 2 * K;
+    ptrdiff_t pause = STEPS_BETWEEN_LOOKS(K * K);
     NAME(exp_all)(K * K, A, W);
     NAME(row) a = NAME(row_at)(all, K);
     NAME(exp_all)(K, y, a);
     for (ptrdiff_t t = 1; t < T; t++) { /* (1) */
+        if (t % pause == 0 && is_interrupted()) return NAN;
         NAME(row) now = trains ? NAME(row_at)(all + t * 2 * K, K) : t % 2 ? b : q;
         NAME(row_times_matrix)(K, a, W, now);
         NAME(exp_all)(K, y + t * K, p);
@@ -99,6 +101,7 @@ static double NAME(crf_paths)(ptrdiff_t T, ptrdiff_t K, const double *A, int tra
         b.e[j] = 0;
     }
     for (ptrdiff_t t = T - 1; t >= 0; t--) {
+        if (t % pause == 0 && is_interrupted()) return NAN;
         NAME(exp_all)(K, y + t * K, p);
         NAME(times)(K, b, p, q);
         a = NAME(row_at)(all + t * 2 * K, K);
@@ -158,8 +161,10 @@ static void NAME(viterbi)(ptrdiff_t T, ptrdiff_t K, const void *emissions, ptrdi
     const real *y = emissions;
     int64_t *from = (int64_t *)work;
     double *score = work + T * K, *now = score + K;
+    ptrdiff_t pause = STEPS_BETWEEN_LOOKS(K * K);
     for (ptrdiff_t j = 0; j < K && T; j++) score[j] = (double)y[j];
     for (ptrdiff_t t = 1; t < T; t++) {
+        if (t % pause == 0 && is_interrupted()) return;
         int64_t *restrict best = from + t * K;
         double *restrict top = now;
         for (ptrdiff_t j = 0; j < K; j++) {

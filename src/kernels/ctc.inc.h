@@ -103,6 +103,7 @@ static void NAME(ctc_shares)(ptrdiff_t L, NAME(states) a, NAME(states) b, NAME(s
  * shares (T, L+1). */
 static NAME(scaled) NAME(ctc_paths)(ptrdiff_t T, ptrdiff_t L, const int64_t *labels, int trains, double *y, double *work) {
     ptrdiff_t stride = ctc_stride(L), size = 4 * stride;
+    ptrdiff_t pause = STEPS_BETWEEN_LOOKS(L);
     double *skip_e = work, *first = work + stride, *second = first + size, *all = second + size;
     for (ptrdiff_t k = 0; k <= L; k++) skip_e[k] = 0 < k && k < L && labels[k] != labels[k - 1] ? 0 : LEFT_OUT;
     NAME(clear_states)(first, stride);
@@ -111,6 +112,7 @@ static NAME(scaled) NAME(ctc_paths)(ptrdiff_t T, ptrdiff_t L, const int64_t *lab
     a.B_m[0] = 1;
     a.B_e[0] = 0;
     for (ptrdiff_t t = 0; t < T; t++) {
+        if (t % pause == 0 && is_interrupted()) return NAME(zero);
         double *row = trains ? all + t * size : t % 2 ? first : second;
         if (trains) NAME(clear_states)(row, stride);
         NAME(states) now = NAME(states_at)(row, stride);
@@ -130,6 +132,7 @@ static NAME(scaled) NAME(ctc_paths)(ptrdiff_t T, ptrdiff_t L, const int64_t *lab
         b.A_e[L - 1] = 0;
     }
     for (ptrdiff_t t = T - 1; t >= 0; t--) {
+        if (t % pause == 0 && is_interrupted()) return P;
         if (t < T - 1) NAME(ctc_backward)(L, skip_e, q, b);
         NAME(ctc_emit)(L, y + t * (L + 1), b, q);
         NAME(ctc_shares)(L, NAME(states_at)(all + t * size, stride), b, P, y + t * (L + 1));
@@ -144,7 +147,9 @@ static double NAME(ctc)(ptrdiff_t T, ptrdiff_t V, const void *logits_, ptrdiff_t
     real *dlogits = dlogits_, *row = (real *)work;
     double *sums = work + V, *y = sums + T, *rest = y + T * (L + 1);
     NAME_F64(scaled) total = {1, 0}; /* of the sums of exp(y - max) */
+    ptrdiff_t pause = STEPS_BETWEEN_LOOKS(V + L);
     for (ptrdiff_t t = 0; t < T; t++) {
+        if (t % pause == 0 && is_interrupted()) return NAN;
         const real *source = logits + t * step;
         real *p = dlogits ? dlogits + t * step : row, largest = NAME(maximum)(V, source);
         double *gathered = y + t * (L + 1);
@@ -160,6 +165,7 @@ static double NAME(ctc)(ptrdiff_t T, ptrdiff_t V, const void *logits_, ptrdiff_t
     NAME_F64(scaled) P = is_finite ? NAME_F64(ctc_paths)(T, L, labels, dlogits != NULL, y, rest) : NAME_F64(zero);
     double loss = !is_finite ? NAN : NAME_F64(scaled_log)(total) - NAME_F64(scaled_log)(P);
     for (ptrdiff_t t = 0; t < T && dlogits; t++) { /* (7) */
+        if (t % pause == 0 && is_interrupted()) return NAN;
         real *d = dlogits + t * step;
         const double *shares = y + t * (L + 1);
         NAME(scale_row)(V, P.m == 0 ? NAN : (real)(weight / sums[t]), d);

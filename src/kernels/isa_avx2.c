@@ -5,6 +5,7 @@
 
 #include "isa.h"
 #include "kernels.h"
+#include "threads.h"
 
 #if defined(__x86_64__) && !defined(PLAIN_ONLY)
 #define ISA avx2

@@ -5,6 +5,7 @@
 
 #include "isa.h"
 #include "kernels.h"
+#include "threads.h"
 
 #if defined(__aarch64__) && !defined(__clang__)
 /* gcc moves loads ahead of the multiply-adds of a tile before it knows its registers, and spills three of them in the

@@ -13,6 +13,9 @@
 /* At any address: loads and stores need no alignment. */
 typedef real NAME(vector) __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(real)), may_alias));
 
+/* Steps of so many operations each between two looks for an interrupt: see threads.h. */
+#define STEPS_BETWEEN_LOOKS(operations) (1 + (1 << 18) / (operations + 1))
+
 #include "math.inc.h"
 #include "rows.inc.h"
 #include "products.inc.h"
@@ -62,3 +65,4 @@ const kernel_table NAME(kernels) = {
 #undef NAME
 #undef NAME_F64
 #undef REAL_IS_DOUBLE
+#undef STEPS_BETWEEN_LOOKS

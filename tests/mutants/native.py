@@ -6,8 +6,8 @@ name -> (file, correct text, broken text), and the tests that must fail if they 
 MUTANTS = {
     "attention: the keys of another row": (
         "src/attention.pxd",
-        "t.additive_scores(T, S, A, q, N * A, k, N * A, f.v,",
-        "t.additive_scores(T, S, A, q, N * A, k, A, f.v,",
+        "t.additive_scores(steps, S, A, q + step * N * A, N * A, k, N * A, f.v,",
+        "t.additive_scores(steps, S, A, q + step * N * A, N * A, k, A, f.v,",
         "layers/test_attention.py",
     ),
     "attention: the memory has no gradient through the scores": (
