@@ -46,7 +46,7 @@ static void NAME(additive_backward)(ptrdiff_t T, ptrdiff_t S, ptrdiff_t A, const
 
 static void NAME(softmax_rows)(ptrdiff_t rows, ptrdiff_t S, void *scores, ptrdiff_t lds) {
     for (ptrdiff_t t = 0; t < rows; t++) { /* (2) */
-        real *row = (real *)scores + t * lds, sum = NAME(exp_row)(S, NAME(maximum)(S, row), row);
+        real *row = (real *)scores + t * lds, sum = (real)NAME(exp_row)(S, (double)NAME(maximum)(S, row), row);
         NAME(scale_row)(S, 1 / sum, row);
     }
 }

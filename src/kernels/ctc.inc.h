@@ -156,7 +156,7 @@ static double NAME(ctc)(ptrdiff_t T, ptrdiff_t V, const void *logits_, ptrdiff_t
         gathered[0] = (double)source[blank] - (double)largest;
         for (ptrdiff_t k = 0; k < L; k++) gathered[1 + k] = (double)source[labels[k]] - (double)largest;
         memcpy(p, source, (size_t)V * sizeof(real));
-        sums[t] = (double)NAME(exp_row)(V, largest, p);
+        sums[t] = NAME(exp_row)(V, (double)largest, p);
         total = NAME_F64(normalised)(total.m * sums[t], total.e);
     }
     /* A sum is at least 1, unless a logit is NaN or infinite. */

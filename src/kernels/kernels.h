@@ -110,6 +110,8 @@ typedef struct kernel_table {
 
     const cell_kernels *cells;
 
+    /* a (V,) = exp(a - shift), with shift >= all of a; returns their sum */
+    double (*exp_row)(ptrdiff_t V, double shift, void *a);
     /* Softmax cross-entropy and its gradient in one pass. logits (rows, V): in; d(sum of weighted losses)/d logits: out.
      * losses (rows,) = -log softmax(logits)[target]; weights (rows,) scale the gradient only;
      * a row of weight 0 is not read: its loss and gradient are 0. */

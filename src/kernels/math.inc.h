@@ -7,9 +7,10 @@
 #define EXP_ROUND 0x1.8p52 /* adding it rounds to an integer and leaves that in the low bits */
 #define EXP_LN2_HIGH 0x1.62e42fefa3800p-1
 #define EXP_LN2_LOW 0x1.ef35793c76730p-45
-#define EXP_LOWEST -708.0
-#define EXP_HIGHEST 709.0
+#define EXP_LOWEST -0x1.6232bdd7abcd2p+9 /* the lowest whose exp is a normal number, -708.4 */
 #define TANH_LOWEST -80.0
+#define ABS __builtin_fabs
+#define COPYSIGN __builtin_copysign
 #define EXPONENT_BIAS 1023
 #define MANTISSA_BITS 52
 typedef uint64_t NAME(bits);
@@ -18,16 +19,18 @@ typedef int64_t NAME(signed_bits);
 #define EXP_ROUND 0x1.8p23f
 #define EXP_LN2_HIGH 0x1.62e400p-1f
 #define EXP_LN2_LOW 0x1.7f7d1cp-20f
-#define EXP_LOWEST -87.0f
-#define EXP_HIGHEST 88.0f
+#define EXP_LOWEST -0x1.5d589ep+6f /* -87.34 */
 #define TANH_LOWEST -40.0f
+#define ABS __builtin_fabsf
+#define COPYSIGN __builtin_copysignf
 #define EXPONENT_BIAS 127
 #define MANTISSA_BITS 23
 typedef uint32_t NAME(bits);
 typedef int32_t NAME(signed_bits);
 #endif
 
-/* x = k ln 2 + r:  *scale = 2^k,  returns exp(r) - 1. Needs EXP_LOWEST <= x <= EXP_HIGHEST or NaN (NaN comes out). */
+/* x = k ln 2 + r:  *scale = 2^k,  returns exp(r) - 1. Needs |x| <= -EXP_LOWEST; NaN comes out of NaN, and of other x
+ * what the caller must replace. */
 ALWAYS_INLINE real NAME(exp_parts)(real x, real *scale) {
     real rounded = x * (real)1.4426950408889634 + EXP_ROUND;
     real k = rounded - EXP_ROUND;
@@ -57,26 +60,31 @@ ALWAYS_INLINE real NAME(exp_parts)(real x, real *scale) {
     return q * (r * r) + r;
 }
 
-/* The clamps are written so that NaN passes through them. */
+/* Of x <= 0. Results below the normal numbers are 0: subnormal ones are slow on many processors. The comparisons here
+ * and below are written so that NaN passes through. */
 ALWAYS_INLINE real NAME(exp)(real x) {
-    x = x < EXP_LOWEST ? EXP_LOWEST : x;
-    x = x > EXP_HIGHEST ? EXP_HIGHEST : x;
     real scale;
     real e = NAME(exp_parts)(x, &scale);
-    return scale * e + scale;
+    return x < EXP_LOWEST ? 0 : scale * e + scale;
 }
 
-ALWAYS_INLINE real NAME(sigmoid)(real x) { return 1 / (1 + NAME(exp)(-x)); }
+/* As above, 0 where the result would be subnormal. */
+ALWAYS_INLINE real NAME(sigmoid)(real x) {
+    real scale;
+    real e = NAME(exp_parts)(-x, &scale);
+    real y = 1 / (1 + (scale * e + scale));
+    y = x < EXP_LOWEST ? 0 : y;
+    return x > -EXP_LOWEST ? 1 : y;
+}
 
-/* tanh|x| = -e / (2 + e) with e = exp(-2|x|) - 1, so that nothing cancels near zero. */
+/* tanh|x| = -e / (2 + e) with e = exp(-2|x|) - 1, so that nothing cancels near zero; the sign is that of x, of zeros too. */
 ALWAYS_INLINE real NAME(tanh)(real x) {
-    real y = x < 0 ? x + x : -(x + x);
+    real y = -2 * ABS(x);
     y = y < TANH_LOWEST ? TANH_LOWEST : y;
     real scale;
     real e = NAME(exp_parts)(y, &scale);
     e = scale * e + (scale - 1);
-    real t = e / (2 + e);
-    return x < 0 ? t : -t;
+    return COPYSIGN(e / (2 + e), x);
 }
 
 /* The bits of |x|, in the order of the values: those of infinity and NaN are above all. */
@@ -98,7 +106,8 @@ ALWAYS_INLINE int8_t NAME(round_to_int8)(real x) {
 #undef EXP_LN2_HIGH
 #undef EXP_LN2_LOW
 #undef EXP_LOWEST
-#undef EXP_HIGHEST
 #undef TANH_LOWEST
+#undef ABS
+#undef COPYSIGN
 #undef EXPONENT_BIAS
 #undef MANTISSA_BITS

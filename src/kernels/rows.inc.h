@@ -56,7 +56,8 @@ static double NAME(sum)(ptrdiff_t count, const void *a_) {
     return sum;
 }
 
-static real NAME(exp_row)(ptrdiff_t V, real shift, real *restrict a) {
+static double NAME(exp_row)(ptrdiff_t V, double shift_, void *a_) {
+    real *restrict a = a_, shift = (real)shift_;
     for (ptrdiff_t j = 0; j < V; j++) a[j] = NAME(exp)(a[j] - shift);
     /* Sixteen partial sums: a fixed order that vectorises, the same on every instruction set. */
     real partial[16] = {0};
@@ -66,7 +67,7 @@ static real NAME(exp_row)(ptrdiff_t V, real shift, real *restrict a) {
     for (ptrdiff_t j = whole; j < V; j++) partial[j - whole] += a[j];
     real sum = 0;
     for (int lane = 0; lane < 16; lane++) sum += partial[lane];
-    return sum;
+    return (double)sum;
 }
 
 static void NAME(scale_row)(ptrdiff_t V, real factor, real *restrict a) {
@@ -90,9 +91,9 @@ static void NAME(softmax_cross_entropy)(ptrdiff_t rows, ptrdiff_t V, void *logit
             continue;
         }
         real largest = NAME(maximum)(V, y), target = y[targets[row]];
-        real sum = NAME(exp_row)(V, largest, y);
-        losses[row] = log((double)sum) + ((double)largest - (double)target);
-        NAME(scale_row)(V, (real)(weights[row] / (double)sum), y);
+        double sum = NAME(exp_row)(V, (double)largest, y);
+        losses[row] = log(sum) + ((double)largest - (double)target);
+        NAME(scale_row)(V, (real)(weights[row] / sum), y);
         y[targets[row]] -= (real)weights[row];
     }
 }

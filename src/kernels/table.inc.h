@@ -48,6 +48,7 @@ const kernel_table NAME(kernels) = {
     .product_sums = NAME(product_sums),
     .add = NAME(add),
     .cells = &NAME(cell_kernels),
+    .exp_row = NAME(exp_row),
     .softmax_cross_entropy = NAME(softmax_cross_entropy),
     .additive_scores = NAME(additive_scores),
     .additive_backward = NAME(additive_backward),

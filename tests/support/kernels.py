@@ -29,6 +29,7 @@ TABLE = {
     "product_sums": (None, S, S, P, S, P, S, P),
     "add": (None, S, S, P, S, P, S),
     "cells": None,
+    "exp_row": (DOUBLE, S, DOUBLE, P),
     "softmax_cross_entropy": (None, S, S, P, P, P, P),
     "additive_scores": (None, S, S, S, P, S, P, S, P, P, S),
     "additive_backward": (None, S, S, S, P, S, P, S, P, P, S, P, S, P, S, P),
