@@ -13,18 +13,29 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 #: A check: name and value to the clean value.
 Rule = Callable[[str, Any], Any]
 
 
-def integer(name: str, value: Any, least: int) -> int:
-    """Return an int; TypeError if ``value`` is not an integer, ValueError if it is below ``least``."""
+def instance(name: str, value: Any, kind: type[Any] | tuple[type[Any], ...], wanted: str) -> Any:
+    """Return ``value``, an instance of these classes; TypeError, which says what is wanted, otherwise."""
+    if not isinstance(value, kind):
+        raise TypeError(f"{name} must be {wanted}; got {type(value).__name__}")
+    return value
+
+
+def integer(name: str, value: Any, least: int, most: int | None = sys.maxsize) -> int:
+    """Return an int; TypeError if ``value`` is not an integer, ValueError if it is not in least..most."""
     try:
         number = operator.index(value)
     except TypeError:
         raise TypeError(f"{name} must be an integer; got {value!r}") from None
     if number < least:
         raise ValueError(f"{name} must be at least {least}; got {number}")
+    if most is not None and number > most:
+        raise ValueError(f"{name} must be at most {most}; got {number}")
     return number
 
 
@@ -63,9 +74,12 @@ def proper_share(name: str, value: Any) -> float:
 
 
 def _number(name: str, value: Any, is_right: Callable[[Any], bool], wanted: str) -> float:
-    if not (isinstance(value, numbers.Real) and is_right(value)):
-        raise ValueError(f"{name} must be {wanted}; got {value!r}")
-    return float(value)
+    try:
+        if isinstance(value, numbers.Real) and is_right(number := float(value)):
+            return number
+    except OverflowError:
+        pass
+    raise ValueError(f"{name} must be {wanted}; got {value!r}")
 
 
 def choice(name: str, value: Any, choices: Iterable[str]) -> Any:
@@ -77,9 +91,29 @@ def choice(name: str, value: Any, choices: Iterable[str]) -> Any:
 
 def flag(name: str, value: Any) -> bool:
     """Return a bool; TypeError for anything that is not True, False, 0 or 1."""
-    if value not in (0, 1):
+    if not isinstance(value, (numbers.Real, np.bool_)) or value not in (0, 1):
         raise TypeError(f"{name} must be True or False; got {value!r}")
     return bool(value)
+
+
+def generator(name: str, seed: Any) -> Any:
+    """Return numpy.random.default_rng(seed); TypeError or ValueError, which names it, for what is no seed."""
+    try:
+        return np.random.default_rng(seed)
+    except (TypeError, ValueError) as error:
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f"{name} must be an int >= 0, a numpy.random.Generator or None; got {seed!r}") from None
+
+
+def floating_dtype(name: str, value: Any) -> str:
+    """Return "float32" or "float64"; ValueError for another dtype."""
+    try:
+        found = "None" if value is None else np.dtype(value).name
+    except (TypeError, ValueError):
+        found = repr(value)
+    if found not in ("float32", "float64"):
+        raise ValueError(f"{name} must be float32 or float64; got {found}")
+    return found
 
 
 def one_of(choices: Iterable[Any]) -> Rule:

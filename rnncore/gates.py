@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
+from . import checks
 from ._types import Array
 from .engine.arrays import as_floating, check_shape
 from .engine.cells import CELLS, describe_order
@@ -72,6 +73,7 @@ def join_gates(
     >>> h.shape, weights[0].shape
     ((7, 2, 5), (3, 20))
     """
+    columns = checks.flag("columns", columns)
     given = {"Wx": Wx, "b": b} if Wh is None else {"Wx": Wx, "Wh": Wh, "b": b}
     for name, blocks in given.items():
         if not isinstance(blocks, Mapping):
@@ -80,7 +82,9 @@ def join_gates(
     for name, blocks in given.items():
         if not letters or blocks.keys() != set(letters):
             known = ", ".join(" ".join(letters) for letters in _LETTERS.values())
-            raise ValueError(f"{name} must have the gates of one cell ({known}); got {' '.join(blocks) or 'none'}")
+            raise ValueError(
+                f"{name} must have the gates of one cell ({known}); got {' '.join(map(str, blocks)) or 'none'}"
+            )
     order = _order(gate_order, letters)
     clean = {name: [as_floating(f"{name} of {gate}", blocks[gate]) for gate in order] for name, blocks in given.items()}
     if columns:
@@ -142,6 +146,7 @@ def split_gates(
     >>> b.tolist()
     [0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0]
     """
+    columns = checks.flag("columns", columns)
     given = {"Wx": Wx, "b": b} if Wh is None else {"Wx": Wx, "Wh": Wh, "b": b}
     for name, array in given.items():
         if not isinstance(array, np.ndarray):
@@ -168,7 +173,7 @@ def split_gates(
 def _order(gate_order: str | None, letters: str) -> str:
     if gate_order is None:
         return letters
-    if sorted(gate_order) != sorted(letters):
+    if not isinstance(gate_order, str) or sorted(gate_order) != sorted(letters):
         raise ValueError(f"gate_order must be {describe_order(letters)}; got {gate_order!r}")
     return gate_order
 

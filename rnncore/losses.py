@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 from . import checks
 from ._types import Array
 from .engine import native
-from .engine.arrays import as_floating, as_lengths
+from .engine.arrays import as_array, as_floating, as_lengths, converted
 from .layers import Dense
 
 __all__ = ["fused_softmax_cross_entropy", "sigmoid_cross_entropy", "softmax_cross_entropy"]
@@ -134,7 +134,8 @@ def fused_softmax_cross_entropy(
     >>> round(loss, 4), dx.shape, dense.grads["b"].tolist()
     (1.3863, (2, 1, 3), [0.25, -0.25, -0.25, 0.25])
     """
-    x = as_floating("x", x).astype(dense.dtype, copy=False)
+    checks.instance("dense", dense, Dense, "a Dense layer")
+    x = converted(as_floating("x", x), dense.dtype)
     if x.ndim < 1 or x.shape[-1] != dense.input_size:
         raise ValueError(f"x must be (..., input_size) = (..., {dense.input_size}); got {x.shape}")
     targets, weights, scale = _clean_targets("x", x, targets, dense.output_size, lengths, weights, reduction)
@@ -192,7 +193,7 @@ def sigmoid_cross_entropy(
     (0.6931, [[[-0.5]]])
     """
     logits = as_floating("logits", logits)
-    targets = np.asarray(targets)
+    targets = as_array("targets", targets)
     if targets.dtype.kind not in "biuf":
         raise TypeError(f"targets must be numbers in [0, 1]; got dtype {targets.dtype}")
     if targets.shape != logits.shape or logits.ndim < 1:
@@ -221,7 +222,7 @@ def _clean_targets(
     reduction: str,
 ) -> tuple[Array, Array, float]:
     """Return int64 targets in the shape of the steps, 0 where they do not count, the weights and the scale."""
-    targets = np.asarray(targets)
+    targets = as_array("targets", targets)
     if targets.dtype.kind not in "iu":
         raise TypeError(f"targets must be integer ids; got dtype {targets.dtype}")
     shape = array.shape[:-1]
@@ -253,7 +254,7 @@ def _weights(
             raise ValueError(f"lengths need logits of shape (T, N, V); got {len(shape) + 1} axes")
         T, N = shape
         valid[:] = np.arange(T)[:, None] < as_lengths(lengths, T, N)
-    weights = valid if weights is None else np.asarray(weights)
+    weights = valid if weights is None else as_array("weights", weights)
     if weights.dtype.kind not in "biuf":
         raise TypeError(f"weights must be real numbers; got dtype {weights.dtype}")
     if weights.shape != shape:

@@ -12,8 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from . import checks
 from ._types import Array
 from .engine import native
+from .engine.arrays import as_array, check_writable
 
 __all__ = ["SGD", "Adagrad", "Adam", "Optimizer", "RMSProp", "clip_by_global_norm", "clip_by_value"]
 
@@ -194,15 +196,14 @@ class Optimizer:
         extra = [name for name in grads if name not in self.params]
         if missing or extra:
             raise ValueError(f"grads must have the keys of params; missing {missing}, extra {extra}")
-        grads = {name: np.asarray(grads[name]) for name in self.params}
+        grads = {name: as_array(f"grads[{name!r}]", grads[name]) for name in self.params}
         for name, p in self.params.items():
             g = grads[name]
             if g.shape != p.shape:
                 raise ValueError(f"grads[{name!r}] must be {p.shape} like params[{name!r}]; got {g.shape}")
             if g.dtype.kind not in "fiu":
                 raise TypeError(f"grads[{name!r}] must be real numbers; got dtype {g.dtype}")
-            if not p.flags.writeable:
-                raise ValueError(f"params[{name!r}] must be writeable, it is updated in place; got a read-only array")
+            check_writable(f"params[{name!r}]", p)
             for kind in self._kinds:
                 memory = self.state[kind][name]
                 if memory.shape != p.shape or memory.dtype != p.dtype:
@@ -380,12 +381,10 @@ def _arrays(grads: Gradients) -> list[Array]:
 
 
 def _check_array(name: str, array: Array, types: tuple[type[Any], type[Any]] | type[Any], wanted: str) -> None:
-    if not isinstance(array, np.ndarray):
-        raise TypeError(f"{name} must be {wanted}; got {type(array).__name__}")
+    checks.instance(name, array, np.ndarray, wanted)
     if not issubclass(array.dtype.type, types):
         raise TypeError(f"{name} must be {wanted}; got dtype {array.dtype}")
-    if not array.flags.writeable:
-        raise ValueError(f"{name} must be writeable, it is updated in place; got a read-only array")
+    check_writable(name, array)
 
 
 def _number(
@@ -396,6 +395,8 @@ def _number(
         number = float(value)
     except (TypeError, ValueError):
         raise TypeError(f"{name} must be a number; got {type(value).__name__}") from None
+    except OverflowError:
+        number = math.inf
     if above is not None and not above < number < below:
         raise ValueError(f"{name} must be more than {above} and finite; got {value}")
     if least is not None and not least <= number < below:

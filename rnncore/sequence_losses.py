@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from . import checks
 from ._types import Array
 from .engine import native
-from .engine.arrays import as_dense, as_floating, as_ids, as_lengths, check_shape, working_dtype
+from .engine.arrays import as_array, as_dense, as_floating, as_ids, as_lengths, check_shape, working_dtype
 from .losses import Reduction
 
 __all__ = ["crf_loss", "crf_marginals", "ctc_loss", "viterbi"]
@@ -162,7 +162,7 @@ def crf_loss(
     emissions, transitions, frames = _clean_crf(emissions, transitions, lengths)
     T, N, K = emissions.shape
     counts, scale = sequence_weights(N, weights, reduction)
-    given = np.asarray(tags)
+    given = as_array("tags", tags)
     if given.dtype.kind not in "iu":
         raise TypeError(f"tags must be integers; got dtype {given.dtype}")
     if given.shape != (T, N):
@@ -259,7 +259,7 @@ def _clean_crf(emissions: ArrayLike, transitions: ArrayLike, lengths: ArrayLike 
 def sequence_weights(N: int, weights: ArrayLike | None, reduction: str) -> tuple[Array, float]:
     """Return the float64 weights (N,) of sequences, and the factor of loss and gradient."""
     checks.choice("reduction", reduction, get_args(Reduction))
-    array = np.ones(N) if weights is None else np.asarray(weights)
+    array = np.ones(N) if weights is None else as_array("weights", weights)
     if array.dtype.kind not in "biuf":
         raise TypeError(f"weights must be real numbers; got dtype {array.dtype}")
     if array.shape != (N,):
@@ -282,7 +282,8 @@ def _clean_labels(targets: Sequence[ArrayLike], N: int, V: int, blank: int) -> l
         raise ValueError(f"targets must have one array of labels for each of N = {N} sequences; got {len(targets)}")
     labels = []
     for n, given in enumerate(targets):
-        row, name = np.asarray(given), f"targets[{n}]"
+        name = f"targets[{n}]"
+        row = as_array(name, given)
         if row.size and row.dtype.kind not in "iu":
             raise TypeError(f"{name} must be integer labels; got dtype {row.dtype}")
         if row.ndim != 1:

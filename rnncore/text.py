@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from . import checks
 from ._types import Array
+from .engine.arrays import as_array
 
 __all__ = ["Vocabulary", "batches_by_length", "pad", "streams"]
 
@@ -322,7 +323,7 @@ class Vocabulary:
             raise ValueError(f"state is not a vocabulary: {error}") from error
 
     def _check_ids(self, ids: ArrayLike) -> Array:
-        ids = np.asarray(ids)
+        ids = as_array("ids", ids)
         if ids.size == 0:
             return ids.astype(np.int64)
         if ids.dtype.kind not in "iu":
@@ -366,7 +367,9 @@ def pad(sequences: Iterable[ArrayLike], *, dtype: DTypeLike | None = None, paddi
     >>> lengths
     array([3, 1])
     """
-    arrays = [np.asarray(sequence) for sequence in sequences]
+    if not isinstance(sequences, Iterable):
+        raise TypeError(f"sequences must be a list of arrays; got {type(sequences).__name__}")
+    arrays = [as_array(f"sequences[{n}]", sequence) for n, sequence in enumerate(sequences)]
     if not arrays:
         raise ValueError("sequences must hold at least one sequence; got none")
     for n, array in enumerate(arrays):
@@ -506,7 +509,7 @@ def _check_token(token: str, name: str, level: str) -> None:
 
 
 def _integers(name: str, values: ArrayLike, shape: str) -> Array:
-    values = np.asarray(values)
+    values = as_array(name, values)
     if values.ndim != 1:
         raise ValueError(f"{name} must be {shape}; got shape {values.shape}")
     if values.size == 0:

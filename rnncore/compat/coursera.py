@@ -26,11 +26,11 @@ from typing import Any
 
 import numpy as np
 
-from .. import functional
+from .. import checks, functional
 from .._types import Array
 from ..engine import cells, native
 from ..engine.cache import Cache
-from .layout import row, rows, sized, sized_values, stack, transposed, unstack
+from .layout import numbers, parts, row, rows, sized, sized_values, stack, transposed, unstack
 
 __all__ = [
     "lstm_backward",
@@ -127,6 +127,7 @@ def rnn_cell_backward(da_next: Array, cache: tuple[Array, Array, Array, dict[str
 
     da_next (n_a, m), cache of the step -> dict dxt (n_x, m), da_prev (n_a, m), dWax, dWaa, dba.
     """
+    cache = parts(cache, 4, "rnn_cell_forward")
     gradients = _rnn_gradients(rows(_of_a_step("da_next", da_next, cache))[None], _Run([cache], _RNN))
     dx, da_prev = gradients.pop("dx"), gradients.pop("da0")
     return {"dxt": dx[:, :, 0], "da_prev": da_prev, **gradients}
@@ -146,11 +147,12 @@ def rnn_backward(da: Array, caches: tuple[Any, ...]) -> dict[str, Array]:
     dict
         dx (n_x, m, T), da0 (n_a, m), dWax, dWaa, dba like the parameters.
     """
-    dh = _time_first(_of_steps(da, caches[0]))
-    run = _Run.of(caches[0], len(dh), _RNN)
+    steps = _steps_of(caches, 4, "rnn_forward")
+    dh = _time_first(_of_steps(da, steps))
+    run = _Run.of(steps, len(dh), _RNN)
     if run is not None:
         return _rnn_gradients(dh, run)
-    return _step_by_step(dh, caches[0], lambda da, _, step: rnn_cell_backward(da, step), True)
+    return _step_by_step(dh, steps, lambda da, _, step: rnn_cell_backward(da, step), True)
 
 
 def _rnn_weights(Wax: Array, Waa: Array, ba: Array) -> tuple[Array, Array, Array]:
@@ -246,6 +248,7 @@ def lstm_cell_backward(da_next: Array, dc_next: Array, cache: tuple[Any, ...]) -
     da_next, dc_next (n_a, m), cache of the step -> dict dxt (n_x, m), da_prev, dc_prev (n_a, m), and dWf, dbf, dWi,
     dbi, dWc, dbc, dWo, dbo.
     """
+    cache = parts(cache, 10, "lstm_cell_forward")
     da_next, dc_next = (
         rows(_of_a_step(name, value, cache)) for name, value in (("da_next", da_next), ("dc_next", dc_next))
     )
@@ -271,10 +274,11 @@ def lstm_backward(da: Array, caches: tuple[Any, ...], *, carry: bool = True) -> 
     dict
         dx (n_x, m, T), da0 (n_a, m), dWf, dbf, dWi, dbi, dWc, dbc, dWo, dbo like the parameters.
     """
-    dh = _time_first(_of_steps(da, caches[0]))
-    run = _Run.of(caches[0], len(dh), _LSTM)
+    steps = _steps_of(caches, 10, "lstm_forward")
+    dh = _time_first(_of_steps(da, steps))
+    run = _Run.of(steps, len(dh), _LSTM)
     if run is None:
-        return _step_by_step(dh, caches[0], lstm_cell_backward, carry)
+        return _step_by_step(dh, steps, lstm_cell_backward, carry)
     if carry or not len(dh):
         gradients = _lstm_gradients(dh, run)
     else:
@@ -420,13 +424,23 @@ def _step_by_step(
 def _of_a_step(name: str, value: Array, step: tuple[Any, ...]) -> Array:
     """Return the gradient (n_a, m) of an output of a step; a number is broadcast."""
     n_a, m = np.shape(step[0])
-    return np.full((n_a, m), value) if np.ndim(value) == 0 else sized(name, value, ("n_a", "m"), {"n_a": n_a, "m": m})
+    array = numbers(name, value)
+    return np.full((n_a, m), array) if array.ndim == 0 else sized(name, array, ("n_a", "m"), {"n_a": n_a, "m": m})
+
+
+def _steps_of(caches: tuple[Any, ...], count: int, maker: str) -> _Steps | list[Any]:
+    """Return the list of steps, tuples of so many parts."""
+    steps, _ = parts(caches, 2, maker, "caches")
+    if isinstance(steps, _Steps):
+        return steps
+    checks.instance("caches[0]", steps, list, "a list of steps")
+    return [parts(step, count, maker, f"caches[0][{t}]") for t, step in enumerate(steps)]
 
 
 def _of_steps(da: Array, steps: _Steps | list[Any]) -> Array:
     """Return da (n_a, m, T)."""
     if not len(steps):
-        return np.asarray(da)
+        return numbers("da", da)
     n_a, m = np.shape(steps[0][0])
     return sized("da", da, ("n_a", "m", "T"), {"n_a": n_a, "m": m})
 

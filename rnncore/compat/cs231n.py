@@ -29,7 +29,7 @@ import numpy as np
 from .. import functional, losses
 from .._types import Array
 from ..engine import native
-from ..engine.arrays import as_ids
+from ..engine.arrays import as_array, as_ids
 from . import layout
 
 __all__ = [
@@ -76,7 +76,7 @@ def rnn_step_forward(
 
 def rnn_step_backward(dnext_h: Array, cache: tuple[Any, tuple[int, int]]) -> tuple[Array, ...]:
     """dnext_h (N, H), cache of :func:`rnn_step_forward` -> dx (N, D), dprev_h (N, H), dWx, dWh, db"""
-    cache, shape = cache
+    cache, shape = layout.parts(cache, 2, "rnn_step_forward")
     grads = functional.rnn_backward(None, cache, layout.cotangent("dnext_h", dnext_h, "NH", shape))
     assert grads.dx is not None  # features have a gradient, ids have none
     return grads.dx[0], grads.dh0, grads.dWx, grads.dWh, grads.db
@@ -103,7 +103,7 @@ def rnn_forward(x: Array, h0: Array, Wx: Array, Wh: Array, b: Array) -> tuple[Ar
 
 def rnn_backward(dh: Array, cache: tuple[Any, tuple[int, int, int]]) -> tuple[Array, ...]:
     """dh (N, T, H), gradient of every step's output, cache -> dx (N, T, D), dh0 (N, H), dWx, dWh, db"""
-    cache, shape = cache
+    cache, shape = layout.parts(cache, 2, "rnn_forward")
     grads = functional.rnn_backward(layout.swap(layout.cotangent("dh", dh, "NTH", shape)), cache)
     return layout.swap(grads.dx), grads.dh0, grads.dWx, grads.dWh, grads.db
 
@@ -131,7 +131,7 @@ def lstm_step_forward(
 
 def lstm_step_backward(dnext_h: Array, dnext_c: Array | int, cache: tuple[Any, tuple[int, int]]) -> tuple[Array, ...]:
     """dnext_h, dnext_c (N, H), cache of :func:`lstm_step_forward` -> dx, dprev_h, dprev_c, dWx, dWh, db"""
-    cache, shape = cache
+    cache, shape = layout.parts(cache, 2, "lstm_step_forward")
     dnext_h = layout.cotangent("dnext_h", dnext_h, "NH", shape)
     dnext_c = layout.cotangent("dnext_c", dnext_c, "NH", shape)
     grads = functional.lstm_backward(None, cache, dnext_h, dnext_c)
@@ -160,7 +160,7 @@ def lstm_forward(x: Array, h0: Array, Wx: Array, Wh: Array, b: Array) -> tuple[A
 
 def lstm_backward(dh: Array, cache: tuple[Any, tuple[int, int, int]]) -> tuple[Array, ...]:
     """dh (N, T, H), gradient of every step's output, cache -> dx (N, T, D), dh0 (N, H), dWx, dWh, db"""
-    cache, shape = cache
+    cache, shape = layout.parts(cache, 2, "lstm_forward")
     grads = functional.lstm_backward(layout.swap(layout.cotangent("dh", dh, "NTH", shape)), cache)
     return layout.swap(grads.dx), grads.dh0, grads.dWx, grads.dWh, grads.db
 
@@ -175,7 +175,7 @@ def word_embedding_forward(x: Array, W: Array) -> tuple[Array, tuple[Array, tupl
     >>> out[0, 1], word_embedding_backward(np.ones_like(out), cache)[:, 0]
     (array([4., 5.]), array([1., 0., 2.]))
     """
-    W, x = layout.real("W", W, "VD"), np.asarray(x)
+    W, x = layout.real("W", W, "VD"), as_array("x", x)
     if x.dtype.kind not in "biu":
         raise TypeError(f"x must be integer ids; got dtype {x.dtype}")
     ids = as_ids(x, len(W), "ids in x", "V")
@@ -184,9 +184,11 @@ def word_embedding_forward(x: Array, W: Array) -> tuple[Array, tuple[Array, tupl
 
 def word_embedding_backward(dout: Array, cache: tuple[Array, tuple[int, int], np.dtype[Any]]) -> Array:
     """dout (N, T, D), cache -> dW (V, D); gradients of repeated words add up"""
-    ids, (V, D), dtype = cache
+    ids, shape, dtype = layout.parts(cache, 3, "word_embedding_forward")
+    V, D = layout.parts(shape, 2, "word_embedding_forward")
+    ids = as_ids(as_array("cache", ids), V, "ids in the cache", "V")
     shape = (*ids.shape, D)
-    dout = np.asarray(dout)
+    dout = layout.numbers("dout", dout)
     if dout.shape != shape:
         raise ValueError(f"dout must be (N, T, D) = {shape}; got {dout.shape}")
     dW = np.zeros((V, D), np.result_type(dtype, np.float32))
@@ -203,7 +205,7 @@ def sigmoid(x: Array) -> Array:
     >>> sigmoid(np.array([-1000.0, 0.0, 1000.0]))
     array([0. , 0.5, 1. ])
     """
-    return losses.sigmoid(np.asarray(x))
+    return losses.sigmoid(layout.numbers("x", x))
 
 
 def affine_forward(x: Array, w: Array, b: Array) -> tuple[Array, tuple[Array, Array, Array]]:
@@ -225,7 +227,7 @@ def affine_forward(x: Array, w: Array, b: Array) -> tuple[Array, tuple[Array, Ar
 
 def affine_backward(dout: Array, cache: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
     """dout (N, M), cache -> dx of x's shape, dw (D, M), db (M,)"""
-    x, w, b = cache
+    x, w, b = map(layout.numbers, "xwb", layout.parts(cache, 3, "affine_forward"))
     dout = layout.cotangent("dout", dout, "NM", (len(x), len(b)))
     dx, dw, db = _affine_gradients(x.reshape(len(x), len(w)), w, b, dout)
     return dx.reshape(x.shape), dw, db
@@ -251,8 +253,8 @@ def temporal_affine_forward(x: Array, w: Array, b: Array) -> tuple[Array, tuple[
 
 def temporal_affine_backward(dout: Array, cache: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
     """dout (N, T, M), cache -> dx (N, T, D), dw (D, M), db (M,)"""
-    x, w, b = cache
-    N, T, D = x.shape
+    x, w, b = map(layout.numbers, "xwb", layout.parts(cache, 3, "temporal_affine_forward"))
+    N, T, D = layout.real("x", x, "NTD").shape
     dout = _as_it_lies(layout.cotangent("dout", dout, "NTM", (N, T, len(b))), x)
     rows = _as_it_lies(x, x)
     dx, dw, db = _affine_gradients(rows.reshape(N * T, D), w, b, dout.reshape(N * T, len(b)))
@@ -303,7 +305,7 @@ def temporal_softmax_loss(x: Array, y: Array, mask: Array, verbose: bool = False
     """
     x = layout.real("x", x, "NTV")
     weights = layout.real("mask", mask, "NT", x.shape[:2]) / max(len(x), 1)
-    y = np.asarray(y)
+    y = as_array("y", y)
     if y.shape != x.shape[:2]:
         raise ValueError(f"y must be (N, T) = {x.shape[:2]}; got {y.shape}")
     with layout.named(targets="y", weights="mask"):

@@ -31,7 +31,7 @@ import numpy as np
 from .. import losses
 from .._types import Array
 from ..engine import calls, cells, native
-from ..engine.arrays import as_ids
+from ..engine.arrays import as_array, as_ids
 from . import layout
 
 __all__ = [
@@ -371,7 +371,7 @@ class TimeEmbedding(_Layer):
 
     def forward(self, xs: Array) -> Array:
         """xs (N, T), ids in [0, V) -> out (N, T, D)"""
-        W, xs = self.params[0], np.asarray(xs)
+        W, xs = self.params[0], as_array("xs", xs)
         if xs.dtype.kind not in "biu":
             raise TypeError(f"xs must be integer ids; got dtype {xs.dtype}")
         if xs.ndim != 2:
@@ -452,7 +452,7 @@ class TimeSoftmaxWithLoss:
 
     def forward(self, xs: Array, ts: Array) -> float:
         """Scores xs (N, T, V), labels ts (N, T) or one-hot (N, T, V) -> loss, a float"""
-        xs, ts = layout.real("xs", xs, "NTV"), np.asarray(ts)
+        xs, ts = layout.real("xs", xs, "NTV"), as_array("ts", ts)
         if ts.shape not in (xs.shape, xs.shape[:2]):
             raise ValueError(f"ts must be (N, T) = {xs.shape[:2]} or (N, T, V) = {xs.shape}; got {ts.shape}")
         if ts.ndim == 3:
@@ -490,7 +490,7 @@ class TimeDropout:
 
     def forward(self, xs: Array) -> Array:
         """xs of any shape -> the same shape"""
-        xs, self.mask = np.asarray(xs), None
+        xs, self.mask = layout.numbers("xs", xs), None
         if not self.train_flg:
             return xs.copy(order="K")
         kept = np.random.rand(*xs.shape) > self.dropout_ratio  # noqa: NPY002 - the same draws as in the book

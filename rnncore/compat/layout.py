@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from .. import checks
 from .._types import Array
-from ..engine.arrays import as_floating, as_ids
+from ..engine.arrays import as_array, as_floating, as_ids
 from ..gates import join_blocks, split_blocks
 
 
@@ -32,7 +33,7 @@ def real(name: str, value: Array, letters: str, shape: tuple[Any, ...] | None = 
     ...
     ValueError: dh must be (N, T, H) = (2, 3, 5); got (2, 5)
     """
-    (array,) = floats(value)
+    (array,) = floats(as_array(name, value))
     array = as_floating(name, array)
     if array.ndim != len(letters) or (shape is not None and array.shape != shape):
         wanted = f"({', '.join(letters)}{',' * (len(letters) == 1)})" + (f" = {shape}" if shape is not None else "")
@@ -45,9 +46,24 @@ _REAL = frozenset("biuf")
 
 
 def floats(*arrays: Any) -> list[Array]:
-    """Convert integer arrays to float64; the engine checks the rest."""
-    arrays = [np.asarray(array) for array in arrays]
-    return [array.astype(np.float64) if array.dtype.kind in "biu" else array for array in arrays]
+    """Convert integer arrays to float64; the engine checks the rest, and says what is no array."""
+    return [_float64(array) for array in arrays]
+
+
+def _float64(value: Any) -> Any:
+    try:
+        array = np.asarray(value)
+    except (TypeError, ValueError):
+        return value
+    return array.astype(np.float64) if array.dtype.kind in "biu" else array
+
+
+def numbers(name: str, value: Any) -> Array:
+    """Return an array of real numbers; TypeError for another dtype."""
+    array = as_array(name, value)
+    if array.dtype.kind not in _REAL:
+        raise TypeError(f"{name} must hold real numbers; got dtype {array.dtype}")
+    return array
 
 
 def sized(name: str, value: Array, axes: tuple[Any, ...], sizes: dict[str, int]) -> Array:
@@ -65,9 +81,7 @@ def sized(name: str, value: Array, axes: tuple[Any, ...], sizes: dict[str, int])
     ...
     ValueError: a0 must be (n_a, m) = (5, m); got (4, 10)
     """
-    array = np.asarray(value)
-    if array.dtype.kind not in _REAL:
-        raise TypeError(f"{name} must hold real numbers; got dtype {array.dtype}")
+    array = numbers(name, value)
     lengths = _lengths((axes,), (array.shape,), tuple(sizes.items()))
     if lengths is None:
         wanted = ", ".join(str(sizes.get(axis, axis)) for axis in axes)
@@ -106,8 +120,9 @@ def sized_values(
     KeyError: "parameters must have 'ba' (n_a, 1); its keys are Wax"
     """
     sizes = {} if sizes is None else sizes
+    checks.instance("parameters", parameters, Mapping, "a dict of arrays")
     try:
-        arrays = [np.asarray(others[key] if key in others else parameters[key]) for key in axes]
+        arrays = [as_array(key, others[key] if key in others else parameters[key]) for key in axes]
     except KeyError as error:
         (key,), keys = error.args, ", ".join(map(str, parameters))
         raise KeyError(f"parameters must have {key!r} ({', '.join(axes[key])}); its keys are {keys}") from None
@@ -121,7 +136,15 @@ def sized_values(
 
 def cotangent(name: str, value: Any, letters: str, shape: tuple[Any, ...]) -> Array:
     """:func:`real`, but a number is broadcast to the shape: sums of gradients often start as 0."""
-    return np.full(shape, float(value)) if np.ndim(value) == 0 else real(name, value, letters, shape)
+    array = numbers(name, value)
+    return np.full(shape, float(array)) if array.ndim == 0 else real(name, array, letters, shape)
+
+
+def parts(cache: Any, count: int, maker: str, name: str = "cache") -> tuple[Any, ...]:
+    """Return a cache, a tuple of so many parts; TypeError, which says where it must come from, for anything else."""
+    if not isinstance(cache, (tuple, list)) or len(cache) != count:
+        raise TypeError(f"{name} must come from {maker}; got {type(cache).__name__}")
+    return tuple(cache)
 
 
 @contextmanager
@@ -184,7 +207,7 @@ def unstack(weights: Array, G: int) -> list[Array]:
 
 def clean_ids(name: str, ids: list[int], V: int) -> Array:
     """Return int64 ids (T,) in [0, V); TypeError or ValueError for anything else."""
-    ids = np.asarray(ids)
+    ids = as_array(name, ids)
     if ids.ndim != 1 or (ids.size and ids.dtype.kind not in "iu"):
         raise TypeError(f"{name} must be a sequence of integer ids; got shape {ids.shape}, dtype {ids.dtype}")
     return as_ids(ids.astype(np.int64, copy=False), V, name, "V")

@@ -27,10 +27,11 @@ from typing import Any
 
 import numpy as np
 
-from .. import functional
+from .. import checks, functional
 from .._types import Array
 from ..engine import calls, cells, native
-from .layout import clean_ids, named, row, sized, sized_values, stack, transposed, unstack
+from ..engine.cache import Cache
+from .layout import clean_ids, named, numbers, row, sized, sized_values, stack, transposed, unstack
 
 __all__ = ["GRU", "LSTM", "char_gru_loss", "char_lstm_loss", "char_rnn_loss"]
 
@@ -305,10 +306,12 @@ class LSTM:
     @staticmethod
     def init(input_size: int, hidden_size: int, fancy_forget_bias_init: int = 3) -> Array:
         """Draw WLSTM (1 + I + d, 4d) from NumPy's global generator; row 0 is the bias, 0 except for the forget gate."""
+        input_size, hidden_size = _sizes(input_size, hidden_size)
+        fancy = checks.finite("fancy_forget_bias_init", fancy_forget_bias_init)
         WLSTM = np.random.randn(1 + input_size + hidden_size, 4 * hidden_size)  # noqa: NPY002
         WLSTM /= np.sqrt(input_size + hidden_size)
         WLSTM[0] = 0
-        WLSTM[0, hidden_size : 2 * hidden_size] = fancy_forget_bias_init
+        WLSTM[0, hidden_size : 2 * hidden_size] = fancy
         return WLSTM
 
     @staticmethod
@@ -319,9 +322,9 @@ class LSTM:
 
         cache is a dict with the keys of the original: WLSTM, Hout, IFOGf, IFOG, C, Ct, Hin, c0, h0.
         """
-        X = np.array(X, np.float64)
+        X = numbers("X", X).astype(np.float64)
         Wx, Wh, b = _weights(WLSTM, X, 4)
-        c0, h0 = (_state(state, X.shape[1], len(Wh)) for state in (c0, h0))
+        c0, h0 = (_state(name, state, X.shape[1], len(Wh)) for name, state in (("c0", c0), ("h0", h0)))
         Hout, (Hn, Cn), cache = functional.lstm_forward(X, Wx, Wh, b, h0, c0, gate_order="ifog")
         assert cache is not None  # a training call returns a cache
         return Hout, Cn, Hn, _LSTMCache(WLSTM=WLSTM, X=X, Hout=cache.h, C=cache.c, c0=c0, h0=h0, engine=cache)
@@ -351,6 +354,7 @@ class GRU:
     @staticmethod
     def init(input_size: int, hidden_size: int) -> Array:
         """Draw WGRU (1 + I + d, 3d) from NumPy's global generator; row 0 is the bias, 0."""
+        input_size, hidden_size = _sizes(input_size, hidden_size)
         WGRU = np.random.randn(1 + input_size + hidden_size, 3 * hidden_size)  # noqa: NPY002
         WGRU /= np.sqrt(input_size + hidden_size)
         WGRU[0] = 0
@@ -359,9 +363,9 @@ class GRU:
     @staticmethod
     def forward(X: Array, WGRU: Array, h0: Array | None = None) -> tuple[Array, Array, dict[str, Any]]:
         """X (n, b, I), WGRU (1 + I + d, 3d), h0 (b, d) or None -> Hout (n, b, d), Hn (b, d), cache (a dict)."""
-        X = np.array(X, np.float64)
+        X = numbers("X", X).astype(np.float64)
         Wx, Wh, b = _weights(WGRU, X, 3)
-        h0 = _state(h0, X.shape[1], len(Wh))
+        h0 = _state("h0", h0, X.shape[1], len(Wh))
         Hout, Hn, cache = functional.gru_forward(X, Wx, Wh, b, h0, gate_order="zrn")
         assert cache is not None  # a training call returns a cache
         return Hout, Hn, {"WGRU": WGRU, "X": X, "Hout": cache.h, "h0": h0, "engine": cache}
@@ -372,34 +376,45 @@ class GRU:
         return _backward(cells.GRU, dH, cache, "WGRU", 3, dh_n=dhn)
 
 
+def _sizes(input_size: int, hidden_size: int) -> tuple[int, int]:
+    input_size = checks.integer("input_size", input_size, least=1)
+    hidden_size = checks.integer("hidden_size", hidden_size, least=1)
+    checks.addressable(["input_size", "hidden_size"], [(1 + input_size + hidden_size, 4 * hidden_size)])
+    return input_size, hidden_size
+
+
 def _weights(W: Array, X: Array, G: int) -> tuple[Array, Array, Array]:
     """Split W (1 + I + d, G*d) into views Wx (I, G*d), Wh (d, G*d), b (G*d,)."""
     if X.ndim != 3:
         raise ValueError(f"X must be (n, b, I); got {X.shape}")
-    end, shape = 1 + X.shape[2], np.shape(W)
+    W = numbers("W", W)
+    end, shape = 1 + X.shape[2], W.shape
     if len(shape) != 2 or shape[1] % G or shape[0] != end + shape[1] // G:
         raise ValueError(f"W must be (1 + I + d, {G}d) with I = {X.shape[2]} as in X; got {shape}")
     W = np.asarray(W, np.float64)
     return W[1:end], W[end:], W[0]
 
 
-def _state(state: Array | None, b: int, d: int) -> Array:
-    return np.zeros((b, d)) if state is None else np.array(state, np.float64)
+def _state(name: str, state: Array | None, b: int, d: int) -> Array:
+    return np.zeros((b, d)) if state is None else numbers(name, state).astype(np.float64)
 
 
-def _cotangent(value: Array | None) -> Array | None:
-    return None if value is None else np.asarray(value, np.float64)
+def _cotangent(name: str, value: Array | None) -> Array | None:
+    return None if value is None else numbers(name, value).astype(np.float64, copy=False)
 
 
 def _backward(cell: Any, dH: Array, cache: dict[str, Any], name: str, G: int, **carried: Any) -> tuple[Array, ...]:
     """Return dX, dW, [dc0,] dh0, computed with the current weights, as in the originals."""
-    weights = _weights(cache[name], cache["X"], G)
+    keys = {name, "X", "engine"}
+    if not isinstance(cache, dict) or not all(key in cache for key in keys) or not isinstance(cache["engine"], Cache):
+        raise TypeError(f"cache must come from forward; got {type(cache).__name__}")
+    weights = _weights(cache[name], numbers("X", cache["X"]), G)
     with named(Wx=name, Wh=name, b=name):
         kept = cache["engine"].with_weights(*weights)
     end = 1 + len(weights[0])
     dW = np.zeros((end + len(weights[1]), len(weights[2])))
     into = {"dWx": dW[1:end], "dWh": dW[end:], "db": dW[0]}
-    arguments = {"dh": _cotangent(dH), "cache": kept} | {key: _cotangent(value) for key, value in carried.items()}
     with named(dh="dHout_in" if name == "WLSTM" else "dH", dh_n="dhn", dc_n="dcn"):
+        arguments = {"cache": kept} | {key: _cotangent(key, value) for key, value in {"dh": dH, **carried}.items()}
         (g,) = calls.backward_side_by_side(cell, [arguments], [into])
     return g.dx, dW, *((g.dc0,) if hasattr(g, "dc0") else ()), g.dh0

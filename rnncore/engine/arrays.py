@@ -22,11 +22,37 @@ FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 # ---- checks -----------------------------------------------------------------------------------------------------
 
 
+def as_array(name: str, value: Any) -> Array:
+    """Return an array of any dtype; TypeError or ValueError, which names it, for what NumPy makes none of."""
+    try:
+        return np.asarray(value)
+    except (TypeError, ValueError) as error:
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f"{name} must be an array: {error}") from error
+
+
 def check_shape(name: str, array: Array | _engine.QuantizedMatrix, letters: str, wanted: tuple[int, ...]) -> None:
     """Raise ValueError unless the array has this shape; ``letters`` are its axes, for the message."""
+    if not isinstance(array, (np.ndarray, _engine.QuantizedMatrix)):
+        raise TypeError(f"{name} must be an ndarray; got {type(array).__name__}")
     if array.shape != wanted:
         hint = transposed_hint(name) if name in ("Wx", "Wh") and array.shape == wanted[::-1] else ""
         raise ValueError(f"{name} must be {letters} = {wanted}; got {array.shape}{hint}")
+
+
+def check_gradient(name: str, array: Array, letters: str, wanted: tuple[int, ...]) -> None:
+    """Raise TypeError or ValueError unless floats of this shape can be added to the array in place."""
+    check_shape(name, array, letters, wanted)
+    if array.dtype.kind != "f":
+        raise TypeError(f"{name} must be an array of floats, it is added to in place; got dtype {array.dtype}")
+    check_writable(name, array)
+
+
+def check_writable(name: str, array: Array) -> None:
+    if not isinstance(array, np.ndarray):
+        raise TypeError(f"{name} must be an ndarray; got {type(array).__name__}")
+    if not array.flags.writeable:
+        raise ValueError(f"{name} must be writeable, it is updated in place; got a read-only array")
 
 
 def transposed_hint(name: str) -> str:
@@ -36,7 +62,7 @@ def transposed_hint(name: str) -> str:
 
 def as_floating(name: str, value: ArrayLike) -> Array:
     """Return an array of float16, float32 or float64, in any byte order and layout; TypeError for another dtype."""
-    array = np.asarray(value)
+    array = as_array(name, value)
     if array.dtype.kind != "f" or array.dtype.itemsize > 8:
         raise TypeError(f"{name} must be an array of float32 or float64; got dtype {array.dtype}")
     return array
@@ -47,12 +73,12 @@ def as_shaped(name: str, value: ArrayLike, shape: tuple[int, ...], dtype: np.dty
     array = as_floating(name, value)
     if array.shape != shape:
         raise ValueError(f"{name} must be {shape}; got {array.shape}")
-    return array.astype(dtype, copy=False)
+    return converted(array, dtype)
 
 
 def as_input(x: ArrayLike) -> tuple[Array | None, Array | None]:
     """Return features (T, N, D) and None, or None and ids (T, N)."""
-    array = np.asarray(x)
+    array = as_array("x", x)
     if array.dtype.kind in "iu":
         if array.ndim != 2:
             raise ValueError(f"x of integers holds ids and must be (T, N); got shape {array.shape}")
@@ -74,7 +100,7 @@ def as_ids(ids: ArrayLike, size: int, name: str = "ids in x", letter: str = "D")
 
 def as_lengths(lengths: ArrayLike, T: int, N: int) -> NDArray[np.int64]:
     """Return int64 lengths (N,), all in 0..T."""
-    array = np.asarray(lengths)
+    array = as_array("lengths", lengths)
     if array.dtype.kind not in "iu" and array.size:
         raise TypeError(f"lengths must be integers; got dtype {array.dtype}")
     check_shape("lengths", array, "(N,)", (N,))
@@ -85,7 +111,7 @@ def as_lengths(lengths: ArrayLike, T: int, N: int) -> NDArray[np.int64]:
 
 def as_resets(resets: ArrayLike, T: int, N: int) -> NDArray[np.bool_] | None:
     """Return a copy of the flags (T, N), or None if none is set."""
-    array = np.asarray(resets)
+    array = as_array("resets", resets)
     if array.dtype != np.bool_:
         raise TypeError(f"resets must be bool; got dtype {array.dtype}")
     check_shape("resets", array, "(T, N)", (T, N))
@@ -100,7 +126,7 @@ def as_cotangent(
         return None
     array = as_floating(name, value)
     check_shape(name, array, letters, wanted)
-    return array.astype(dtype, copy=False)
+    return converted(array, dtype)
 
 
 def _check_range(name: str, array: Array, letters: str, low: int, high: int) -> None:
@@ -180,6 +206,14 @@ def _check_states(arrays: dict[str, Array], names: Iterable[str], wanted: tuple[
 def working_dtype(*arrays: Array) -> np.dtype[Any]:
     """Return the dtype to compute in: float64 if any array is, else float32."""
     return FLOAT64 if any(array.dtype.itemsize == 8 for array in arrays) else FLOAT32
+
+
+def converted(array: Array, dtype: np.dtype[Any]) -> Array:
+    """Return the array in a floating dtype; what does not fit becomes infinite, without a warning."""
+    if array.dtype.itemsize <= dtype.itemsize:
+        return array.astype(dtype, copy=False)
+    with np.errstate(over="ignore", invalid="ignore"):
+        return array.astype(dtype)
 
 
 def is_dense(array: Array, dtype: np.dtype[Any]) -> bool:

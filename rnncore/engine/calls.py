@@ -24,6 +24,7 @@ from .arrays import (
     as_input,
     as_lengths,
     as_resets,
+    check_writable,
     clean_arguments,
     clean_for_packed,
     empty,
@@ -259,6 +260,8 @@ def prepare_forward(
     ``packed`` are the same weights as :func:`rnncore.engine.weights.pack_cell` returns them, for inference. Quantized
     ones are nowhere else: then ``Wx`` and ``Wh`` are None.
     """
+    if not (isinstance(reverse, bool) and isinstance(training, bool)):
+        reverse, training = checks.flag("reverse", reverse), checks.flag("training", training)
     plain = lengths is None and resets is None and recurrent_mask is None
     fits = plain and _engine.fits(variant.native, x, Wx, Wh, b, h0, c0, bhn, peephole)
     if fits and not training and checkpoint is None and x.ndim == 3 and x.size and b.size:
@@ -330,6 +333,7 @@ class _Backward:
         weights = self.cache._weights.by_name()
         for name, array in arrays.items():
             wanted = weights[name[1:]].shape if name[1:] in weights else None
+            check_writable(name, array)
             if array.shape != wanted:
                 raise ValueError(f"{name} must be {wanted} as the cache says; the gradient to add to is {array.shape}")
         if any(f"d{name}" not in arrays for name in weights):

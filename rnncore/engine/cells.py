@@ -61,7 +61,7 @@ class Cell:
         """
         try:
             return self._variants[words]
-        except (KeyError, TypeError):  # a new one, or not hashable and therefore unknown
+        except (KeyError, TypeError, ValueError):  # a new one, or not hashable and therefore unknown
             variant = Variant(self, words)
         return self._variants.setdefault(words, variant)
 

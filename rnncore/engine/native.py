@@ -19,6 +19,7 @@ from .arrays import (
     as_dense_matrix,
     as_floating,
     as_ids,
+    check_gradient,
     check_shape,
     empty,
     first_of_shards,
@@ -48,8 +49,8 @@ def affine_backward(x: Array, W: Array, dy: Array, dW: Array, db: Array) -> Arra
     """Return dx (L, D), given x (L, D), W (D, K), dy (L, K); add to dW (D, K) and db (K,) in place."""
     x, W, _, dtype = _clean_affine(x, W, None)
     check_shape("dy", dy, "(L, K)", (len(x), W.shape[1]))
-    check_shape("dW", dW, "(D, K)", W.shape)
-    check_shape("db", db, "(K,)", W.shape[1:])
+    check_gradient("dW", dW, "(D, K)", W.shape)
+    check_gradient("db", db, "(K,)", W.shape[1:])
     if 0 in (*x.shape, W.shape[1]):
         return np.zeros(x.shape, dtype)
     dx = empty(x.shape, dtype)
@@ -102,8 +103,8 @@ def softmax_head(
             raise ValueError(f"shards need gradients of the shapes of the weights and of dtype {dtype}, contiguous")
         _engine.affine(x, W, b, None, targets, weights, losses, dx, first["dW"], first["db"], shards, step)
         return losses, dx
-    check_shape("dW", dW, "(D, K)", W.shape)
-    check_shape("db", db, "(K,)", W.shape[1:])
+    check_gradient("dW", dW, "(D, K)", W.shape)
+    check_gradient("db", db, "(K,)", W.shape[1:])
     if len(x):
         gradients = _gradient_buffers(dW, db, W.shape, dtype)
         _engine.affine(x, W, b, None, targets, weights, losses, dx, *gradients)
@@ -274,7 +275,7 @@ def attend_backward(
     dk, dv = (None, None) if k is None else (zeros(k.shape, dtype), zeros((N, A), dtype))
     if 0 not in (T, N, S):
         q, k, v, memory = (_dense_or_none(array, dtype) for array in (q, k, v, memory))
-        own = as_dense(dcontext, dtype)
+        own, weights = as_dense(dcontext, dtype), as_dense(weights, dtype)
         _engine.attention(lengths, memory_lengths, q, k, v, memory, weights, None, own, dq, dk, dv, dmemory)
     return dq, dk, dv, dmemory
 

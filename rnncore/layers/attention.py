@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
@@ -66,9 +66,10 @@ class Attention(Layer):
         shapes: dict[str, tuple[int, ...]] = {"W": (H, E)}
         if self.score == "additive":
             shapes = {"Wq": (H, A), "Wk": (E, A), "b": (A,), "v": (A,)}
+        self._shapes = shapes
 
         def draw() -> dict[str, Array]:
-            rng = np.random.default_rng(seed)
+            rng = checks.generator("seed", seed)
             values = {name: glorot_uniform(rng, *shape) for name, shape in shapes.items() if len(shape) == 2}
             if self.score == "additive":
                 values |= {"b": np.zeros(A), "v": glorot_uniform(rng, A, 1)[:, 0]}
@@ -83,7 +84,13 @@ class Attention(Layer):
         """Return what the additive score needs of a memory (S, N, E), (S, N, A): made once for many calls."""
         if self.score == "multiplicative":
             return None
-        return _affine(memory, self.params["Wk"], self.params["b"])
+        memory = arrays.converted(arrays.as_floating("memory", memory), self.dtype)
+        if memory.ndim != 3 or memory.shape[2] != self.memory_size:
+            raise ValueError(f"memory must be (S, N, memory_size) = (S, N, {self.memory_size}); got {memory.shape}")
+        return _affine(memory, self.param("Wk"), self.param("b"))
+
+    def param(self, name: str) -> Array:
+        return arrays.as_shaped(name, self.params[name], self._shapes[name], self.dtype)
 
     def __call__(
         self,
@@ -138,8 +145,9 @@ class Attention(Layer):
     def _attend(
         self, queries: Any, memory: Any, lengths: Any, memory_lengths: Any, keys: Array | None
     ) -> tuple[Array, Array, Any]:
-        queries = arrays.as_floating("queries", queries).astype(self.dtype, copy=False)
-        memory = arrays.as_floating("memory", memory).astype(self.dtype, copy=False)
+        # Views, because the caller may give its own arrays another shape before the backward pass.
+        queries = arrays.converted(arrays.as_floating("queries", queries), self.dtype).view()
+        memory = arrays.converted(arrays.as_floating("memory", memory), self.dtype).view()
         if queries.ndim != 3 or queries.shape[2] != self.query_size:
             raise ValueError(f"queries must be (T, N, query_size) = (T, N, {self.query_size}); got {queries.shape}")
         if memory.ndim != 3 or memory.shape[1:] != (queries.shape[1], self.memory_size):
@@ -150,27 +158,60 @@ class Attention(Layer):
         steps = np.full(N, T) if lengths is None else arrays.as_lengths(lengths, T, N)
         memory_steps = np.full(N, S) if memory_lengths is None else arrays.as_lengths(memory_lengths, S, N)
         if self.score == "multiplicative":
-            q, v = _affine(queries, self.params["W"]), None
+            q, v = _affine(queries, self.param("W")), None
             if keys is not None:
                 raise ValueError(f"keys belong to the additive score; got {type(keys).__name__}")
         else:
-            q, v = _affine(queries, self.params["Wq"]), self.params["v"]
+            q, v = _affine(queries, self.param("Wq")), self.param("v")
             keys = self.keys(memory) if keys is None else arrays.as_shaped("keys", keys, (S, N, self.size), self.dtype)
         weights, context = native.attend(steps, memory_steps, q, keys, v, memory)
-        return context, weights, (queries, memory, steps, memory_steps, q, keys, weights)
+        return context, weights, AttentionCache(queries, memory, steps, memory_steps, q, keys, weights.view())
 
     def backward(self, dcontext: ArrayLike, cache: Any) -> tuple[Array, Array]:
         """Return dqueries (T, N, H) and dmemory (S, N, E) for dcontext (T, N, E); add to ``grads``."""
-        queries, memory, steps, memory_steps, q, keys, weights = cache
+        queries, memory, steps, memory_steps, q, keys, weights = self._checked(cache)
         dcontext = arrays.as_shaped("dcontext", dcontext, (*queries.shape[:2], self.memory_size), self.dtype)
-        v = self.params.get("v")
+        v = None if self.score == "multiplicative" else self.param("v")
+        for name, shape in self._shapes.items():
+            arrays.check_gradient(f"d{name}", self.grads[name], "the shape of the parameter", shape)
         queries = _without_padding(queries, steps)
         dq, dk, dv, dmemory = native.attend_backward(steps, memory_steps, q, keys, v, memory, weights, dcontext)
         if self.score == "multiplicative":
-            return _affine_backward(queries, self.params["W"], dq, self.grads["W"]), dmemory
+            return _affine_backward(queries, self.param("W"), dq, self.grads["W"]), dmemory
         self.grads["v"] += dv.sum(axis=0)
-        dmemory += _affine_backward(memory, self.params["Wk"], dk, self.grads["Wk"], self.grads["b"])
-        return _affine_backward(queries, self.params["Wq"], dq, self.grads["Wq"]), dmemory
+        dmemory += _affine_backward(memory, self.param("Wk"), dk, self.grads["Wk"], self.grads["b"])
+        return _affine_backward(queries, self.param("Wq"), dq, self.grads["Wq"]), dmemory
+
+    def _checked(self, cache: AttentionCache) -> AttentionCache:
+        """Return a cache whose arrays, which the caller can reach, have shapes and lengths that go together."""
+        checks.instance("cache", cache, AttentionCache, "what forward of the layer returned")
+        arrays.as_floating("weights in the cache", cache.weights)
+        if cache.weights.ndim != 3:
+            raise ValueError(f"weights in the cache must be (T, N, S); got {cache.weights.shape}")
+        T, N, S = cache.weights.shape
+        additive = self.score == "additive"
+        A = self.size if additive else self.memory_size
+        shapes = {"queries": (T, N, self.query_size), "memory": (S, N, self.memory_size), "q": (T, N, A)}
+        shapes |= {"weights": (T, N, S)} | ({"keys": (S, N, A)} if additive else {})
+        clean: dict[str, Any] = {
+            name: arrays.as_shaped(f"{name} in the cache", getattr(cache, name), shape, self.dtype)
+            for name, shape in shapes.items()
+        }
+        clean.setdefault("keys", None)
+        steps, memory_steps = arrays.as_lengths(cache.steps, T, N), arrays.as_lengths(cache.memory_steps, S, N)
+        return AttentionCache(steps=steps, memory_steps=memory_steps, **clean)
+
+
+class AttentionCache(NamedTuple):
+    """What the forward pass keeps for the backward pass."""
+
+    queries: Array  # (T, N, H)
+    memory: Array  # (S, N, E)
+    steps: Array  # (N,), those that ask
+    memory_steps: Array  # (N,), those that are looked at
+    q: Array  # (T, N, A)
+    keys: Any  # (S, N, A), or None
+    weights: Array  # (T, N, S)
 
 
 class QuantizedAttention(Attention):

@@ -13,6 +13,7 @@ from numpy.typing import DTypeLike
 
 from .. import checks
 from .._types import Array
+from ..engine.arrays import as_floating, check_writable
 from ..engine.quantization import PRECISIONS, Precision, is_quantized, quantize
 
 __all__ = ["Layer", "blank_layers", "dropout_mask", "glorot_uniform", "orthogonal"]
@@ -102,9 +103,7 @@ class Layer:
     shards = 1  # that backward adds to: see adding_by_shards
 
     def __init__(self, dtype: DTypeLike) -> None:
-        self.dtype: np.dtype[Any] = np.dtype(dtype)
-        if self.dtype not in (np.float32, np.float64):
-            raise ValueError(f"dtype must be float32 or float64; got {self.dtype}")
+        self.dtype: np.dtype[Any] = np.dtype(checks.floating_dtype("dtype", dtype))
         self.params: dict[str, Array] = {}
         self.grads: dict[str, Array] = {}
 
@@ -154,14 +153,18 @@ class Layer:
         checks.choice("precision", precision, PRECISIONS)
         return self.with_weights(
             {
-                name: quantize(name, array, precision) if is_quantized(name) else array.copy()
-                for name, array in self.params.items()
+                name: quantize(name, self.param(name), precision) if is_quantized(name) else self.param(name).copy()
+                for name in self.params
             }
         )
 
     def with_weights(self, weights: dict[str, Any]) -> Any:
         """Return a copy of the layer for inference with these parameters, by name; matrices are Quantized."""
         raise NotImplementedError
+
+    def param(self, name: str) -> Array:
+        """Return a parameter, which the caller may have replaced; TypeError if it is no array of floats."""
+        return as_floating(name, self.params[name])
 
     def arrays(self) -> dict[str, Any]:
         """Return the parameters by name."""
@@ -174,5 +177,6 @@ class Layer:
 
     def zero_grad(self) -> None:
         """Set all gradients to zero, in place."""
-        for grad in self.grads.values():
+        for name, grad in self.grads.items():
+            check_writable(f"grads[{name!r}]", grad)
             grad.fill(0)

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, DTypeLike
 from .. import checks, functional
 from .._types import Array, Seed, StateLike
 from ..engine import calls, cells
+from ..engine.arrays import as_floating
 from ..engine.quantization import Precision
 from .base import Layer, dropout_mask, glorot_uniform, orthogonal
 from .frozen import Frozen, observe, quantize_layers
@@ -87,7 +88,8 @@ class Recurrent(Stack, Layer):
         self.input_size = checks.integer("input_size", input_size, least=1)
         self.hidden_size = checks.integer("hidden_size", hidden_size, least=1)
         self.num_layers = checks.integer("num_layers", num_layers, least=1)
-        self.bidirectional, self.batch_first = bool(bidirectional), bool(batch_first)
+        self.bidirectional = checks.flag("bidirectional", bidirectional)
+        self.batch_first = checks.flag("batch_first", batch_first)
         self.dropout = checks.share("dropout", dropout)
         self.recurrent_dropout = checks.share("recurrent_dropout", recurrent_dropout)
         if recurrent_dropout and not any(array.name == "Wh" for array in self.cell.weights):
@@ -99,7 +101,7 @@ class Recurrent(Stack, Layer):
         checks.choice("init", init, ("orthogonal", "uniform"))
         upper = self.variant.shapes(self.output_size, self.hidden_size)
         checks.addressable(["hidden_size", "num_layers"], upper.values(), self.num_layers - 1)
-        self._rng = np.random.default_rng(seed)
+        self._rng = checks.generator("seed", seed)
         for layer in range(self.num_layers):
             for suffix in self._suffixes(layer):
                 size = self.layer_input_size(layer)
@@ -124,7 +126,9 @@ class Recurrent(Stack, Layer):
     def all_weights(self) -> list[dict[str, Array]]:
         """Return those of every cell: layer by layer, forward before reverse."""
         return [
-            self.weights(layer, direction) for layer in range(self.num_layers) for direction in range(self.directions)
+            {name: as_floating(name, array) for name, array in self.weights(layer, direction).items()}
+            for layer in range(self.num_layers)
+            for direction in range(self.directions)
         ]
 
     def _initial(self, size: int, init: Init) -> dict[str, Array]:
@@ -163,7 +167,7 @@ class Recurrent(Stack, Layer):
         >>> bool((frozen(x)[0] == lstm(x)[0]).all())
         True
         """
-        return self.with_weights(self.params)
+        return self.with_weights({name: self.param(name) for name in self.params})
 
     def quantize(self, precision: Precision, calibration: ArrayLike | None = None) -> Frozen:
         """Return a copy of the layer for inference whose weights take a half or a quarter of the bytes.
@@ -548,7 +552,8 @@ class LSTM(Recurrent):
         dtype: DTypeLike = "float32",
         seed: Seed = None,
     ) -> None:
-        self.peephole, self.forget_bias = bool(peephole), float(forget_bias)
+        self.peephole = checks.flag("peephole", peephole)
+        self.forget_bias = checks.finite("forget_bias", forget_bias)
         self.peephole_output, self.output_activation = peephole_output, output_activation
         super().__init__(
             input_size,

@@ -44,7 +44,7 @@ class Embedding(Layer):
         self.size = checks.integer("size", size, least=1)
         self.dimension = checks.integer("dimension", dimension, least=1)
         shape = (self.size, self.dimension)
-        self._add({"W": shape}, lambda: {"W": np.random.default_rng(seed).normal(size=shape)})
+        self._add({"W": shape}, lambda: {"W": checks.generator("seed", seed).normal(size=shape)})
 
     def __call__(self, ids: ArrayLike) -> Array:
         """Return the rows (..., E) for integer ids (...)."""
@@ -61,17 +61,20 @@ class Embedding(Layer):
             The ids are not integers.
         """
         array = _as_rows(ids, self.size)
-        return np.take(self.params["W"], array, axis=0), array
+        return np.take(self.table(), array, axis=0), array
 
     def with_weights(self, weights: dict[str, Any]) -> QuantizedEmbedding:
         return QuantizedEmbedding(weights, self.dtype)
 
     def table(self) -> Array:
-        """Return the rows of the table, (V, E)."""
-        return self.params["W"]
+        """Return the rows of the table, (V, E); ValueError for another shape of ``params["W"]``."""
+        W = self.param("W")
+        arrays.check_shape("W", W, "(V, E)", (self.size, self.dimension))
+        return W
 
     def backward(self, dy: ArrayLike, cache: Array) -> None:
         """Add dy (..., E), the gradient of the rows that were used, to ``grads["W"]``."""
+        cache = _integers("cache", cache)
         dy = arrays.as_shaped("dy", dy, (*cache.shape, self.dimension), self.dtype)
         if self.shards == 1:
             self._scatter_add(dy, cache, self.grads["W"])
@@ -80,7 +83,7 @@ class Embedding(Layer):
             self._scatter_add(dy[:, shard :: self.shards], cache[:, shard :: self.shards], dW)
 
     def _scatter_add(self, dy: Array, ids: Array, dW: Array) -> None:
-        arrays.check_shape("dW", dW, "(V, E)", (self.size, self.dimension))
+        arrays.check_gradient("dW", dW, "(V, E)", (self.size, self.dimension))
         native.scatter_add(ids.reshape(-1), dy.reshape(ids.size, self.dimension), dW)
 
 
@@ -110,7 +113,7 @@ class Dense(Layer):
         shape, biases = (self.input_size, self.output_size), (self.output_size,)
         self._add(
             {"W": shape, "b": biases},
-            lambda: {"W": glorot_uniform(np.random.default_rng(seed), *shape), "b": np.zeros(biases)},
+            lambda: {"W": glorot_uniform(checks.generator("seed", seed), *shape), "b": np.zeros(biases)},
         )
 
     def with_weights(self, weights: dict[str, Any]) -> QuantizedDense:
@@ -118,7 +121,7 @@ class Dense(Layer):
 
     def weights(self) -> tuple[Array, Array]:
         """Return W (input_size, output_size) and b (output_size,) from ``params``; ValueError for other shapes."""
-        W, b = self.params["W"], self.params["b"]
+        W, b = self.param("W"), self.param("b")
         if W.shape != (self.input_size, self.output_size) or b.shape != (self.output_size,):
             wanted = f"{(self.input_size, self.output_size)} and {(self.output_size,)}"
             raise ValueError(f"params W and b must be {wanted}; got {W.shape} and {b.shape}")
@@ -130,11 +133,14 @@ class Dense(Layer):
 
     def forward(self, x: ArrayLike) -> tuple[Array, Array]:
         """Map x (..., input_size) to y (..., output_size), and return y and a cache for :meth:`backward`."""
-        x = arrays.as_floating("x", x).astype(self.dtype, copy=False)
+        x = arrays.converted(arrays.as_floating("x", x), self.dtype)
         return _map_last_axis(x, *self.weights()), x
 
     def backward(self, dy: ArrayLike, cache: Array) -> Array:
         """Return dx (..., input_size) for dy (..., output_size); add the gradients of W and b to ``grads``."""
+        cache = arrays.converted(arrays.as_floating("cache", cache), self.dtype)
+        if cache.ndim < 1 or cache.shape[-1] != self.input_size:
+            raise ValueError(f"cache must be (..., input_size) = (..., {self.input_size}); got {cache.shape}")
         dy = arrays.as_shaped("dy", dy, (*cache.shape[:-1], self.output_size), self.dtype)
         rows = cache.reshape(math.prod(cache.shape[:-1]), self.input_size)
         dy = dy.reshape(len(rows), self.output_size)
@@ -220,18 +226,22 @@ class QuantizedDense(_QuantizedLayer):
 
     def __call__(self, x: ArrayLike) -> Array:
         """Map x (..., input_size) to y (..., output_size)."""
-        return _map_last_axis(arrays.as_floating("x", x).astype(self.dtype, copy=False), *self.weights())
+        return _map_last_axis(arrays.converted(arrays.as_floating("x", x), self.dtype), *self.weights())
 
 
 # ---- what both kinds do -----------------------------------------------------------------------------------------
 
 
+def _integers(name: str, values: ArrayLike) -> Array:
+    array = arrays.as_array(name, values)
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"{name} must be integers; got dtype {array.dtype}")
+    return array
+
+
 def _as_rows(ids: ArrayLike, size: int) -> Array:
     """Return int64 ids in [0, size), of any shape."""
-    array = np.asarray(ids)
-    if array.dtype.kind not in "iu":
-        raise TypeError(f"ids must be integers; got dtype {array.dtype}")
-    return arrays.as_ids(array, size, "ids", "V")
+    return arrays.as_ids(_integers("ids", ids), size, "ids", "V")
 
 
 def _map_last_axis(x: Array, W: Any, b: Array) -> Array:

@@ -85,13 +85,13 @@ class Stack:
         ValueError, TypeError
             As calling the layer.
         """
-        array = np.asarray(x)
+        array = arrays.as_array("x", x)
         if array.dtype.kind not in "iu":
             array = arrays.as_floating("x", array)
             if array.ndim != 3 or array.shape[2] != self.input_size:
                 axes = "(N, T, input_size)" if self.batch_first else "(T, N, input_size)"
                 raise ValueError(f"x must be {axes} with input_size = {self.input_size}; got {array.shape}")
-            array = array.astype(self.dtype, copy=False)
+            array = arrays.converted(array, self.dtype)
         elif array.ndim != 2:
             raise ValueError(f"x of integers holds ids and must have two axes; got shape {array.shape}")
         return array.swapaxes(0, 1) if self.batch_first else array
@@ -117,7 +117,7 @@ class Stack:
             array = arrays.as_floating(f"{argument} {name}", value)
             shape = (self.num_layers * self.directions, N, self.hidden_size)
             arrays.check_shape(f"{argument} {name}", array, "(num_layers * directions, N, H)", shape)
-            result[name] = array.astype(self.dtype, copy=False)
+            result[name] = arrays.converted(array, self.dtype)
         return result
 
     def _join_state(self, states: tuple[Array, ...]) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -42,6 +43,9 @@ class Stream:
     """
 
     def __init__(self, layer: Frozen, batch_size: int = 1) -> None:
+        from .frozen import Frozen
+
+        checks.instance("layer", layer, Frozen, "a frozen layer, as layer.freeze() returns it")
         self.batch_size = checks.integer("batch_size", batch_size, least=1)
         self.input_size, self.hidden_size, self.dtype = layer.input_size, layer.hidden_size, layer.dtype
         shape = (layer.num_layers, self.batch_size, layer.hidden_size)
@@ -80,7 +84,7 @@ class Stream:
             raise ValueError(f"out must be an array (N, H) = {(N, H)} of {dtype}; got {got}")
         if not out.flags.carray or np.may_share_memory(x, out):
             raise ValueError("out must be C-contiguous, writable, and apart from x")
-        array = np.asarray(x)
+        array = arrays.as_array("x", x)
         if array.dtype.kind in "iu":
             if array.shape != (N,):
                 raise ValueError(f"x of integers holds ids and must be (N,) = ({N},); got {array.shape}")

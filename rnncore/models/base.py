@@ -43,23 +43,13 @@ def as_generator(random_state: Random) -> Generator:
     """Return the given Generator, or a new one: an int is its seed, a RandomState draws one, None is a random one."""
     if isinstance(random_state, RandomState):
         return np.random.default_rng(random_state.randint(2**32, size=4, dtype=np.uint32))
-    return np.random.default_rng(random_state)
+    return checks.generator("random_state", random_state)
 
 
 def _random_state(name: str, value: Any) -> Any:
     if value is None or isinstance(value, (Generator, RandomState)):
         return value
-    return checks.integer(name, value, least=0)
-
-
-def _dtype(name: str, value: str) -> str:
-    try:
-        found = "None" if value is None else np.dtype(value).name
-    except TypeError:
-        found = repr(value)
-    if found not in ("float32", "float64"):
-        raise ValueError(f"{name} must be float32 or float64; got {found}")
-    return found
+    return checks.integer(name, value, least=0, most=None)
 
 
 def setting(default: Any, rule: Rule | None = None, *, network: bool = False) -> Any:
@@ -110,7 +100,7 @@ class Model:
     clip_norm: float | None = setting(5.0, checks.optional(checks.positive))
     patience: int | None = setting(None, checks.optional(checks.integer, least=1))
     warm_start: bool = setting(False, checks.flag)
-    dtype: DTypeLike = setting("float32", _dtype, network=True)
+    dtype: DTypeLike = setting("float32", checks.floating_dtype, network=True)
     random_state: Random = setting(None, _random_state)
 
     # Before ``fit``. Without annotations, because they are no settings; in the class, because the constructor of an

@@ -12,7 +12,7 @@ from rnncore.interop import state_dict
 
 from .context import D, H, N, T, V, arrays, copy_of, ids, one_of, real, value
 from .recipes_compat import COMPAT, COMPAT_RECEIVERS
-from .recipes_models import MODELS, MODEL_RECEIVERS
+from .recipes_models import MODEL_RECEIVERS, MODELS
 
 FLAG = one_of(False, True)
 

@@ -93,11 +93,19 @@ def _watch(seed, begin, end, directory, progress):
         if process.returncode == 0:
             return None
         output.seek(0)
-        return f"crash: exit {process.returncode}\n{output.read()[-6000:]}\n{_tail(directory / 'crash')}"
+        text = output.read()
+        begin = max(text.find("ERROR: AddressSanitizer"), text.find("runtime error"), 0)
+        return f"crash: exit {process.returncode}\n{text[begin : begin + 3000]}\n{_tail(directory / 'crash')}"
 
 
 def _tail(path):
     return path.read_text()[-3000:] if path.exists() else ""
+
+
+def _kind(note):
+    """Crashes first, then errors of a type that must not be, then messages that do not name the argument."""
+    kinds = ("crash", "hang", "memory", "time"), ("TypeError", "ValueError", "IndexError", "UFuncTypeError")
+    return 0 if note["found"].startswith(kinds[0]) else 2 if note["found"].startswith(kinds[1]) else 1
 
 
 def report(counts, found, seed):
@@ -109,7 +117,7 @@ def report(counts, found, seed):
     groups = collections.defaultdict(list)
     for note in found:
         groups[note["found"].rpartition(" at ")[2] if " at " in note["found"] else note["found"][:40]].append(note)
-    for notes in sorted(groups.values(), key=lambda notes: -len(notes)):
+    for notes in sorted(groups.values(), key=lambda notes: (_kind(notes[0]), -len(notes))):
         note = notes[0]
         others = ", ".join(str(n["index"]) for n in notes[1:4])
         print(f"\n{len(notes)} x {note['name']} ({'; '.join(note['hostile'])})\n    {note['found']}")

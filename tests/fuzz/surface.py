@@ -5,7 +5,6 @@ import importlib
 import inspect
 from typing import NamedTuple
 
-
 #: Beside rnncore itself. Not the reference, which is what tests compare with, and not the bridge to PyTorch: slow.
 MODULES = (
     *("distributed", "metrics", "plots", "testing", "cli", "layers.stream"),
