@@ -13,7 +13,6 @@ from .arrays import FLOAT32, FLOAT64, check_shape, empty
 from .cells import Variant
 from .quantization import Quantized
 
-
 MOST_ROWS = f"at most {_engine.LARGEST_QUANTIZED} rows in int8, for sums in 32 bits"
 
 

@@ -195,8 +195,8 @@ class Recurrent(Stack, Layer):
         Raises
         ------
         ValueError
-            A weight is not finite (int8), the layer is too wide for sums in 32 bits (131,072; the input may be wider if it
-            is always ids), or ``calibration`` is given for bfloat16 or not finite.
+            A weight is not finite (int8), the layer is too wide for sums in 32 bits (131,072; an input of ids may be
+            wider), or ``calibration`` is given for bfloat16 or not finite.
 
         Notes
         -----
