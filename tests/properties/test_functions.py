@@ -1,9 +1,11 @@
 """The functions of the cells, with every option: equal to the reference, and the identities that hold to the bit."""
 
+import pickle
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
-from support.compare import TOLERANCE, assert_identical, assert_same
+from support.compare import TOLERANCE, assert_equal_bits, assert_identical, assert_same
 from support.functions import backward, cast, final_states, floats_of, forward, in_chunks, take_rows
 from support.layouts import whole_memory
 from support.machines import Machine
@@ -12,6 +14,7 @@ from support.strategies import assert_same_unless_chaotic, calls, disturbed, lai
 
 import rnncore as rc
 from rnncore import functional, reference
+from rnncore.engine.quantization import round_to_bfloat16
 
 # Sums over the rows of a batch or the chunks of a sequence, whose order decides the last bits.
 SUMS = ("dWx", "dWh", "db", "dbhn", "dpeephole")
@@ -92,6 +95,27 @@ def test_inference_has_the_bits_of_training(call, machine):
     names = ["h_n", "c_n"][: len(final_states(cell, state))]
     actual = dict(zip(names, final_states(cell, state_inference), strict=True)) | {"h": h_inference}
     assert_identical(actual, dict(zip(names, final_states(cell, state), strict=True)) | {"h": h})
+
+
+@given(calls(least=1, mask=False, checkpoint=None, left_out=frozenset()), machines(), st.booleans())
+def test_frozen_cells_have_the_bits_of_the_function(call, machine, rounds):
+    cell, arguments, _ = call.problem()
+    names = call.variant.cell.states
+    state = tuple(arguments[f"{name}0"] for name in names)
+    weights = {name: arguments[name] for name in call.variant.shapes(call.D, call.H)} | {"Wh": arguments.get("Wh")}
+    options = {name: word for name, word in arguments.items() if isinstance(word, str)}
+    of_call = {name: arguments[name] for name in ("lengths", "resets", "reverse") if name in arguments}
+    with machine:
+        frozen = rc.freeze(cell, **weights, **options, precision="bfloat16" if rounds else None)
+        if rounds:
+            for name in arguments.keys() & {"Wx", "Wh"}:
+                arguments[name] = round_to_bfloat16(arguments[name].astype("f8")).astype(call.dtype)
+        h, final, _ = forward(cell, arguments, training=False)
+        for one in (frozen, pickle.loads(pickle.dumps(frozen))):
+            actual = one(arguments["x"], state if len(state) > 1 else state[0], **of_call)
+            assert_equal_bits(actual[0], h)
+            for got, wanted in zip(final_states(cell, actual[1]), final_states(cell, final), strict=True):
+                assert_equal_bits(got, wanted)
 
 
 @more(2)
