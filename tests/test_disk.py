@@ -5,6 +5,7 @@ import importlib
 import os
 import subprocess
 import sys
+from functools import cache
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ TEXT = "the cat sat on the mat. " * 20
 TRAIN = "--epochs 1 --hidden 4 --batch 2 --chunk 16 --sample 5".split()
 
 
+@cache
 def model():
     return fit(make("tagger"))
 

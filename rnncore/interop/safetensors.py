@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from os import PathLike
 from typing import Any
 
@@ -105,7 +108,8 @@ def load(path: str | PathLike[str], *, prefix: str = "") -> Any:
     """
     arrays, description = _read(path, prefix)
     if description is None:
-        return state_dict.to_layer(arrays, prefix=prefix)
+        with _naming(path):
+            return state_dict.to_layer(arrays, prefix=prefix)
     cls, arguments = description
     _check_sizes(cls, arguments, arrays, path, prefix)
     fast = {"init": "uniform"} if "init" in inspect.signature(cls).parameters else {}
@@ -164,9 +168,20 @@ def load_into(layer: Any, path: str | PathLike[str], *, prefix: str = "") -> Non
         for key, array in arrays.items():
             if array.dtype != layer.dtype:
                 raise ValueError(f"{key} in {path} must be {layer.dtype} as in the layer; got {array.dtype}")
-        state_dict.load(layer, arrays, prefix=prefix)
+        with _naming(path):
+            state_dict.load(layer, arrays, prefix=prefix)
         return
     _write(layer, path, arrays, prefix)
+
+
+@contextmanager
+def _naming(path: str | PathLike[str]) -> Iterator[None]:
+    """Let errors begin with the path."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f"{os.fspath(path)}: {error}") from error
 
 
 def _name(layer: Any) -> str:
