@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from rnncore.metrics import Score, bleu, entities, entity_score
+from rnncore.metrics import Score, bleu, edit_distance, entities, entity_score, label_error_rate
 
 
 @pytest.mark.parametrize(
@@ -108,3 +108,16 @@ def test_bleu_refuses():
         bleu([["a"]], [])
     with pytest.raises(ValueError, match=r"^references\[1\] must hold at least one translation; got none"):
         bleu([["a"], []], ["a", "a"])
+
+
+def test_edit_distance(rng):
+    def by_definition(a, b):
+        if not a or not b:
+            return len(a) + len(b)
+        changed = by_definition(a[1:], b[1:]) + (a[0] != b[0])
+        return min(changed, by_definition(a[1:], b) + 1, by_definition(a, b[1:]) + 1)
+
+    for _ in range(30):
+        a, b = ("".join(rng.choice(list("xyz"), size=rng.integers(6))) for _ in range(2))
+        assert edit_distance(a, b) == by_definition(a, b), (a, b)
+    assert label_error_rate(["pear", "salad"], ["pair", "salads"]) == 3 / 9

@@ -141,7 +141,7 @@ def test_progress_bar(capsys):
 @each_model
 def test_patience_goes_back_to_the_best_epoch(name, monkeypatch):
     model, kept = make(name, epochs=20, patience=3), {}
-    scripted(model, monkeypatch, [3.0, 2.0, 2.5, 1.0, 1.0, 1.5, 1.2, 0.1])
+    scripted(model, monkeypatch, [3.0, 2.0, 2.5, 1.0, 1.0, 1.5, 1.2, *[0.1] * 13])
     fit(model, True, callback=lambda at: kept.update({at.epoch: parameters(model)}))
     # The fourth is the best, equal is not better, and three epochs later it is over.
     assert [record["held_out"] for record in model.history] == [3.0, 2.0, 2.5, 1.0, 1.0, 1.5, 1.2]

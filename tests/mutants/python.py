@@ -462,7 +462,7 @@ MUTANTS = {
         "rnncore/models/training.py",
         "        if held_out < at.best:",
         "        if held_out <= at.best:",
-        "models/test_training.py",
+        "models/test_training.py::test_patience_goes_back_to_the_best_epoch",
     ),
     "the best parameters are not a copy": (
         "rnncore/models/training.py",
@@ -480,7 +480,7 @@ MUTANTS = {
         "rnncore/models/training.py",
         "model._carried = at.carried",
         "pass",
-        "models/test_resume.py::test_a_run_that_a_callback_ends_goes_on",
+        "models/test_resume.py::test_a_run_goes_on_from_a_file",
     ),
     "a file keeps no count of the optimiser's steps": (
         "rnncore/models/base.py",
@@ -500,12 +500,6 @@ MUTANTS = {
         "    os.fsync(file.fileno())\n",
         "",
         "test_files.py::test_the_content_is_on_the_disk_before_the_name_stands_for_it",
-    ),
-    "an array larger than its bytes is read": (
-        "rnncore/models/storage.py",
-        "if math.prod(shape) * dtype.itemsize != len(content) - start:",
-        "if False:",
-        "models/test_files.py::test_shapes_that_are_not_there",
     ),
     "a bomb is expanded": (
         "rnncore/models/storage.py",
@@ -578,8 +572,7 @@ MUTANTS = {
         "rnncore/metrics.py",
         "diagonal + (item != other)",
         "diagonal + 2 * (item != other)",
-        "test_metrics.py",
-        "models/test_transcriber.py::test_score",
+        "test_metrics.py::test_edit_distance",
     ),
     # ---- texts in files -----------------------------------------------------------------------------------------
     "corpus: words are cut at the ends of blocks": (
