@@ -51,7 +51,7 @@ class RankError(RuntimeError):
 _runs = itertools.count(1)
 
 
-class _Disagreement(ValueError):
+class CommonError(ValueError):
     """An error that all ranks raise."""
 
 
@@ -121,7 +121,7 @@ def _reduce(ranks: Ranks, grads: Mapping[str, Array], loss_sum: float, weight: f
     table = ranks.gather(np.array([[loss_sum, weight, layout]]), np.arange(ranks.size + 1))
     if (table[:, 2] != layout).any():
         other = int(np.flatnonzero(table[:, 2] != layout)[0])
-        raise _Disagreement(
+        raise CommonError(
             f"grads must have the same names, shapes and dtypes on all ranks; those of rank {other} differ"
         )
     flat = np.concatenate([np.ravel(grad) for grad in grads.values()]) if grads else np.zeros(0)
@@ -247,7 +247,7 @@ class Ranks:
             for name, wanted in everyone[0].items():
                 if theirs[name] != wanted:
                     difference = f"{name} is {wanted!r} on rank 0 and {theirs[name]!r} on rank {rank}"
-                    raise _Disagreement(f"all ranks must have the same {what}; {difference}")
+                    raise CommonError(f"all ranks must have the same {what}; {difference}")
 
     # ---- waiting ------------------------------------------------------------------------------------------------
 
@@ -324,7 +324,7 @@ class Ranks:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        if self.size > 1 and error is not None and not isinstance(error, (RankError, _Disagreement)):
+        if self.size > 1 and error is not None and not isinstance(error, (RankError, CommonError)):
             message = f"rank {self.rank} on {platform.node()}: {type(error).__name__}: {error}".rstrip(": ")
             news = {"kind": "failed", "message": message, "ranks": [self.rank]}
             self._tell(news, set(range(self.size)) - {self.rank})

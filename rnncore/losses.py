@@ -271,5 +271,6 @@ def _weights(
 
 
 def _reduce(losses: Array, weights: Array, scale: float, reduction: str) -> Any:
-    losses *= weights
-    return losses if reduction == "none" else float(losses.sum() * scale)
+    with np.errstate(over="ignore"):  # losses of float64 logits of size 1e308
+        losses *= weights
+        return losses if reduction == "none" else float(losses.sum() * scale)

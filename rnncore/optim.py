@@ -20,6 +20,15 @@ from .engine.arrays import as_array, check_writable
 __all__ = ["SGD", "Adagrad", "Adam", "Optimizer", "RMSProp", "clip_by_global_norm", "clip_by_value"]
 
 
+# The largest step of SGD with momentum is about their product; it must be below half a unit in the last place of the
+# largest float32, 1e31, to which it may be added.
+LARGE_NORM, LARGE_RATE = 1e15, 1e6
+
+
+class NotFiniteError(ValueError):
+    """A parameter would become infinite or NaN."""
+
+
 Gradients = Mapping[str, Array] | Iterable[Array | None]
 
 
@@ -147,7 +156,9 @@ class Optimizer:
     def learning_rate(self, value: float) -> None:
         self._learning_rate = _number("learning_rate", value, above=0)
 
-    def step(self, grads: Mapping[str, Array], *, clip_norm: float | None = None) -> float | None:
+    def step(
+        self, grads: Mapping[str, Array], *, clip_norm: float | None = None, check_finite: bool = False
+    ) -> float | None:
         """Make one step: update every parameter in place, in one pass over it.
 
         Nothing is changed if `grads` is refused. `grads` is not written to.
@@ -158,6 +169,8 @@ class Optimizer:
             Keys and shapes of `params`.
         clip_norm : float, optional
             Make the step with the gradients that :func:`clip_by_global_norm` would leave.
+        check_finite : bool
+            Refuse a step after which a parameter, or what the optimiser remembers of it, would be infinite or NaN.
 
         Returns
         -------
@@ -169,21 +182,44 @@ class Optimizer:
         TypeError
             `grads` is not a dict, or an entry is not real numbers.
         ValueError
-            A key is missing or unknown, a shape differs, ``clip_norm <= 0``.
+            A key is missing or unknown, a shape differs, ``clip_norm <= 0``, a result is refused by `check_finite`.
         """
         grads = self._check(grads)
-        norm, scale = None, 1.0
-        if clip_norm is not None:
-            clip_norm = _number("clip_norm", clip_norm, above=0)
-            norm = _norm(grads.values())
-            if clip_norm < norm < math.inf:
-                scale = clip_norm / norm
+        limit = math.inf if clip_norm is None else _number("clip_norm", clip_norm, above=0)
+        norm = None if clip_norm is None and not check_finite else _norm(grads.values())
+        scale = limit / norm if norm is not None and limit < norm < math.inf else 1.0
+        if check_finite and norm is not None:
+            if not norm < math.inf:
+                _check_finite("its gradient is", grads)
+            # Smaller steps from finite numbers, by finite gradients, end at finite numbers.
+            if not (norm * scale < LARGE_NORM and self.learning_rate < LARGE_RATE):
+                self._step_or_restore(grads, scale)
+                return None if clip_norm is None else norm
+        self._step(grads, scale)
+        return None if clip_norm is None else norm
+
+    def _step(self, grads: Mapping[str, Array], scale: float) -> None:
         rule, constants = self._rule(scale)
         states = [self.state[kind] for kind in self._kinds]
         updates = [(grads[name], p, *(state[name] for state in states)) for name, p in self.params.items()]
         native.optimizer_step(rule, constants, updates)
         self.iterations += 1
-        return norm
+
+    def _step_or_restore(self, grads: Mapping[str, Array], scale: float) -> None:
+        """Make the step, or raise with everything as before."""
+        arrays = [self.params, *self.state.values()]
+        before = [{name: array.copy() for name, array in kind.items()} for kind in arrays]
+        self._step(grads, scale)
+        try:
+            _check_finite(f"the step is too large with learning_rate {self.learning_rate:g}: it is", self.params)
+            for kind, state in self.state.items():
+                _check_finite(f"the optimiser's {kind} of it is", state)
+        except NotFiniteError:
+            self.iterations -= 1
+            for kind, saved in zip(arrays, before, strict=True):
+                for name, array in kind.items():
+                    array[...] = saved[name]
+            raise
 
     def _rule(self, scale: float) -> tuple[str, tuple[float, ...]]:
         """Return the rule of native.optimizer_step and its constants, for gradients times ``scale``."""
@@ -357,6 +393,15 @@ class Adam(Optimizer):
         r = math.sqrt(1 - self.beta2**step)
         rate = self.learning_rate * r / (1 - self.beta1**step)
         return "adam", (rate, scale, self.beta1, 1 - self.beta1, self.beta2, 1 - self.beta2, r * self.epsilon)
+
+
+def _check_finite(why: str, arrays: Mapping[str, Array]) -> None:
+    """Raise NotFiniteError that names the first parameter whose array holds an infinity or NaN, and why."""
+    names = [name for name, array in arrays.items() if not np.isfinite(array).all()]
+    if names:
+        kind = "NaN" if np.isnan(arrays[names[0]]).any() else "infinite"
+        others = f"; so would {', '.join(map(repr, names[1:]))}" if names[1:] else ""
+        raise NotFiniteError(f"parameter {names[0]!r} would become infinite or NaN: {why} {kind}{others}")
 
 
 def _norm(arrays: Any) -> float:

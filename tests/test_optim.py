@@ -1,6 +1,7 @@
 import copy
 import math
 import pickle
+from functools import partial
 
 import numpy as np
 import pytest
@@ -403,3 +404,42 @@ def test_clipping_refuses(function, name):
     read_only.flags.writeable = False
     with pytest.raises(ValueError, match=r"grads\[0\] must be writeable"):
         function([read_only], 1)
+
+
+# ---- steps that would not be finite ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("make", [SGD, partial(SGD, momentum=0.9), RMSProp, Adagrad, Adam])
+def test_check_finite_refuses_a_step_and_changes_nothing(rng, make, dtype):
+    largest = np.finfo(dtype).max
+    params = {"W": rng.normal(size=(3, 4)).astype(dtype), "b": rng.normal(size=5).astype(dtype)}
+    optimizer = make(params, learning_rate=0.1)
+    good = {name: rng.normal(size=p.shape).astype(dtype) for name, p in params.items()}
+    optimizer.step(good, check_finite=True)
+    bad = {name: g.copy() for name, g in good.items()}
+    cases = [(np.nan, 0.1, "its gradient is NaN"), (-np.inf, 0.1, "its gradient is infinite")]
+    cases.append((1.0, 0.9 * float(largest), "the step is too large with learning_rate .*: it is infinite"))
+    if not isinstance(optimizer, SGD):
+        cases.append((0.9 * largest, 0.1, "the optimiser's v of it is infinite"))
+    for value, rate, why in cases:
+        bad["b"][2] = value
+        params["b"][2] = -0.9 * largest if rate > 1 else 1
+        optimizer.learning_rate = rate
+        before = copy.deepcopy((params, optimizer.state, optimizer.iterations))
+        with pytest.raises(ValueError, match=f"^parameter '.' would become infinite or NaN: {why}"):
+            optimizer.step(bad, check_finite=True)
+        after = (params, optimizer.state, optimizer.iterations)
+        np.testing.assert_equal(after, before)
+
+
+@pytest.mark.parametrize("clip_norm", [None, 1.0])
+@pytest.mark.parametrize("scale", [1, 1e200])
+def test_check_finite_changes_no_finite_step(rng, scale, clip_norm):
+    """Nor does it refuse gradients whose norm overflows."""
+    checked, unchecked = ({"W": np.ones(7)} for _ in range(2))
+    for params, options in ((checked, {"check_finite": True}), (unchecked, {})):
+        optimizer, rng = SGD(params, learning_rate=1e-3, momentum=0.5), np.random.default_rng(0)
+        norms = [optimizer.step({"W": scale * rng.normal(size=7)}, clip_norm=clip_norm, **options) for _ in range(3)]
+        assert (norms[0] is None) == (clip_norm is None)
+    np.testing.assert_array_equal(checked["W"], unchecked["W"])

@@ -141,6 +141,9 @@ Raises
 ------
 TypeError, ValueError
     An argument is wrong; the message names it, and the model is unchanged.
+ValueError
+    An update would have made a parameter infinite or NaN. The message names it and the update, and the model, its
+    optimiser and its position for ``resume`` are those of the update before.
 RuntimeError
     A callback of ``fit`` called it.
 rnncore.distributed.RankError

@@ -13,9 +13,9 @@ import numpy as np
 
 from .. import checks
 from .._types import Array
-from ..distributed import Ranks
+from ..distributed import CommonError, Ranks
 from ..interrupts import Interrupts
-from ..optim import Optimizer
+from ..optim import NotFiniteError, Optimizer
 from .position import Position, get_random, set_random
 from .shards import Shards
 
@@ -215,7 +215,13 @@ class Run:
             return
         try:
             optimizer.learning_rate = rate * factor
-            optimizer.step(self.model.grads, clip_norm=self.model.clip_norm)
+            optimizer.step(self.model.grads, clip_norm=self.model.clip_norm, check_finite=True)
+        except NotFiniteError as error:
+            epoch, update = self.model.history[-1]["epoch"], self.position.update + 1
+            raise CommonError(
+                f"update {update}, in epoch {epoch}: {error}. The parameters are those before this update. A lower "
+                "learning_rate or clip_norm may help, or data of smaller values"
+            ) from None
         finally:
             optimizer.learning_rate = rate
 

@@ -39,7 +39,8 @@ def start_on_ranks(size, function, folder, *arguments):
     if found is None:
         pytest.skip("there is no mpiexec")
     command = [found, "-n", str(size), sys.executable, "-P", "-m", "support.ranks", function.__name__, str(folder)]
-    options = {"env": os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}, "stdin": subprocess.DEVNULL}
+    paths = os.pathsep.join(filter(None, [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH")]))
+    options = {"env": os.environ | {"PYTHONPATH": paths}, "stdin": subprocess.DEVNULL}
     options |= {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return subprocess.Popen([*command, json.dumps(arguments)], **options)
 
@@ -155,6 +156,23 @@ def with_accident(comm, folder, kind, timeout):
 
     training.fit(model, True, comm=comm, callback=save, timeout=timeout)
     return {"interrupted": model.interrupted, "updates": len(model.losses)}
+
+
+def with_large_rate(comm, folder):
+    """Train with a learning rate that is far too large, then another model."""
+    import numpy as np
+
+    from . import training
+
+    model = training.make("language", learning_rate=3e38, dtype="float32", optimizer="adagrad")
+    try:
+        training.fit(model, comm=comm, timeout=5)
+        said = ""
+    except ValueError as error:
+        said = str(error)
+    finite = all(bool(np.isfinite(p).all()) for p in model.params.values())
+    other = training.fit(training.make("tagger"), comm=comm, timeout=5)
+    return {"error": said, "finite": finite, "losses": other.losses}
 
 
 LONG_RUN = {"epochs": 40, "batch_size": 8, "dropout": 0.2, "accumulation": 2}
