@@ -339,8 +339,11 @@ def scatter_add(const int64_t[::1] ids, const floating[:, ::1] rows, floating[:,
     """table (V,D)[ids] += rows (L,D). Needs L, D > 0."""
     cdef const kernel_table *k = active.f32 if floating is float else active.f64
     cdef Py_ssize_t D = rows.shape[1]
+    cdef unsigned long long saved
     with nogil:
+        saved = begin_flush_subnormals()
         k.scatter_add(rows.shape[0], D, &ids[0], 1, &rows[0, 0], D, &table[0, 0], D)
+        end_flush_subnormals(saved)
 
 
 # ---- optimisers -----------------------------------------------------------------------------------------------------
@@ -370,8 +373,11 @@ def square_sum(const floating[::1] a):
     """Sum of the squares of a (count,), count > 0."""
     cdef const kernel_table *k = active.f32 if floating is float else active.f64
     cdef double total
+    cdef unsigned long long saved
     with nogil:
+        saved = begin_flush_subnormals()
         total = k.square_sum(a.shape[0], &a[0])
+        end_flush_subnormals(saved)
     return total
 
 

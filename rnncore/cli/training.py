@@ -19,7 +19,7 @@ import numpy as np
 import rnncore
 
 from .. import functional, reference
-from ..distributed import Ranks
+from ..distributed import CommonError, Ranks
 from ..files import is_stream, replacing
 from ..interrupts import interrupts_later
 from ..models.shards import SHARDS, check_shards
@@ -249,6 +249,8 @@ def fit(run: Prepared, comm: Any, arguments: Any, callback: Any = None, *, silen
     try:
         run.model.fit(run.training, run.held_out, callback=callback, resume=run.resume, **options)
     except ValueError as error:
+        if isinstance(error, CommonError):  # a parameter that became infinite
+            raise UserError(str(error), silent=silent) from None
         if not run.resume or len(run.model.losses) > before:
             raise
         raise UserError(f"cannot go on with {run.output}: {error}", silent=silent) from None

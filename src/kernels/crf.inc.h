@@ -65,8 +65,10 @@ static void NAME(add_pairs)(ptrdiff_t K, double weight, NAME(row) a, NAME(row) W
     for (ptrdiff_t i = 0; i < K; i++) {
         const double *restrict W_m = W.m + i * K, *restrict W_e = W.e + i * K;
         double *restrict row = pairs + i * K, a_m = weight * a.m[i] / Z.m, a_e = a.e[i] - Z.e;
-        for (ptrdiff_t j = 0; j < K; j++)
-            row[j] += a_m * W_m[j] * q.m[j] * NAME(power_of_two)(a_e + W_e[j] + q.e[j]);
+        for (ptrdiff_t j = 0; j < K; j++) {
+            double e = a_e + W_e[j] + q.e[j];
+            row[j] += a_m * W_m[j] * q.m[j] * NAME(power_of_two)(e > 2 ? 2 : e); /* as in share, with one factor more */
+        }
     }
 }
 

@@ -37,12 +37,18 @@ ALWAYS_INLINE NAME(scaled) NAME(normalised)(double m, double e) {
     return result;
 }
 
-/* exp(x) for x of size up to 2^50, and 0 for what is below, -inf too */
+/* exp(x), with an exponent of all 53 bits where |x| > 2^50: then x has no digits for m. 0 below -2^800, -inf too. */
 ALWAYS_INLINE NAME(scaled) NAME(scaled_exp)(double x) {
-    double clamped = x < -0x1p50 ? -0x1p50 : x, scale;
-    double k = (clamped * 1.4426950408889634 + 0x1.8p52) - 0x1.8p52; /* as exp_parts has it */
-    double m = 1 + NAME(exp_parts)(clamped, &scale);
-    return (NAME(scaled)){x < -0x1p50 ? 0 : m, x < -0x1p50 ? ZERO_EXPONENT : k};
+    double near = x < -0x1p50 ? -0x1p50 : x > 0x1p50 ? 0x1p50 : x, scale;
+    double k = (near * 1.4426950408889634 + 0x1.8p52) - 0x1.8p52; /* as exp_parts has it */
+    double m = 1 + NAME(exp_parts)(near, &scale), e = x * 1.4426950408889634;
+    uint64_t bits;
+    memcpy(&bits, &e, sizeof bits);
+    bits &= ~(uint64_t)3; /* a whole number: the last bit of 2^50 is a quarter */
+    memcpy(&e, &bits, sizeof e);
+    m = x < -0x1p800 ? 0 : near == x || x != x ? m : 1;
+    e = x < -0x1p800 ? ZERO_EXPONENT : near == x ? k : e;
+    return (NAME(scaled)){m, e};
 }
 
 /* log(x), -inf for 0 */
@@ -59,7 +65,8 @@ ALWAYS_INLINE NAME(scaled) NAME(sum_of_three)(NAME(scaled) a, NAME(scaled) b, NA
     return (NAME(scaled)){sum.m * NAME(power_of_two)(sum.e - e) + c.m * NAME(power_of_two)(c.e - e), e};
 }
 
-/* a b / total <= 1 */
+/* a b / total <= 1. The exponent is above 1 only where those of numbers above 2^53 are rounded. */
 ALWAYS_INLINE double NAME(share)(NAME(scaled) a, NAME(scaled) b, NAME(scaled) total) {
-    return a.m * b.m / total.m * NAME(power_of_two)(a.e + b.e - total.e);
+    double e = a.e + b.e - total.e;
+    return a.m * b.m / total.m * NAME(power_of_two)(e > 1 ? 1 : e);
 }

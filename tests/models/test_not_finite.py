@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from support import ranks
-from support.training import CLASSES, MODELS, TEXTS, assert_same, each_model, fit, make, parameters
+from support.training import CLASSES, TEXTS, assert_same, each_model, fit, make, parameters
 
 import rnncore as rc
 
@@ -42,8 +42,9 @@ def test_fit_names_the_parameter_and_the_update(name, value, clip_norm, monkeypa
     model, spoiled_name = spoiled(name, monkeypatch, value, clip_norm=clip_norm)
     seen = []
     kind = "NaN" if np.isnan(value) else "infinite"
+    epoch = 2 if name == "language" else 3
     wanted = (
-        f"^update {BAD}, in epoch {2 if name == 'language' else 3}: parameter '{spoiled_name}' would become infinite or "
+        f"^update {BAD}, in epoch {epoch}: parameter '{spoiled_name}' would become infinite or "
         f"NaN: its gradient is {kind}. The parameters are those before this update. A lower learning_rate"
     )
     with pytest.raises(ValueError, match=wanted):
