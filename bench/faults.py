@@ -241,7 +241,9 @@ def cases() -> dict[str, Callable[[], Case]]:
         found[f"{cell.name} lengths"] = lambda plain=plain: function_case(plain, True, lengths=LENGTHS)
         found[f"{cell.name} checkpoint"] = lambda plain=plain: function_case(plain, True, checkpoint=3)
         found[f"{cell.label} layer"] = lambda cell=cell: layer_case(cell.label, True)
-        found[f"{cell.label} layer both directions"] = lambda cell=cell: layer_case(cell.label, True, bidirectional=True)
+        found[f"{cell.label} layer both directions"] = lambda cell=cell: layer_case(
+            cell.label, True, bidirectional=True
+        )
         found[f"{cell.label} layer inference"] = lambda cell=cell: layer_case(cell.label, False, bidirectional=True)
     found |= {"Dense": dense_case, "Embedding": embedding_case, "fused softmax": head_case, "softmax": softmax_case}
     found |= {"CTC": ctc_case, "CRF": crf_case, "freeze": freeze_case, "stream step": step_case, "Adam": optimizer_case}
@@ -367,7 +369,7 @@ class Run:
             self.wrong.append(f"point {point}: {message}")
 
     def all_points(self, span: int, first: int, note: Callable[[int], None]) -> int:
-        """Let allocations k .. k + span - 1 fail for k = first, ... until none of a call fails; return the last that did."""
+        """Let allocations k .. k + span - 1 fail for k = first, ... until none of a call fails; return the last k."""
         # The interpreter lives on without some of what it asks for.
         patience = 30 if self.faults.kind == "python" else 1
         k = last = first - 1

@@ -13,8 +13,6 @@ from .arrays import FLOAT32, FLOAT64, check_shape, empty
 from .cells import Variant
 from .quantization import Quantized
 
-MOST_ROWS = f"at most {_engine.LARGEST_QUANTIZED} rows in int8, for sums in 32 bits"
-
 
 def pack_cell(
     variant: Variant,
@@ -97,7 +95,8 @@ def _narrowed(floats: Array, scales: Any) -> Quantized:
 
 def _check_sums(name: str, matrix: Quantized) -> None:
     if matrix.scales is not None and len(matrix.values) > _engine.LARGEST_QUANTIZED:
-        raise ValueError(f"{name} must have {MOST_ROWS}; got {len(matrix.values)}")
+        wanted = f"at most {_engine.LARGEST_QUANTIZED} rows in int8, for sums in 32 bits"
+        raise ValueError(f"{name} must have {wanted}; got {len(matrix.values)}")
 
 
 def _dense_values(matrix: Quantized) -> Any:

@@ -201,7 +201,9 @@ print(len(np.frombuffer(block, np.uint8)) >> 20)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="RLIMIT_AS")
-@pytest.mark.parametrize(("layers", "bidirectional", "outputs"), [(1, False, 1), (2, False, 2), (1, True, 2), (4, True, 4)])
+@pytest.mark.parametrize(
+    ("layers", "bidirectional", "outputs"), [(1, False, 1), (2, False, 2), (1, True, 2), (4, True, 4)]
+)
 def test_a_frozen_stack_needs_no_more_outputs_than_it_has_layers(layers, bidirectional, outputs):
     """Its result, two more below the top at most, and in both directions those of each before they are side by side."""
     code = f"""

@@ -3,18 +3,21 @@
 RNNCORE_TEST_LARGE=1 adds arrays of more than 2**31 elements, which need up to 20 GiB and some minutes.
 """
 
-import gc
+import math
 import os
+from itertools import pairwise
 
 import numpy as np
 import pytest
-from support.compare import assert_equal_bits, literally
+from support.compare import assert_equal_bits
 from support.functions import CELLS
-from support.isas import OWN
+from support.layers import each_cell, make_layer
 from support.problems import make_cotangents, make_problem, run
 
 import rnncore as rc
-from rnncore import _engine
+from rnncore.engine import native
+from rnncore.engine.quantization import Quantized
+from rnncore.engine.weights import pack_matrix, read_rows
 
 GIB = 1 << 30
 
@@ -33,31 +36,31 @@ def needs(gibibytes):
 # ---- long, wide and narrow ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("variant", CELLS)
-def test_a_million_steps(rng, variant):
+@each_cell
+def test_a_million_steps(rng, kind):
     """The same bits as in pieces that carry the state and, backward, its gradient."""
     needs(2)
-    T, H = 1_000_000, 3
-    cell, arguments = make_problem(rng, variant, T, 1, 2, H, "float32")
-    cotangents = make_cotangents(rng, cell, T, 1, H, "float32")
-    whole = run(rc, cell, arguments, cotangents)
-    forward, backward = getattr(rc, f"{cell}_forward"), getattr(rc, f"{cell}_backward")
-    states = [name for name in ("h0", "c0") if name in arguments]
+    T = 1_000_000
+    layer = make_layer(rng, kind, "float32")
+    x, dy = (rng.normal(size=(T, 1, width)).astype("f4") for width in (layer.input_size, layer.hidden_size))
+    y, final, cache = layer.forward(x)
+    dx, dinitial = layer.backward(dy, cache)
+    wanted = {name: value.copy() for name, value in layer.grads.items()}
+    layer.zero_grad()
     cuts = [0, 300_001, 655_360, T]
-    spans = [slice(*pair) for pair in zip(cuts, cuts[1:], strict=False)]
-    caches, carried = [], {name: arguments[name] for name in states}
+    spans, caches, state = [slice(*cut) for cut in pairwise(cuts)], [], None
     for span in spans:
-        h, final, cache = forward(**{**arguments, **carried, "x": arguments["x"][span]})
-        assert_equal_bits(h, whole["h"][span])
+        part, state, cache = layer.forward(x[span], state)
+        assert_equal_bits(part, y[span])
         caches.append(cache)
-        carried = dict(zip(states, final if cell == "lstm" else (final,), strict=True))
-    gradients = {f"d{name[0]}_n": cotangents[f"d{name[0]}_n"] for name in states}
+    assert_equal_bits(state, final)
+    dstate = None
     for span, cache in zip(reversed(spans), reversed(caches), strict=True):
-        found = backward(cotangents["dh"][span], cache, **gradients)
-        assert_equal_bits(found.dx, whole["dx"][span])
-        gradients = {f"d{name[0]}_n": getattr(found, f"d{name}") for name in states}
-    for name in states:
-        assert_equal_bits(gradients[f"d{name[0]}_n"], whole[f"d{name}"])
+        part, dstate = layer.backward(dy[span], cache, dstate)
+        assert_equal_bits(part, dx[span])
+    assert_equal_bits(dstate, dinitial)
+    for name, value in wanted.items():
+        assert_equal_bits(layer.grads[name], value, err_msg=name)
 
 
 @pytest.mark.parametrize("variant", CELLS)
@@ -211,3 +214,147 @@ def test_sizes_beyond_all_memory_are_refused(make, names):
     with pytest.raises((ValueError, MemoryError)) as found:
         make()
     assert any(name in str(found.value) for name in names), found.value
+
+
+# ---- more than 2**31 elements ---------------------------------------------------------------------------------------
+
+large = pytest.mark.skipif(
+    "RNNCORE_TEST_LARGE" not in os.environ, reason="RNNCORE_TEST_LARGE=1 runs it: 20 GiB, minutes"
+)
+
+
+def filled(*shape, dtype="float32"):
+    """Numbers that repeat after a prime number of elements: an offset that is wrong by a power of two finds others."""
+    block = (0.3 * np.random.default_rng(0).normal(size=999_983)).astype("f4")
+    if dtype != "float32":
+        block = (100 * block).astype(dtype)
+    array = np.empty(math.prod(shape), dtype)
+    assert array.size > 2**31
+    for begin in range(0, array.size, block.size):
+        array[begin : begin + block.size] = block[: array.size - begin]
+    return array.reshape(shape)
+
+
+@pytest.fixture(params=["own", "blas"])
+def backend(request, restore_isa):
+    if request.param == "blas":
+        if "blas" not in rc.available_isas():
+            pytest.skip("no BLAS")
+        rc.use_isa("blas")
+
+
+@large
+@pytest.mark.usefixtures("backend")
+@pytest.mark.parametrize("cell", ["rnn", "gru"])
+def test_a_large_input(rng, cell):
+    needs(20)
+    T, N, D, H = (1 << 20) + 7, 64, 33, 1
+    G = {"rnn": 1, "gru": 3}[cell]
+    x = filled(T, N, D)
+    weights = [rng.normal(size=shape).astype("f4") for shape in [(D, G * H), (H, G * H), (G * H,)]]
+    forward = getattr(rc, f"{cell}_forward")
+    h, h_n, _ = forward(x, *weights, training=False)
+    for begin, end in [(0, 300), (T // 2, T // 2 + 300), (T - 300, T)]:
+        part = forward(x[begin:end], *weights, h[begin - 1] if begin else None, training=False)[0]
+        assert_equal_bits(part, h[begin:end])
+    assert_equal_bits(h_n, h[-1])
+
+
+@large
+@pytest.mark.parametrize(("T", "N"), [(1 << 21, 1), (64, 33_000)])
+def test_a_large_result(rng, T, N):
+    """Of a minGRU: it has no recurrent weights, whose products would take minutes."""
+    needs(20)
+    H = 1025
+    x = rng.normal(size=(T, N, 1)).astype("f4")
+    Wx, b = rng.normal(size=(1, 2 * H)).astype("f4"), rng.normal(size=2 * H).astype("f4")
+    h, h_n, _ = rc.mingru_forward(x, Wx, b, training=False)
+    assert h.size > 2**31
+    rows = slice(max(0, N - 3), N)
+    begin = max(0, T - 5)
+    part, last, _ = rc.mingru_forward(x[begin:, rows], Wx, b, h[begin - 1, rows] if begin else None, training=False)
+    assert_equal_bits(part, h[begin:, rows])
+    assert_equal_bits(last, h_n[rows])
+
+
+@large
+@pytest.mark.usefixtures("backend")
+def test_large_weights(rng):
+    """Rows that ids look up, and a product with an input that is zero but for a few places."""
+    needs(20)
+    D, H = (1 << 21) + 5, 1025
+    Wx = filled(D, H)
+    Wh, b = (0.02 * rng.normal(size=(H, H))).astype("f4"), rng.normal(size=H).astype("f4")
+    places = np.array([0, 1, 2_095_105, 2_095_106, D - 2, D - 1])  # around element 2**31
+    ids = places[[[4, 0], [5, 3], [2, 1]]]
+    few = Wx[places]
+    h = rc.rnn_forward(ids, Wx, Wh, b, training=False)[0]
+    assert_equal_bits(h, rc.rnn_forward(np.searchsorted(places, ids), few, Wh, b, training=False)[0])
+    x = np.zeros((2, 1, D), "f4")
+    x[..., places] = rng.normal(size=(2, 1, len(places)))
+    h = rc.rnn_forward(x, Wx, Wh, b, training=False)[0]
+    assert_equal_bits(h, rc.rnn_forward(np.ascontiguousarray(x[..., places]), few, Wh, b, training=False)[0])
+
+
+@large
+@pytest.mark.parametrize("precision", ["bfloat16", "int8"])
+def test_a_large_quantized_table(precision):
+    needs(12)
+    V, E = (1 << 21) + 5, 1025
+    values = filled(V, E, dtype="int8" if precision == "int8" else "uint16")
+    scales = np.linspace(0.5, 2, E).astype("f4") if precision == "int8" else None
+    packed = pack_matrix("W", Quantized(values, scales), np.dtype("f4"), multiplies=False)
+    ids = np.array([V - 1, 0, 2_095_105, 2_095_106, V - 2, 1])
+    assert_equal_bits(read_rows(packed, ids), Quantized(values[ids], scales).widen(np.dtype("f4")))
+
+
+@large
+def test_large_gradients_of_looked_up_rows(rng):
+    needs(20)
+    D, H = (1 << 21) + 5, 1025
+    Wx = filled(D, H)
+    Wh, b = (0.02 * rng.normal(size=(H, H))).astype("f4"), rng.normal(size=H).astype("f4")
+    ids = np.array([[D - 1, 0], [D - 2, D - 1], [2_095_106, D - 1]])
+    places = np.unique(ids)
+    dh = rng.normal(size=(*ids.shape, H)).astype("f4")
+    _, _, cache = rc.rnn_forward(np.searchsorted(places, ids), Wx[places], Wh, b)
+    wanted = rc.rnn_backward(dh, cache)
+    _, _, cache = rc.rnn_forward(ids, Wx, Wh, b)
+    found = rc.rnn_backward(dh, cache)
+    assert_equal_bits(found.dWx[places], wanted.dWx)
+    assert_equal_bits(found.dWh, wanted.dWh)
+    found.dWx[places] = 0
+    assert not any(rows.any() for rows in np.array_split(found.dWx, 64))
+
+
+@large
+def test_losses_of_large_logits(rng):
+    needs(12)
+    T, N, V = 1100, 20, 100_001
+    logits = filled(T, N, V)
+    targets = rng.integers(V, size=(T, N))
+    end = logits[-1:].copy()
+    labels = [rng.integers(1, V, size=5) for _ in range(N)]
+    lengths = np.full(N, T)
+    lengths[1:] = 9
+    ctc, _ = rc.ctc_loss(logits, labels, lengths, training=False, reduction="none")
+    row, _ = rc.ctc_loss(logits[:, :1].copy(), labels[:1], training=False, reduction="none")
+    assert_equal_bits(ctc[:1], row)
+    losses, gradients = rc.softmax_cross_entropy(logits, targets, reduction="none", out=logits)
+    assert gradients is logits
+    found, wanted = rc.softmax_cross_entropy(end, targets[-1:], reduction="none")
+    assert_equal_bits(losses[-1:], found)
+    assert_equal_bits(gradients[-1:], wanted)
+
+
+@large
+def test_sums_of_large_arrays():
+    needs(20)
+    V, E = (1 << 21) + 5, 1025
+    table = filled(V, E)
+    exact = sum(float(np.square(rows, dtype="f8").sum()) for rows in np.array_split(table, 64))
+    assert abs(native.square_sum(table) / exact - 1) < 1e-9
+    ids, rows = np.array([V - 1, 3, V - 1]), np.ones((3, E), "f4")
+    before = table[[V - 1, 3, V - 2]]
+    native.scatter_add(ids, rows, table)
+    assert_equal_bits(table[[V - 1, 3, V - 2]], before + np.array([[2], [1], [0]], "f4"))

@@ -342,7 +342,12 @@ def test_a_layer_too_wide_for_sums_takes_ids(rng, extra):
     stream = small.stream(2)
     assert_equal_bits(np.stack([stream.step(row) for row in ids]), y)
     stream.reset()
-    calls = [lambda: small(x)[0], lambda: small(x, lengths=[3, 3])[0], lambda: frozen(x)[0], lambda: [stream.step(x[0])]]
+    calls = [
+        lambda: small(x)[0],
+        lambda: small(x, lengths=[3, 3])[0],
+        lambda: frozen(x)[0],
+        lambda: [stream.step(x[0])],
+    ]
     for call in calls:
         if extra:
             with pytest.raises(ValueError, match=f"x must be ids, because int8 sums at most 131072 products; D is {D}"):
