@@ -459,7 +459,7 @@ def runs_of(quick: bool, kinds: list[str]) -> Iterator[tuple[str, int, int]]:
         for span in (1, ALL):
             if kind == "threads":
                 yield from ((kind, k, span) for k in (1, 2))
-            elif kind == "python":
+            elif kind == "python" or (kind == "numpy" and quick):
                 yield kind, 1, span
             else:
                 yield from ((kind, threads, span) for threads in ((1, 3) if not quick or span == 1 else (1,)))

@@ -309,6 +309,10 @@ class Recurrent(Stack, Layer):
         ------
         ValueError, TypeError
             A shape or dtype is wrong.
+
+        Notes
+        -----
+        Memory that runs out, and Ctrl-C, may leave a part of the gradients in ``grads``: call :meth:`zero_grad`.
         """
         if not isinstance(cache, LayerCache):
             raise TypeError(f"cache must come from forward; got {type(cache).__name__}")

@@ -65,6 +65,8 @@ def read_model(path: str | PathLike[str]) -> tuple[Any, ...]:
             header = json.loads(str(contents[HEADER]))
             found, version = header["format"], header["version"]
             name, description = header["model"], header["description"]
+        except MemoryError:
+            raise
         except Exception as error:  # whatever zip, NumPy and JSON raise for bytes that are not theirs
             kind = type(error).__name__
             raise ValueError(f"{path} is not a model file of rnncore, or is damaged ({kind})") from error

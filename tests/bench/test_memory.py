@@ -1,5 +1,6 @@
-"""Memory stays flat, and calls that run out of it change nothing: short runs of bench/leaks.py and bench/faults.py."""
+"""Short runs of bench/leaks.py and bench/faults.py: memory stays flat, and calls that run out of it change nothing."""
 
+import importlib
 import os
 import platform
 import shutil
@@ -7,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 BENCH = Path(__file__).parents[2] / "bench"
@@ -48,3 +50,59 @@ def test_calls_while_the_interpreter_runs_out_of_memory():
     for case in ("lstm lengths", "Adam", "fused softmax", "int8 stream"):
         result = run("faults.py", "--quick", "--kinds", "python", "--only", case)
         assert result.returncode == 0, result.stdout + result.stderr
+
+
+class Scripted:
+    """Faults that a case makes itself, by their number."""
+
+    kind = "engine"
+
+    def __init__(self):
+        self.first, self.allocated = 0, 3
+
+    def begin(self, first, last):
+        self.first = first
+
+    def end(self):
+        self.first, before = 0, self.first
+        return before == 1
+
+    def live(self):
+        return self.allocated
+
+
+@linux_only
+@pytest.mark.parametrize(
+    ("accident", "message"),
+    [
+        ("none", None),
+        ("another error", "raises Traceback"),
+        ("half a change", "what was given is changed"),
+        ("another result", "the result has other bits"),
+        ("a block kept", "1 allocations are left"),
+        ("worse later", "other bits in the call after"),
+    ],
+)
+def test_what_goes_wrong_is_found(accident, message):
+    """Of one call that fails at its only allocation."""
+    faults = importlib.import_module("faults")
+    scripted, given, worse = Scripted(), np.zeros(3), []
+
+    def call():
+        if scripted.first == 1:
+            if accident == "another error":
+                raise KeyError("x")
+            if accident == "another result":
+                return np.ones(2)
+            given[1] += accident == "half a change"
+            scripted.allocated += accident == "a block kept"
+            worse.extend(["worse"] * (accident == "worse later"))
+            raise MemoryError
+        return np.array([2.5, 1.5 + len(worse)])
+
+    run = faults.Run(faults.Case(call, [given]), scripted)
+    assert run.all_points(1, 1, lambda _: None) == 1
+    if message is None:
+        assert not run.wrong
+    else:
+        assert message in run.wrong[0]
