@@ -77,16 +77,17 @@ def softmax_cross_entropy(
     >>> dlogits[1, 0].tolist()
     [0.1875, -0.5625, 0.1875, 0.1875]
     """
-    logits = as_floating("logits", logits)
+    given, logits = logits, as_floating("logits", logits)
     V = logits.shape[-1] if logits.ndim else 0
     targets, weights, scale = _clean_targets("logits", logits, targets, V, lengths, weights, reduction)
     if out is None:
         out = np.empty_like(logits, dtype=np.result_type(logits, np.float32), order="C")
     else:
         _check_out(out, logits.shape)
-    if out is not logits:
-        out[...] = logits
-    losses = native.softmax_cross_entropy_rows(out, targets, weights * scale)
+    rows = out.view().reshape(targets.size, V)
+    if out is not given:
+        rows[...] = logits.reshape(rows.shape)
+    losses = native.softmax_cross_entropy_rows(rows, targets, weights * scale)
     return _reduce(losses, weights, scale, reduction), out
 
 

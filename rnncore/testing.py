@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from . import checks
 from ._types import Array
 
 __all__ = ["Pair", "assert_gradients", "assert_same_results", "benchmark_pair", "interleaved_medians"]
@@ -197,6 +198,7 @@ def interleaved_medians(calls: Sequence[Callable[[], Any]], seconds: float) -> l
     Each round has a random order: a call that always follows one with the same arrays finds them in cache. Every call
     is made once before, unmeasured.
     """
+    seconds = checks.not_negative("seconds", seconds)
     times: list[list[float]] = [[] for _ in calls]
     for call in calls:
         call()

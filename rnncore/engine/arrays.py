@@ -23,9 +23,13 @@ FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 
 
 def as_array(name: str, value: Any) -> Array:
-    """Return an array of any dtype; TypeError or ValueError, which names it, for what NumPy makes none of."""
+    """Return an array of any dtype; TypeError or ValueError, which names it, for what NumPy makes none of.
+
+    It is a view of the caller's own array, which can be given another shape: by another thread, or while the next
+    argument is converted. What is checked here is what is used.
+    """
     try:
-        return np.asarray(value)
+        return np.asarray(value).view()
     except (TypeError, ValueError) as error:
         kind = TypeError if isinstance(error, TypeError) else ValueError
         raise kind(f"{name} must be an array: {error}") from error
@@ -83,7 +87,7 @@ def as_input(x: ArrayLike) -> tuple[Array | None, Array | None]:
         if array.ndim != 2:
             raise ValueError(f"x of integers holds ids and must be (T, N); got shape {array.shape}")
         return None, array
-    array = as_floating("x", array).view()
+    array = as_floating("x", array)
     if array.ndim != 3:
         raise ValueError(f"x must be (T, N, D), or (T, N) of integer ids; got shape {array.shape}")
     return array, None

@@ -332,8 +332,10 @@ class _Backward:
         """
         weights = self.cache._weights.by_name()
         for name, array in arrays.items():
-            wanted = weights[name[1:]].shape if name[1:] in weights else None
             check_writable(name, array)
+        arrays = {name: array.view() if type(array) is np.ndarray else array for name, array in arrays.items()}
+        for name, array in arrays.items():
+            wanted = weights[name[1:]].shape if name[1:] in weights else None
             if array.shape != wanted:
                 raise ValueError(f"{name} must be {wanted} as the cache says; the gradient to add to is {array.shape}")
         if any(f"d{name}" not in arrays for name in weights):

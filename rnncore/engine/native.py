@@ -219,15 +219,14 @@ def scatter_add(ids: Array, rows: Array, table: Array) -> None:
 def softmax_cross_entropy_rows(
     logits: Array, targets: NDArray[np.int64], weights: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Replace logits (..., V) by ``weights`` times their gradients, and return the losses (...), float64.
+    """Replace logits (L, V) by ``weights`` times their gradients, and return the losses (...), float64.
 
     All are C-contiguous; targets (...) int64 in [0, V) in other memory than logits, weights (...) float64. Where a
     weight is 0 nothing is read, and loss and gradient are 0.
     """
     losses = np.zeros(targets.size)
     if logits.size:
-        rows = logits.reshape(targets.size, logits.shape[-1])
-        _engine.softmax_cross_entropy(rows, targets.reshape(-1), weights.reshape(-1), losses)
+        _engine.softmax_cross_entropy(logits, targets.reshape(-1), weights.reshape(-1), losses)
     return losses.reshape(targets.shape)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._types import Array
-from .arrays import as_dense, as_floating
+from .arrays import as_array, as_dense, as_floating
 
 
 class PackedTokens(NamedTuple):
@@ -123,6 +123,6 @@ def packing_of_lengths(lengths: NDArray[np.int64], N: int) -> PaddedPacking:
 
 def unpack(x: PackedTokens) -> tuple[Array, Packing]:
     """Return the tokens (L, D) and their packing; each array is converted once, then checked."""
-    tokens, rows = np.asarray(x.tokens), np.asarray(x.rows)
+    tokens, rows = as_array("tokens", x.tokens), as_array("rows", x.rows)
     packing = packing_of_tokens(tokens, rows)
-    return as_floating("x", tokens).view(), packing
+    return as_floating("x", tokens), packing

@@ -87,9 +87,9 @@ class Attention(Layer):
         memory = arrays.converted(arrays.as_floating("memory", memory), self.dtype)
         if memory.ndim != 3 or memory.shape[2] != self.memory_size:
             raise ValueError(f"memory must be (S, N, memory_size) = (S, N, {self.memory_size}); got {memory.shape}")
-        return _affine(memory, self.param("Wk"), self.param("b"))
+        return _affine(memory, self._param("Wk"), self._param("b"))
 
-    def param(self, name: str) -> Array:
+    def _param(self, name: str) -> Array:
         return arrays.as_shaped(name, self.params[name], self._shapes[name], self.dtype)
 
     def __call__(
@@ -158,11 +158,11 @@ class Attention(Layer):
         steps = np.full(N, T) if lengths is None else arrays.as_lengths(lengths, T, N)
         memory_steps = np.full(N, S) if memory_lengths is None else arrays.as_lengths(memory_lengths, S, N)
         if self.score == "multiplicative":
-            q, v = _affine(queries, self.param("W")), None
+            q, v = _affine(queries, self._param("W")), None
             if keys is not None:
                 raise ValueError(f"keys belong to the additive score; got {type(keys).__name__}")
         else:
-            q, v = _affine(queries, self.param("Wq")), self.param("v")
+            q, v = _affine(queries, self._param("Wq")), self._param("v")
             keys = self.keys(memory) if keys is None else arrays.as_shaped("keys", keys, (S, N, self.size), self.dtype)
         weights, context = native.attend(steps, memory_steps, q, keys, v, memory)
         return context, weights, AttentionCache(queries, memory, steps, memory_steps, q, keys, weights.view())
@@ -171,16 +171,16 @@ class Attention(Layer):
         """Return dqueries (T, N, H) and dmemory (S, N, E) for dcontext (T, N, E); add to ``grads``."""
         queries, memory, steps, memory_steps, q, keys, weights = self._checked(cache)
         dcontext = arrays.as_shaped("dcontext", dcontext, (*queries.shape[:2], self.memory_size), self.dtype)
-        v = None if self.score == "multiplicative" else self.param("v")
+        v = None if self.score == "multiplicative" else self._param("v")
         for name, shape in self._shapes.items():
             arrays.check_gradient(f"d{name}", self.grads[name], "the shape of the parameter", shape)
         queries = _without_padding(queries, steps)
         dq, dk, dv, dmemory = native.attend_backward(steps, memory_steps, q, keys, v, memory, weights, dcontext)
         if self.score == "multiplicative":
-            return _affine_backward(queries, self.param("W"), dq, self.grads["W"]), dmemory
+            return _affine_backward(queries, self._param("W"), dq, self.grads["W"]), dmemory
         self.grads["v"] += dv.sum(axis=0)
-        dmemory += _affine_backward(memory, self.param("Wk"), dk, self.grads["Wk"], self.grads["b"])
-        return _affine_backward(queries, self.param("Wq"), dq, self.grads["Wq"]), dmemory
+        dmemory += _affine_backward(memory, self._param("Wk"), dk, self.grads["Wk"], self.grads["b"])
+        return _affine_backward(queries, self._param("Wq"), dq, self.grads["Wq"]), dmemory
 
     def _checked(self, cache: AttentionCache) -> AttentionCache:
         """Return a cache whose arrays, which the caller can reach, have shapes and lengths that go together."""

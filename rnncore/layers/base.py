@@ -153,7 +153,7 @@ class Layer:
         checks.choice("precision", precision, PRECISIONS)
         return self.with_weights(
             {
-                name: quantize(name, self.param(name), precision) if is_quantized(name) else self.param(name).copy()
+                name: quantize(name, self._param(name), precision) if is_quantized(name) else self._param(name).copy()
                 for name in self.params
             }
         )
@@ -162,7 +162,7 @@ class Layer:
         """Return a copy of the layer for inference with these parameters, by name; matrices are Quantized."""
         raise NotImplementedError
 
-    def param(self, name: str) -> Array:
+    def _param(self, name: str) -> Array:
         """Return a parameter, which the caller may have replaced; TypeError if it is no array of floats."""
         return as_floating(name, self.params[name])
 

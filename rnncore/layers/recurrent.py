@@ -167,7 +167,7 @@ class Recurrent(Stack, Layer):
         >>> bool((frozen(x)[0] == lstm(x)[0]).all())
         True
         """
-        return self.with_weights({name: self.param(name) for name in self.params})
+        return self.with_weights({name: self._param(name) for name in self.params})
 
     def quantize(self, precision: Precision, calibration: ArrayLike | None = None) -> Frozen:
         """Return a copy of the layer for inference whose weights take a half or a quarter of the bytes.

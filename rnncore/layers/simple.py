@@ -68,7 +68,7 @@ class Embedding(Layer):
 
     def table(self) -> Array:
         """Return the rows of the table, (V, E); ValueError for another shape of ``params["W"]``."""
-        W = self.param("W")
+        W = self._param("W")
         arrays.check_shape("W", W, "(V, E)", (self.size, self.dimension))
         return W
 
@@ -121,7 +121,7 @@ class Dense(Layer):
 
     def weights(self) -> tuple[Array, Array]:
         """Return W (input_size, output_size) and b (output_size,) from ``params``; ValueError for other shapes."""
-        W, b = self.param("W"), self.param("b")
+        W, b = self._param("W"), self._param("b")
         if W.shape != (self.input_size, self.output_size) or b.shape != (self.output_size,):
             wanted = f"{(self.input_size, self.output_size)} and {(self.output_size,)}"
             raise ValueError(f"params W and b must be {wanted}; got {W.shape} and {b.shape}")

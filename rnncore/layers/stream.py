@@ -81,9 +81,9 @@ class Stream:
         if not (isinstance(out, np.ndarray) and out.shape == (N, H) and out.dtype == dtype):
             got = f"{out.shape} {out.dtype}" if isinstance(out, np.ndarray) else type(out).__name__
             raise ValueError(f"out must be an array (N, H) = {(N, H)} of {dtype}; got {got}")
-        if not out.flags.carray or np.may_share_memory(x, out):
-            raise ValueError("out must be C-contiguous, writable, and apart from x")
         array = arrays.as_array("x", x)
+        if not out.flags.carray or np.may_share_memory(array, out):
+            raise ValueError("out must be C-contiguous, writable, and apart from x")
         if array.dtype.kind in "iu":
             if array.shape != (N,):
                 raise ValueError(f"x of integers holds ids and must be (N,) = ({N},); got {array.shape}")

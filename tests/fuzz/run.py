@@ -14,7 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
-HANG, EVERY = 60.0, 500  # seconds; calls between two notes of the counts
+HANG, EVERY = 20.0, 500  # seconds; calls between two notes of the counts
 LIMIT = 6 * 2**30  # bytes of address space, without a sanitizer
 
 
@@ -150,6 +150,6 @@ def only(seed, index):
     faulthandler.enable()
     with tempfile.TemporaryDirectory() as scratch:
         fuzzer = Fuzzer(seed, scratch)
-        outcome = fuzzer.call(index)
+        outcome = fuzzer.call(index, shows=True)
     print(outcome)
     return 1 if outcome.findings else 0

@@ -306,7 +306,7 @@ def _unsigned(rng, a):
 
 def _other_memory(rng, a, others):
     """In the memory of another argument."""
-    arrays = [o for o in others if isinstance(o, np.ndarray) and o.nbytes >= a.nbytes and o.flags.c_contiguous]
+    arrays = [o for o in others if type(o) is np.ndarray and o.nbytes >= a.nbytes and o.flags.c_contiguous]
     if not arrays or not a.size or a.dtype.hasobject:
         return a
     other = rng.choice(arrays)
@@ -445,6 +445,8 @@ def hostile(rng, valid, others, *, bounded=False):
         return "value", f"integer {value}", value
     if isinstance(valid, float):
         value = rng.choice((*FLOATS, 0.0, 1.0, 2.0, -1.0, 1e-300))
+        if bounded and value > 1:
+            value = 0.0
         return "value", f"float {value}", value
     if isinstance(valid, dict) and valid:
         return _hostile_dict(rng, valid, others)
@@ -455,7 +457,7 @@ def hostile(rng, valid, others, *, bounded=False):
 
 def _bounded(rng, bounded):
     kind, name, value = anything(rng)
-    if bounded and name in ("huge", "numpy_unsigned"):
+    if bounded and name in ("huge", "numpy_unsigned", "infinity", "decimal", "fraction"):
         return kind, "minus_one", -1
     return kind, name, value
 
