@@ -8,9 +8,13 @@ from __future__ import annotations
 import math
 import numbers
 import operator
+import os
+import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from contextlib import contextmanager
 from functools import partial
+from os import PathLike
 from typing import Any
 
 import numpy as np
@@ -82,6 +86,16 @@ def _number(name: str, value: Any, is_right: Callable[[Any], bool], wanted: str)
     raise ValueError(f"{name} must be {wanted}; got {value!r}")
 
 
+def real(name: str, value: Any) -> float:
+    """Return a float of any value, NaN and infinity too; TypeError for what is no real number."""
+    if not isinstance(value, numbers.Real):
+        raise TypeError(f"{name} must be a real number; got {type(value).__name__}")
+    try:
+        return float(value)
+    except OverflowError:
+        return math.copysign(math.inf, value)
+
+
 def choice(name: str, value: Any, choices: Iterable[str]) -> Any:
     """Return ``value``, one of ``choices``; ValueError otherwise."""
     if not isinstance(value, str) or value not in choices:
@@ -114,6 +128,70 @@ def floating_dtype(name: str, value: Any) -> str:
     if found not in ("float32", "float64"):
         raise ValueError(f"{name} must be float32 or float64; got {found}")
     return found
+
+
+def dtype(name: str, value: Any) -> np.dtype[Any]:
+    """Return a NumPy dtype; TypeError for what names none."""
+    try:
+        return np.dtype(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} must be a NumPy dtype; got {value!r}") from None
+
+
+def path(name: str, value: Any) -> str:
+    """Return a path as str; TypeError or ValueError for what names no file, such as the number of an open one."""
+    text = os.fspath(value) if isinstance(value, PathLike) else value
+    if not isinstance(text, str):
+        raise TypeError(f"{name} must be a str or path-like; got {type(value).__name__}")
+    try:
+        if b"\0" not in os.fsencode(text):
+            return text
+    except UnicodeError:
+        pass
+    raise ValueError(f"{name} must be a name that a file can have; got {text!r}")
+
+
+def callable_(name: str, value: Any) -> Any:
+    """Return ``value``; TypeError if it cannot be called."""
+    if not callable(value):
+        raise TypeError(f"{name} must be callable; got {type(value).__name__}")
+    return value
+
+
+def sequence(name: str, value: Any) -> Any:
+    """Return a sequence as a list, or the list, tuple or str itself; TypeError for what has no items in order."""
+    if isinstance(value, (list, tuple, str)):
+        return value
+    if not isinstance(value, Iterable) or isinstance(value, (Set, Mapping)):
+        raise TypeError(f"{name} must be a sequence; got {type(value).__name__}")
+    try:
+        return list(value)
+    except TypeError as error:
+        raise TypeError(f"{name} must be a sequence: {error}") from error
+
+
+@contextmanager
+def named(**names: str) -> Iterator[None]:
+    """Replace the argument's name in error messages of a call within by the caller's name for it.
+
+    Examples
+    --------
+    >>> with named(h0="prev_h"):
+    ...     raise ValueError("h0 must be (N, H) = (2, 3); got (3, 2)")
+    Traceback (most recent call last):
+    ...
+    ValueError: prev_h must be (N, H) = (2, 3); got (3, 2)
+    """
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        subject, must, rest = str(error).partition(" must ")
+        pattern = rf"(?<![\w.])({'|'.join(names)})\b"
+        found = re.sub(pattern, lambda match: names[match[1]], subject, count=1)
+        if found == subject or not must:
+            raise
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f"{found}{must}{rest}") from None
 
 
 def one_of(choices: Iterable[Any]) -> Rule:

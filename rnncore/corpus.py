@@ -338,9 +338,7 @@ def _holds_ids(path: Path, dtype: np.dtype[Any]) -> bool:
 
 
 def _expand(path: Any) -> list[Path]:
-    if not isinstance(path, (str, PathLike)):
-        raise TypeError(f"paths must be str or path-like; got {type(path).__name__}")
-    name = os.fspath(path)
+    name = checks.path("paths", path)
     if os.path.exists(name) or not glob.has_magic(name):
         os.stat(name)  # FileNotFoundError names it
         return [Path(name)]

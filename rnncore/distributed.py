@@ -116,7 +116,7 @@ def _reduce(ranks: Ranks, grads: Mapping[str, Array], loss_sum: float, weight: f
             raise ValueError(f"grads[{name!r}] must be writeable, it is replaced in place; got a read-only array")
     if len({grad.dtype for grad in grads.values()}) > 1:
         raise TypeError("grads must be all float32 or all float64; got both")
-    loss_sum, weight = float(loss_sum), checks.not_negative("weight", weight)
+    loss_sum, weight = checks.real("loss_sum", loss_sum), checks.not_negative("weight", weight)
     layout = zlib.crc32(repr([(name, grad.shape, grad.dtype.str) for name, grad in grads.items()]).encode())
     table = ranks.gather(np.array([[loss_sum, weight, layout]]), np.arange(ranks.size + 1))
     if (table[:, 2] != layout).any():

@@ -13,6 +13,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from . import checks
 from .interrupts import interrupts_later
 
 __all__ = ["is_stream", "open_file", "replacing"]
@@ -74,7 +75,7 @@ def replacing(path: str | PathLike[str], *, interruptible: bool = False) -> Iter
     (3, False)
     3
     """
-    written = False
+    path, written = checks.path("path", path), False
     try:
         if is_stream(path):
             content = io.BytesIO()

@@ -8,7 +8,12 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
+from . import checks
+
 __all__ = ["Score", "bleu", "edit_distance", "entities", "entity_score", "label_error_rate"]
+
+
+_LONGEST = 1000  # n-grams of the BLEU score
 
 
 class Score(NamedTuple):
@@ -39,7 +44,7 @@ def entities(tags: Sequence[str]) -> set[tuple[str, int, int]]:
     [('person', 0, 2), ('person', 3, 4), ('place', 4, 5)]
     """
     found, begin = set(), 0
-    padded = ["O", *map(str, tags), "O"]
+    padded = ["O", *map(str, checks.sequence("tags", tags)), "O"]
     for place, (before, tag) in enumerate(pairwise(padded)):
         goes_on = tag.startswith("I-") and before[2:] == tag[2:] and before != "O"
         if before != "O" and not goes_on:
@@ -75,6 +80,7 @@ def entity_score(wanted: Sequence[Sequence[str]], predicted: Sequence[Sequence[s
     """
     right = found = there = 0
     for n, (w, p) in enumerate(_pairs("wanted", wanted, "predicted", predicted)):
+        w, p = checks.sequence(f"wanted[{n}]", w), checks.sequence(f"predicted[{n}]", p)
         if len(w) != len(p):
             raise ValueError(f"predicted[{n}] must have {len(w)} tags as wanted[{n}]; got {len(p)}")
         w, p = (frozenset(e for e in entities(tags) if kind in (None, e[0])) for tags in (w, p))
@@ -112,9 +118,12 @@ def bleu(references: Sequence[Sequence[Sequence[Any]]], candidates: Sequence[Seq
     >>> round(bleu([["the cat sat on the mat".split()]], ["the cat sat on mat".split()]), 3)
     0.579
     """
+    order = checks.integer("order", order, least=1, most=_LONGEST)
     matches, totals, reference_length, candidate_length = [0] * order, [0] * order, 0, 0
     for n, (right, candidate) in enumerate(_pairs("references", references, "candidates", candidates)):
-        if not len(right):
+        right, candidate = checks.sequence(f"references[{n}]", right), _tokens(f"candidates[{n}]", candidate)
+        right = [_tokens(f"references[{n}][{k}]", reference) for k, reference in enumerate(right)]
+        if not right:
             raise ValueError(f"references[{n}] must hold at least one translation; got none")
         candidate_length += len(candidate)
         reference_length += min((abs(len(r) - len(candidate)), len(r)) for r in right)[1]
@@ -149,6 +158,7 @@ def edit_distance(wanted: Sequence[Any], predicted: Sequence[Any]) -> int:
     >>> edit_distance("pair", "pear"), edit_distance("the pair".split(), "pear".split())
     (2, 2)
     """
+    wanted, predicted = checks.sequence("wanted", wanted), checks.sequence("predicted", predicted)
     row = list(range(len(predicted) + 1))
     for i, item in enumerate(wanted, 1):
         diagonal, row[0] = row[0], i
@@ -179,19 +189,30 @@ def label_error_rate(wanted: Sequence[Sequence[Any]], predicted: Sequence[Sequen
     >>> label_error_rate(["pear", "salad"], ["pair", "salad"])
     0.2222222222222222
     """
-    edits = sum(edit_distance(w, p) for w, p in _pairs("wanted", wanted, "predicted", predicted))
-    labels = sum(map(len, wanted))
+    edits = labels = 0
+    for n, (w, p) in enumerate(_pairs("wanted", wanted, "predicted", predicted)):
+        w, p = checks.sequence(f"wanted[{n}]", w), checks.sequence(f"predicted[{n}]", p)
+        edits, labels = edits + edit_distance(w, p), labels + len(w)
     if not labels:
         raise ValueError("wanted must hold at least one label; got none")
     return edits / labels
 
 
-def _ngrams(tokens: Sequence[Any], k: int) -> Counter[Any]:
-    whole = tuple(tokens)
+def _tokens(name: str, tokens: Sequence[Any]) -> tuple[Any, ...]:
+    whole = tuple(checks.sequence(name, tokens))
+    try:
+        hash(whole)
+    except TypeError as error:
+        raise TypeError(f"{name} must hold tokens that can be compared: {error}") from error
+    return whole
+
+
+def _ngrams(whole: tuple[Any, ...], k: int) -> Counter[Any]:
     return Counter(whole[begin : begin + k] for begin in range(len(whole) - k + 1))
 
 
 def _pairs(name: str, values: Sequence[Any], other_name: str, others: Sequence[Any]) -> Any:
+    values, others = checks.sequence(name, values), checks.sequence(other_name, others)
     if len(values) != len(others):
         raise ValueError(f"{other_name} must be as many as {name}, {len(values)}; got {len(others)}")
     return zip(values, others, strict=True)

@@ -8,6 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from . import checks
+from ._types import Array
+from .engine.arrays import as_array
+
 __all__ = ["alignment", "attention", "beam", "gates", "gradient_flow", "history", "loss_curve"]
 
 # Visible replacements of white space in labels.
@@ -17,9 +21,19 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
+def _numbers(name: str, values: Any) -> Array:
+    array = as_array(name, values)
+    if array.dtype.kind not in "biuf":
+        raise TypeError(f"{name} must hold real numbers; got dtype {array.dtype}")
+    return array.astype(np.float64)
+
+
 def _axes(ax: Axes | None, width: float = 7, height: float = 4) -> Axes:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    if ax is not None:
+        checks.instance("ax", ax, Axes, "Axes of matplotlib")
     return Figure(figsize=(width, height), layout="constrained").add_subplot() if ax is None else ax
 
 
@@ -52,7 +66,9 @@ def loss_curve(
         matplotlib is not installed: ``pip install matplotlib``.
     """
     ax = _axes(ax)
-    losses = np.asarray(losses, np.float64)
+    losses = _numbers("losses", losses)
+    if losses.ndim != 1:
+        raise ValueError(f"losses must be (updates,); got {losses.shape}")
     updates = np.arange(1, len(losses) + 1)
     ax.plot(updates, losses, color="0.8", linewidth=0.8, label="training, each update")
     window = max(1, len(losses) // 50)
@@ -137,10 +153,10 @@ def gradient_flow(norms: Mapping[str, ArrayLike], ax: Axes | None = None) -> Axe
     --------
     >>> ax = gradient_flow({"RNN": 0.5 ** np.arange(20)[::-1], "LSTM": 0.9 ** np.arange(20)[::-1]})
     """
-    norms = {label: np.asarray(values, np.float64) for label, values in norms.items()}
+    checks.instance("norms", norms, Mapping, "a dict of arrays")
     if not norms:
         raise ValueError("norms must hold at least one array; got none")
-    arrays = {label: np.asarray(values) for label, values in norms.items()}
+    arrays = {label: _numbers(f"norms[{label!r}]", values) for label, values in norms.items()}
     for label, values in arrays.items():
         if values.ndim != 1 or not values.size:
             raise ValueError(f"norms[{label!r}] must be (T,) with T at least 1; got {values.shape}")
@@ -195,17 +211,18 @@ def gates(
     --------
     >>> ax = gates(np.random.default_rng(0).random((11, 8)), "hello world", units=[2, 3, 5], title="forget gate")
     """
-    values, tokens = np.asarray(activations, np.float64), list(tokens)
+    values, tokens = _numbers("activations", activations), list(checks.sequence("tokens", tokens))
     if values.ndim != 2 or not values.size:
         raise ValueError(f"activations must be (T, H), both at least 1; got {values.shape}")
     T, H = values.shape
     if len(tokens) != T:
         raise ValueError(f"tokens must be T = {T} as in activations; got {len(tokens)}")
-    units = list(range(H)) if units is None else list(units)
+    units = range(H) if units is None else checks.sequence("units", units)
+    units = [checks.integer("units", unit, least=-1) for unit in units]
     if not units or not all(0 <= unit < H for unit in units):
         raise ValueError(f"units must be one or more in [0, H) = [0, {H}); got {units}")
     values = values[:, units].T
-    labels = [token.translate(_VISIBLE) for token in tokens]
+    labels = [str(token).translate(_VISIBLE) for token in tokens]
     own = ax is None
     ax = _axes(ax, np.clip(1.5 + 0.2 * T, 5, 16), np.clip(1.2 + 0.16 * len(units), 2.4, 9))
     if np.nanmin(values) >= 0 and np.nanmax(values) <= 1:
@@ -361,7 +378,15 @@ def alignment(
     ModuleNotFoundError
         matplotlib is not installed: ``pip install matplotlib``.
     """
-    p = np.asarray(probabilities, np.float64)
+    p, classes = _numbers("probabilities", probabilities), checks.sequence("classes", classes)
+    if p.ndim != 2 or p.shape[1] != 1 + len(classes):
+        raise ValueError(f"probabilities must be (T, 1 + classes) = (T, {1 + len(classes)}); got {p.shape}")
+    spans = [checks.sequence(f"spans[{n}]", span) for n, span in enumerate(checks.sequence("spans", spans))]
+    for n, span in enumerate(spans):
+        if len(span) != 3:
+            raise ValueError(f"spans[{n}] must be label, begin and end; got {span!r}")
+        checks.integer(f"begin of spans[{n}]", span[1], least=0)
+        checks.integer(f"end of spans[{n}]", span[2], least=0)
     names = ["blank", *(str(label).translate(_VISIBLE) for label in classes)]
     ax = _axes(ax, max(5.0, 2 + 0.04 * len(p)), 1.5 + 0.2 * len(names))
     extent = (-0.5, max(len(p), 1) - 0.5, len(names) - 0.5, -0.5)
@@ -398,7 +423,8 @@ def attention(weights: ArrayLike, source: Sequence[Any], target: Sequence[Any], 
     ValueError
         There are not as many tokens as rows and columns.
     """
-    w = np.asarray(weights, np.float64)
+    w = _numbers("weights", weights)
+    source, target = checks.sequence("source", source), checks.sequence("target", target)
     rows, columns = ([str(token).translate(_VISIBLE) for token in tokens] for tokens in (target, source))
     if w.ndim == 2 and len(rows) == len(w) - 1:
         rows.append("<eos>")

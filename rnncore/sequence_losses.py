@@ -81,6 +81,7 @@ def ctc_loss(
     T, N, V = logits.shape
     logits = as_dense(logits, working_dtype(logits))
     blank = checks.integer("blank", blank, least=0)
+    zero_infinity, training = checks.flag("zero_infinity", zero_infinity), checks.flag("training", training)
     if V <= blank:
         raise ValueError(f"blank must lie in [0, V) = [0, {V}); got {blank}")
     frames = np.full(N, T, np.int64) if lengths is None else as_lengths(lengths, T, N)
@@ -159,6 +160,7 @@ def crf_loss(
     >>> round(loss, 4), np.round(demissions[0, 0], 3).tolist()  # log 9
     (2.1972, [-0.667, 0.333, 0.333])
     """
+    training = checks.flag("training", training)
     emissions, transitions, frames = _clean_crf(emissions, transitions, lengths)
     T, N, K = emissions.shape
     counts, scale = sequence_weights(N, weights, reduction)
@@ -276,8 +278,9 @@ def sequence_weights(N: int, weights: ArrayLike | None, reduction: str) -> tuple
 
 def _clean_labels(targets: Sequence[ArrayLike], N: int, V: int, blank: int) -> list[Array]:
     """Return N arrays of int64 labels."""
-    if not hasattr(targets, "__len__") or isinstance(targets, str):
-        raise TypeError(f"targets must be a list of integer arrays; got {type(targets).__name__}")
+    if isinstance(targets, str):
+        raise TypeError("targets must be a list of integer arrays; got str")
+    targets = checks.sequence("targets", targets)
     if len(targets) != N:
         raise ValueError(f"targets must have one array of labels for each of N = {N} sequences; got {len(targets)}")
     labels = []

@@ -87,7 +87,13 @@ def assert_gradients(
             raise TypeError(f"parameters[{name!r}] must be a writable float64 array; got {found}")
         if given[name].shape != parameter.shape:
             raise ValueError(f"gradients[{name!r}] must be {parameter.shape}; got {given[name].shape}")
-    rng = np.random.default_rng(random_state)
+    rng = checks.generator("random_state", random_state)
+    directions = None if directions is None else checks.integer("directions", directions, least=1)
+    step, rtol, atol = (
+        checks.positive("step", step),
+        checks.not_negative("rtol", rtol),
+        checks.not_negative("atol", atol),
+    )
     for name, parameter in parameters.items():
         if directions is None:
             places = list(np.ndindex(parameter.shape))
@@ -199,6 +205,7 @@ def interleaved_medians(calls: Sequence[Callable[[], Any]], seconds: float) -> l
     is made once before, unmeasured.
     """
     seconds = checks.not_negative("seconds", seconds)
+    calls = [checks.callable_(f"calls[{n}]", call) for n, call in enumerate(checks.sequence("calls", calls))]
     times: list[list[float]] = [[] for _ in calls]
     for call in calls:
         call()
@@ -278,5 +285,6 @@ def benchmark_pair(
     >>> print(pair)  # doctest: +ELLIPSIS
     original ..., replacement ...: ... times as fast
     """
+    checks.callable_("original", original), checks.callable_("replacement", replacement)
     assert_same_results(replacement(), original(), tolerance)
     return Pair(*interleaved_medians([original, replacement], seconds))

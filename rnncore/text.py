@@ -280,6 +280,9 @@ class Vocabulary:
                [1., 0., 0., 0.]], dtype=float32)
         """
         ids = self._check_ids(ids)
+        dtype = checks.dtype("dtype", dtype)
+        if dtype.kind not in "biufc":
+            raise TypeError(f"dtype must be one of numbers; got {dtype}")
         vectors = np.zeros((ids.size, len(self)), dtype=dtype)
         vectors[np.arange(ids.size), ids.ravel()] = 1
         return vectors.reshape(*ids.shape, len(self))
@@ -380,8 +383,15 @@ def pad(sequences: Iterable[ArrayLike], *, dtype: DTypeLike | None = None, paddi
             raise ValueError(f"sequences[{n}] must be ({wanted}) like sequences[0]; got {array.shape}")
     if dtype is None:
         dtype = np.result_type(*([array for array in arrays if array.size] or arrays))
+    dtype = checks.dtype("dtype", dtype)
     lengths = np.array([len(array) for array in arrays], dtype=np.int64)
-    batch = np.full((lengths.max(), len(arrays), *arrays[0].shape[1:]), padding, dtype=dtype)
+    try:
+        fill = np.asarray(padding).astype(dtype)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"padding must be a value of {dtype}; got {padding!r}") from error
+    if fill.ndim:
+        raise ValueError(f"padding must be a single value; got shape {fill.shape}")
+    batch = np.full((lengths.max(), len(arrays), *arrays[0].shape[1:]), fill, dtype=dtype)
     for n, array in enumerate(arrays):
         batch[: len(array), n] = array
     return batch, lengths

@@ -274,6 +274,7 @@ def lstm_backward(da: Array, caches: tuple[Any, ...], *, carry: bool = True) -> 
     dict
         dx (n_x, m, T), da0 (n_a, m), dWf, dbf, dWi, dbi, dWc, dbc, dWo, dbo like the parameters.
     """
+    carry = checks.flag("carry", carry)
     steps = _steps_of(caches, 10, "lstm_forward")
     dh = _time_first(_of_steps(da, steps))
     run = _Run.of(steps, len(dh), _LSTM)

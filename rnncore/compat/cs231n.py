@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import functional, losses
+from .. import checks, functional, losses
 from .._types import Array
 from ..engine import native
 from ..engine.arrays import as_array, as_ids
@@ -69,7 +69,7 @@ def rnn_step_forward(
     array([[0.964]])
     """
     x = layout.real("x", x, "ND")
-    with layout.named(h0="prev_h"):
+    with checks.named(h0="prev_h"):
         _, next_h, cache = functional.rnn_forward(x[None], *layout.floats(Wx, Wh, b, prev_h))
     return next_h, (cache, next_h.shape)
 
@@ -124,7 +124,7 @@ def lstm_step_forward(
     array([[0.5]])
     """
     x = layout.real("x", x, "ND")
-    with layout.named(h0="prev_h", c0="prev_c"):
+    with checks.named(h0="prev_h", c0="prev_c"):
         _, (next_h, next_c), cache = _lstm_forward(x[None], *layout.floats(Wx, Wh, b, prev_h, prev_c))
     return next_h, next_c, (cache, next_h.shape)
 
@@ -267,7 +267,7 @@ def _as_it_lies(array: Array, x: Array) -> Array:
 
 
 def _affine(rows: Array, w: Array, b: Array) -> Array:
-    with layout.named(W="w"):
+    with checks.named(W="w"):
         return native.affine_forward(rows, layout.real("w", w, "DM"), layout.real("b", b, "M"))
 
 
@@ -308,10 +308,10 @@ def temporal_softmax_loss(x: Array, y: Array, mask: Array, verbose: bool = False
     y = as_array("y", y)
     if y.shape != x.shape[:2]:
         raise ValueError(f"y must be (N, T) = {x.shape[:2]}; got {y.shape}")
-    with layout.named(targets="y", weights="mask"):
+    with checks.named(targets="y", weights="mask"):
         loss, dx = losses.softmax_cross_entropy(
             *(_as_it_lies(array, x) for array in (x, y)), weights=_as_it_lies(weights, x), reduction="sum"
         )
-    if verbose:
+    if checks.flag("verbose", verbose):
         print("dx_flat: ", (x.shape[0] * x.shape[1], x.shape[2]))
     return loss, _as_it_lies(dx, x)

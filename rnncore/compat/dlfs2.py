@@ -28,10 +28,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from .. import losses
+from .. import checks, losses
 from .._types import Array
 from ..engine import calls, cells, native
-from ..engine.arrays import as_array, as_ids
+from ..engine.arrays import as_array, as_ids, check_gradient, converted
 from . import layout
 
 __all__ = [
@@ -59,19 +59,30 @@ _GRU = cells.GRU.variant("reset_before", "new", "zrn")
 class _Layer:
     """Base of the layers with parameters; the gradient arrays keep their identity."""
 
+    _labels: ClassVar[tuple[str, ...]] = ("W", "b")
+
     def __init__(self, *params: Any) -> None:
         self.params = list(params)
-        self.grads = [np.zeros_like(p, order="C") for p in layout.floats(*params)]
+        self.grads = [np.zeros_like(p, order="C") for p in layout.floats(*self._arrays())]
+
+    def _arrays(self) -> list[Array]:
+        """The parameters, which the caller may have replaced, as arrays of numbers."""
+        return [layout.numbers(name, p) for name, p in zip(self._labels, self.params, strict=False)]
 
     @property
     def _dtype(self) -> np.dtype[Any]:
         """Dtype to compute in: that of the weights, float32 for float16."""
-        return np.result_type(*self.params, np.float32)
+        return np.result_type(*self._arrays(), np.float32)
+
+    def _check_gradients(self) -> None:
+        for name, grad, param in zip(self._labels, self.grads, self._arrays(), strict=True):
+            check_gradient(f"d{name}", grad, "the shape of the parameter", param.shape)
 
 
 class _Recurrent(_Layer):
     """Base of the recurrent layers: one time-major engine call forward, one backward."""
 
+    _labels = _WEIGHTS
     _cell: cells.Variant
     _names: ClassVar[dict[str, str]] = {}
     cache: Any
@@ -82,20 +93,21 @@ class _Recurrent(_Layer):
 
     def _arguments(self, x: Array, states: Any, **options: Any) -> dict[str, Any]:
         """Keywords of the engine's forward function, in the weights' dtype: x (T, N, D), states h0, c0 or None."""
-        arrays = {"x": x, **dict(zip(_WEIGHTS, self.params, strict=True))}
+        arrays: dict[str, Any] = {"x": x, **dict(zip(_WEIGHTS, self._arrays(), strict=True))}
         for name, state in zip(("h0", "c0"), states, strict=False):
-            if state is not None and np.shape(state)[:1] == (1,) != x.shape[1:2]:
-                state = np.broadcast_to(state, (x.shape[1], *np.shape(state)[1:]))
+            state = None if state is None else layout.numbers(self._names.get(name, name), state)
+            if state is not None and state.shape[:1] == (1,) != x.shape[1:2]:
+                state = np.broadcast_to(state, (x.shape[1], *state.shape[1:]))
             arrays[name] = state
         dtype = self._dtype
         return {
-            **{name: a if a is None else np.asarray(a, dtype) for name, a in arrays.items()},
+            **{name: a if a is None else converted(layout.numbers(name, a), dtype) for name, a in arrays.items()},
             **options,
         }
 
     def _forward(self, x: Array, states: Any) -> tuple[Any, ...]:
         """Return hs (T, N, H) and the final states."""
-        with layout.named(**self._names):
+        with checks.named(**self._names):
             return self._keep(*calls.forward(self._cell, **self._arguments(x, states)))
 
     def _keep(self, hs: Array, states: Array | tuple[Array, Array], cache: Any) -> tuple[Any, ...]:
@@ -109,6 +121,7 @@ class _Recurrent(_Layer):
         return self.cache
 
     def _write(self, grads: Any) -> Any:
+        self._check_gradients()
         for grad, value in zip(self.grads, (grads.dWx, grads.dWh, grads.db), strict=True):
             grad[...] = value
         return grads
@@ -324,7 +337,7 @@ class TimeBiLSTM:
         """xs (N, T, D) -> hs (N, T, 2H)"""
         xs = layout.swap(layout.real("xs", xs, "NTD"))
         both = self._both
-        with layout.named(**_Time._names):
+        with checks.named(**_Time._names):
             results = calls.forward_side_by_side(
                 _LSTM,
                 [lstm._arguments(xs, lstm._initial(), reverse=lstm is both[1]) for lstm in both],
@@ -371,7 +384,7 @@ class TimeEmbedding(_Layer):
 
     def forward(self, xs: Array) -> Array:
         """xs (N, T), ids in [0, V) -> out (N, T, D)"""
-        W, xs = self.params[0], as_array("xs", xs)
+        (W,), xs = self._arrays(), as_array("xs", xs)
         if xs.dtype.kind not in "biu":
             raise TypeError(f"xs must be integer ids; got dtype {xs.dtype}")
         if xs.ndim != 2:
@@ -384,6 +397,7 @@ class TimeEmbedding(_Layer):
         if self._ids is None:
             raise RuntimeError("backward needs a forward pass before it")
         (T, N), (grad,) = self._ids.shape, self.grads
+        self._check_gradients()
         dout = layout.swap(layout.cotangent("dout", dout, "NTD", (N, T, grad.shape[1])))
         is_native = grad.dtype in (np.float32, np.float64) and grad.dtype.isnative and grad.flags.c_contiguous
         table = grad if is_native else np.zeros(grad.shape, np.float64)
@@ -411,7 +425,7 @@ class TimeAffine(_Layer):
 
     def forward(self, x: Array) -> Array:
         """x (N, T, D) -> (N, T, M)"""
-        W, b = layout.floats(*self.params)
+        W, b = layout.floats(*self._arrays())
         x = layout.swap(layout.real("x", x, "NTD")).astype(self._dtype, copy=False)
         out = native.affine_forward(x.reshape(x.shape[0] * x.shape[1], x.shape[2]), W, b)
         self.x = layout.swap(x)
@@ -421,10 +435,11 @@ class TimeAffine(_Layer):
         """dout (N, T, M) -> dx (N, T, D)"""
         if self.x is None:
             raise RuntimeError("backward needs a forward pass before it")
-        W, b = layout.floats(*self.params)
+        W, b = layout.floats(*self._arrays())
         x = layout.swap(self.x)
         T, N, D = x.shape
         dout = layout.swap(layout.cotangent("dout", dout, "NTM", (N, T, len(b))))
+        self._check_gradients()
         for grad in self.grads:
             grad[...] = 0
         dx = native.affine_backward(x.reshape(T * N, D), W, dout.reshape(T * N, len(b)), *self.grads)
@@ -452,13 +467,13 @@ class TimeSoftmaxWithLoss:
 
     def forward(self, xs: Array, ts: Array) -> float:
         """Scores xs (N, T, V), labels ts (N, T) or one-hot (N, T, V) -> loss, a float"""
-        xs, ts = layout.real("xs", xs, "NTV"), as_array("ts", ts)
+        xs, ts = layout.real("xs", xs, "NTV"), layout.numbers("ts", ts)
         if ts.shape not in (xs.shape, xs.shape[:2]):
             raise ValueError(f"ts must be (N, T) = {xs.shape[:2]} or (N, T, V) = {xs.shape}; got {ts.shape}")
         if ts.ndim == 3:
             ts = ts.argmax(axis=2)
         xs, ts = layout.swap(xs), layout.swap(ts)
-        with layout.named(targets="ts", logits="xs"):
+        with checks.named(targets="ts", logits="xs"):
             loss, self.cache = losses.softmax_cross_entropy(xs, ts, weights=ts != self.ignore_label)
         return loss
 
@@ -466,7 +481,8 @@ class TimeSoftmaxWithLoss:
         """Return the gradient of ``dout * loss``, (N, T, V)."""
         if self.cache is None:
             raise RuntimeError("backward needs a forward pass before it")
-        return layout.swap(self.cache * self.cache.dtype.type(dout))
+        with np.errstate(over="ignore", invalid="ignore"):
+            return layout.swap(self.cache * self.cache.dtype.type(checks.real("dout", dout)))
 
 
 class TimeDropout:
@@ -481,8 +497,7 @@ class TimeDropout:
     """
 
     def __init__(self, dropout_ratio: float = 0.5) -> None:
-        if not 0 <= dropout_ratio < 1:
-            raise ValueError(f"dropout_ratio must lie in [0, 1); got {dropout_ratio}")
+        dropout_ratio = checks.share("dropout_ratio", dropout_ratio)
         self.params: list[Array] = []
         self.grads: list[Array] = []
         self.dropout_ratio, self.train_flg = dropout_ratio, True
@@ -496,8 +511,11 @@ class TimeDropout:
         kept = np.random.rand(*xs.shape) > self.dropout_ratio  # noqa: NPY002 - the same draws as in the book
         self.mask = np.empty_like(xs)
         np.multiply(kept, 1 / (1 - self.dropout_ratio), out=self.mask, casting="same_kind")
-        return xs * self.mask
+        with np.errstate(invalid="ignore", over="ignore"):  # of what is infinite
+            return xs * self.mask
 
     def backward(self, dout: Array) -> Array:
         """dout -> gradient with respect to the input of the last forward pass"""
-        return np.array(dout, order="K") if self.mask is None else dout * self.mask
+        dout = layout.numbers("dout", dout)
+        with np.errstate(invalid="ignore", over="ignore"):
+            return dout.copy(order="K") if self.mask is None else dout * self.mask

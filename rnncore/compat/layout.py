@@ -5,8 +5,7 @@ Weights are read on every call; converted copies live as long as the call and it
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -145,27 +144,6 @@ def parts(cache: Any, count: int, maker: str, name: str = "cache") -> tuple[Any,
     if not isinstance(cache, (tuple, list)) or len(cache) != count:
         raise TypeError(f"{name} must come from {maker}; got {type(cache).__name__}")
     return tuple(cache)
-
-
-@contextmanager
-def named(**names: Any) -> Iterator[Any]:
-    """Replace the argument's name at the start of the engine's error messages by the caller's name for it.
-
-    Examples
-    --------
-    >>> with named(h0="prev_h"):
-    ...     raise ValueError("h0 must be (N, H) = (2, 3); got (3, 2)")
-    Traceback (most recent call last):
-    ...
-    ValueError: prev_h must be (N, H) = (2, 3); got (3, 2)
-    """
-    try:
-        yield
-    except (TypeError, ValueError) as error:
-        name, _, rest = str(error).partition(" ")
-        if name not in names:
-            raise
-        raise type(error)(f"{names[name]} {rest}") from None
 
 
 def transposed(columns: Array) -> Array:

@@ -31,7 +31,7 @@ from .. import checks, functional
 from .._types import Array
 from ..engine import calls, cells, native
 from ..engine.cache import Cache
-from .layout import clean_ids, named, numbers, row, sized, sized_values, stack, transposed, unstack
+from .layout import clean_ids, numbers, row, sized, sized_values, stack, transposed, unstack
 
 __all__ = ["GRU", "LSTM", "char_gru_loss", "char_lstm_loss", "char_rnn_loss"]
 
@@ -222,6 +222,7 @@ def _head(
 ) -> tuple[Any, Array, Array, Array]:
     """h (T, 1, H) -> loss, dh (T, 1, H), dWy (V, H), dby (V, 1); the last two, if given, must start as zeros."""
     (T, _, H), V = h.shape, np.shape(Wy)[0]
+    targets = list(checks.sequence("targets", targets))
     if len(targets) < T:
         raise ValueError(f"targets must be as many as inputs, {T}; got {len(targets)}")
     targets = clean_ids("targets", targets[:T], V)
@@ -409,12 +410,12 @@ def _backward(cell: Any, dH: Array, cache: dict[str, Any], name: str, G: int, **
     if not isinstance(cache, dict) or not all(key in cache for key in keys) or not isinstance(cache["engine"], Cache):
         raise TypeError(f"cache must come from forward; got {type(cache).__name__}")
     weights = _weights(cache[name], numbers("X", cache["X"]), G)
-    with named(Wx=name, Wh=name, b=name):
+    with checks.named(Wx=name, Wh=name, b=name):
         kept = cache["engine"].with_weights(*weights)
     end = 1 + len(weights[0])
     dW = np.zeros((end + len(weights[1]), len(weights[2])))
     into = {"dWx": dW[1:end], "dWh": dW[end:], "db": dW[0]}
-    with named(dh="dHout_in" if name == "WLSTM" else "dH", dh_n="dhn", dc_n="dcn"):
+    with checks.named(dh="dHout_in" if name == "WLSTM" else "dH", dh_n="dhn", dc_n="dcn"):
         arguments = {"cache": kept} | {key: _cotangent(key, value) for key, value in {"dh": dH, **carried}.items()}
         (g,) = calls.backward_side_by_side(cell, [arguments], [into])
     return g.dx, dW, *((g.dc0,) if hasattr(g, "dc0") else ()), g.dh0

@@ -102,14 +102,14 @@ def as_ids(ids: ArrayLike, size: int, name: str = "ids in x", letter: str = "D")
     return copy.astype(np.int64, copy=False)
 
 
-def as_lengths(lengths: ArrayLike, T: int, N: int) -> NDArray[np.int64]:
+def as_lengths(lengths: ArrayLike, T: int, N: int, name: str = "lengths") -> NDArray[np.int64]:
     """Return int64 lengths (N,), all in 0..T."""
-    array = as_array("lengths", lengths)
+    array = as_array(name, lengths)
     if array.dtype.kind not in "iu" and array.size:
-        raise TypeError(f"lengths must be integers; got dtype {array.dtype}")
-    check_shape("lengths", array, "(N,)", (N,))
+        raise TypeError(f"{name} must be integers; got dtype {array.dtype}")
+    check_shape(name, array, "(N,)", (N,))
     array = array.copy()
-    _check_range("lengths", array, f"[0, T] = [0, {T}]", 0, T)
+    _check_range(name, array, f"[0, T] = [0, {T}]", 0, T)
     return array.astype(np.int64, copy=False)
 
 

@@ -149,7 +149,7 @@ def describe_order(letters: str) -> str:
 
 
 def _gate_order(cell: Cell, order: Word) -> str:
-    if order not in cell.gate_orders:
+    if not isinstance(order, str) or order not in cell.gate_orders:
         if len(cell.gate_orders) == len(list(permutations(cell.gates))) > 2:
             wanted = describe_order(cell.gates)
         else:

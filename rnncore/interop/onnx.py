@@ -173,6 +173,7 @@ def to_onnx(
     >>> [output.name for output in model.graph.output]
     ['Y', 'h_n', 'c_n']
     """
+    with_state, with_lengths = checks.flag("with_state", with_state), checks.flag("with_lengths", with_lengths)
     opset, newest = checks.integer("opset", opset, least=_FIRST_OPSET), onnx.defs.onnx_opset_version()
     if opset > newest:
         raise ValueError(f"opset must be at most {newest}, which the installed onnx knows; got {opset}")

@@ -539,8 +539,16 @@ def step_by_step(
     >>> float(c_n[0, 0])  # i = f = 1/2, the cell gate is 0
     0.25
     """
-    x = np.asarray(x)
-    h0, c0, lengths = (None if array is None else np.asarray(array) for array in (h0, c0, lengths))
+    checks.instance("operator", operator, Operator, "an Operator")
+    direction = checks.integer("direction", direction, least=0, most=operator.directions - 1)
+    x, reverse = as_floating("x", x), checks.flag("reverse", reverse)
+    if x.ndim != 3 or x.shape[2] != operator.input_size:
+        raise ValueError(f"x must be (T, N, D) with D = {operator.input_size}; got {x.shape}")
+    h0, c0 = (None if s is None else as_floating(name, s) for name, s in (("h0", h0), ("c0", c0)))
+    for name, state in (("h0", h0), ("c0", c0)):
+        if state is not None:
+            check_shape(name, state, "(N, H)", (x.shape[1], operator.hidden_size))
+    lengths = None if lengths is None else as_lengths(lengths, *x.shape[:2])
     dtype = np.result_type(np.float32, operator.dtype, *(array.dtype for array in (x, h0, c0) if array is not None))
     (T, N, _), H, attributes = x.shape, operator.hidden_size, operator.attributes
     W, R = operator.W[direction].astype(dtype), operator.R[direction].astype(dtype)

@@ -210,6 +210,7 @@ def _select(arrays: dict[str, Array], prefix: str) -> dict[str, Array]:
     """Return the arrays whose keys start with ``prefix``, by the rest of the key; all must be PyTorch's names."""
     if not isinstance(arrays, Mapping):
         raise TypeError(f"arrays must be a mapping of names to arrays; got {type(arrays).__name__}")
+    checks.instance("prefix", prefix, str, "a str")
     if wrong := [key for key in arrays if not isinstance(key, str)]:
         raise TypeError(f"keys of arrays must be str; got {wrong[0]!r}")
     selected = {key.removeprefix(prefix): arrays[key] for key in arrays if key.startswith(prefix)}

@@ -156,7 +156,9 @@ class Attention(Layer):
         T, N, _ = queries.shape
         S = len(memory)
         steps = np.full(N, T) if lengths is None else arrays.as_lengths(lengths, T, N)
-        memory_steps = np.full(N, S) if memory_lengths is None else arrays.as_lengths(memory_lengths, S, N)
+        memory_steps = (
+            np.full(N, S) if memory_lengths is None else arrays.as_lengths(memory_lengths, S, N, "memory_lengths")
+        )
         if self.score == "multiplicative":
             q, v = _affine(queries, self._param("W")), None
             if keys is not None:
@@ -198,7 +200,10 @@ class Attention(Layer):
             for name, shape in shapes.items()
         }
         clean.setdefault("keys", None)
-        steps, memory_steps = arrays.as_lengths(cache.steps, T, N), arrays.as_lengths(cache.memory_steps, S, N)
+        steps, memory_steps = (
+            arrays.as_lengths(cache.steps, T, N),
+            arrays.as_lengths(cache.memory_steps, S, N, "memory_steps"),
+        )
         return AttentionCache(steps=steps, memory_steps=memory_steps, **clean)
 
 

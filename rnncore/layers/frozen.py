@@ -194,7 +194,8 @@ def observe(stack: Stack, weights: list[dict[str, Any]], x: ArrayLike | None = N
     options = stack.bidirectional, stack.batch_first, stack.dtype
     observed = Observed(stack.variant, stack.input_size, stack.hidden_size, weights, *options)
     if x is not None:
-        observed(x)
+        with checks.named(x="calibration"):
+            observed(x)
     return observed
 
 

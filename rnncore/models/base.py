@@ -39,11 +39,11 @@ OPTIMIZERS = {"sgd": SGD, "rmsprop": RMSProp, "adagrad": Adagrad, "adam": Adam}
 Random = int | Generator | RandomState | None
 
 
-def as_generator(random_state: Random) -> Generator:
+def as_generator(random_state: Random, name: str = "random_state") -> Generator:
     """Return the given Generator, or a new one: an int is its seed, a RandomState draws one, None is a random one."""
     if isinstance(random_state, RandomState):
         return np.random.default_rng(random_state.randint(2**32, size=4, dtype=np.uint32))
-    return checks.generator("random_state", random_state)
+    return checks.generator(name, random_state)
 
 
 def _random_state(name: str, value: Any) -> Any:
@@ -302,7 +302,8 @@ class Model:
         if calibration is not None:
             observed = {name: observe(layer, layer.all_weights()) for name, layer in recurrent.items()}
             data = calibration if isinstance(calibration, tuple) else (calibration,)
-            self._with_layers(self.layers | observed, None)._read_all(*data)
+            with checks.named(X="calibration", texts="calibration", text="calibration", x="calibration"):
+                self._with_layers(self.layers | observed, None)._read_all(*data)
         quantized = {
             name: quantize_layers(layer, layer.all_weights(), precision, observed.get(name))
             if name in recurrent

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 from .. import checks
 from .._types import Array
 from ..distributed import TIMEOUT
+from ..engine.arrays import as_lengths
 from .base import RunOptions, setting
 from .data import Examples, Labels, as_sample_weight, class_weights, label_of_each, pad_inputs, take
 from .documentation import document
@@ -118,9 +119,9 @@ class SequenceClassifier(Labeller):
             Nats a sequence.
         """
         self._zero_grad()
-        T, N = inputs.shape[:2]
-        lengths = np.full(N, T) if lengths is None else np.asarray(lengths)
         h, state, cache = self._trunk.forward(inputs, None, lengths)
+        T, N = h.shape[:2]
+        lengths = np.full(N, T) if lengths is None else as_lengths(lengths, T, N)
         loss, dpooled = self._head.forward(self._pool(h, state, lengths), targets, weights=weights)
         if self._built["pooling"] == "mean":
             # The mean is over valid steps; what stands at the others is not read.

@@ -184,6 +184,8 @@ class SequenceGenerator(Estimator):
         """Return the initial state of sequences of these classes; None without classes."""
         if labels is None:
             return None
+        if self._start is None:
+            raise ValueError("labels must be None: the model was trained without classes")
         values = self._start(labels)
         recurrent = self._trunk.recurrent
         states = values.reshape(len(labels), -1, recurrent.num_layers, recurrent.hidden_size)

@@ -117,6 +117,7 @@ class LanguageModel(Model):
         return self
 
     def _make_layers(self, vocabulary: Vocabulary) -> None:
+        checks.instance("vocabulary", vocabulary, Vocabulary, "a Vocabulary")
         format = Format("text", len(vocabulary), vocabulary)
         self._trunk = self._make_trunk(format, self._rng, size=self._embedding_width())
         output = Dense(self.hidden_size, len(vocabulary), dtype=self.dtype, seed=self._rng)
@@ -412,7 +413,8 @@ class LanguageModel(Model):
 
     def _read(self, prompt: str, stacklevel: int = 3) -> tuple[Any, ...]:
         """Return the last id of <eos> and the prompt, and the state before it (None: zeros)."""
-        ids = self.vocabulary.encode(prompt)
+        with checks.named(text="prompt"):
+            ids = self.vocabulary.encode(prompt)
         if (ids == self.vocabulary.unk_id).any():
             tokens = prompt if self.vocabulary.level == "char" else prompt.split()
             unknown = ", ".join(repr(token) for token in dict.fromkeys(tokens) if token not in self.vocabulary)
@@ -531,7 +533,7 @@ class LanguageModel(Model):
         stops = self._stops(stop_at_eos)
         first, state = self._read(prompt, stacklevel=4)
         return sample_tokens(
-            *(self._trunk, self._head.dense, state, first, n, as_generator(seed)),
+            *(self._trunk, self._head.dense, state, first, n, as_generator(seed, "seed")),
             temperature=temperature,
             top_k=top_k,
             top_p=top_p,

@@ -28,11 +28,13 @@ def count_workers(n_jobs: int | None) -> int:
 
     None is what ``joblib.parallel_config`` says, but 1 within a task of joblib.
     """
+    if n_jobs is not None:
+        n_jobs = checks.integer("n_jobs", n_jobs, least=-sys.maxsize)
     if n_jobs is None:
         parallel = sys.modules.get("joblib.parallel")  # nobody has configured what is not imported
         if parallel is None or parallel.get_active_backend()[0].nesting_level:
             return 1
-    elif checks.integer("n_jobs", n_jobs, least=-sys.maxsize) == 0:
+    elif n_jobs == 0:
         raise ValueError("n_jobs must be 1, 2, ..., or -1 for all cores, -2 for all but one, ...; got 0")
     elif n_jobs == 1:
         return 1

@@ -373,7 +373,7 @@ class EncoderDecoder(Estimator):
         """
         sources = self._inputs(X, lengths)
         _, temperature, top_k, top_p = check_sampling(0, temperature, top_k, top_p)
-        rng, result = as_generator(seed), list[Any]([None] * len(sources))
+        rng, result = as_generator(seed, "seed"), list[Any]([None] * len(sources))
         for rows, decoder, state, steps in self._encoded(sources, 64, 1, self._check_length(max_length)):
             options: dict[str, Any] = {"temperature": temperature, "top_k": top_k, "top_p": top_p, **self._limits()}
             first = np.full(len(rows), self._end_id)

@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from .. import checks
 from .._types import Array
 from ..files import open_file, replacing
 
@@ -57,6 +58,7 @@ def checksum(contents: dict[str, Array]) -> str:
 
 def read_model(path: str | PathLike[str]) -> tuple[Any, ...]:
     """Return the name of the model's class, its description and arrays; ValueError if it is not a whole model file."""
+    path = checks.path("path", path)
     # Opened here, so that only what the file system says comes out as OSError.
     with open_file(path) as file:
         try:

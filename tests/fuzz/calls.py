@@ -32,12 +32,12 @@ DOCUMENTED = {"testing.": AssertionError, "compat.": KeyError, "cli.main": Syste
 BOUNDED = {"epochs", "num_iterations", "n_jobs", "max_length", "n", "seconds", "timeout", "dino_names", "num_layers"}
 
 #: Parameters with a default that a valid call needs all the same.
-ALWAYS = {"seconds", "sources", "vocab_size", "num_iterations", "n_a", "dino_names", "epochs", "held_out", "n"}
+ALWAYS = {"seconds", "sources", "vocab_size", "num_iterations", "n_a", "dino_names", "epochs", "held_out", "n", "form"}
 
 #: Messages that name what an object cannot do, whatever the arguments are.
 REFUSALS = re.compile(
     "is quantized|cannot be (trained|quantized)|cannot go step by step|needs a model|no LSTM layer|damaged|"
-    "the model has no parameters|no layers to|is not a model file|not a safetensors file|backward needs a forward"
+    "two names of one setting|the model has no parameters|no layers to|is not a model file|not a safetensors file|backward needs a forward"
 )
 
 #: Plain NumPy in the notation of a notebook, which says what NumPy says.
@@ -81,7 +81,9 @@ WORDS = {
     "argv": ("",),
     "cache": ("ids", "caches"),
     "a0": ("a_prev",),
-    "params": ("settings", "W", "b"),
+    "params": ("settings", "W", "b", "Wx", "Wh"),
+    "grads": ("dW", "db", "dWx", "dWh"),
+    "texts": ("text",),
 }
 
 MEGABYTES, SECONDS = 300, 3.0
@@ -315,6 +317,8 @@ class Call:
         if REFUSALS.search(message) or self.name.startswith(PLAIN_NUMPY):
             return True
         if any(kind in ("shape", "layout") for _, kind, _ in self.hostile) or not self.hostile:
+            if re.match(r"[\w\[\]' .]+ must ", message):
+                return True
             accepted = [*self.parameters, *(argument for argument, _, _ in self.hostile)]
         else:
             accepted = [argument for argument, _, _ in self.hostile]

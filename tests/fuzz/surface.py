@@ -96,6 +96,7 @@ NOT_CALLED = {
         ("Frozen", "FrozenCell", *(f"{name}" for name in RESULTS)),
         "made by freeze, quantize and stream from what they checked",
     ),
+    "distributed.RankError": "an exception, which the package makes",
     **dict.fromkeys(
         ("with_weights", "adding_by_shards", "layer_input_size", "time_major_gradient", "weights", "split_state"),
         "between the modules of the package: their arguments are made there",
