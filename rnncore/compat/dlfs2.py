@@ -373,6 +373,8 @@ class TimeEmbedding(_Layer):
     array([1., 0., 2.])
     """
 
+    _labels = ("W",)
+
     def __init__(self, W: Array) -> None:
         super().__init__(W)
         self.layers: Any = None

@@ -237,6 +237,17 @@ def _dense_or_none(array: Array | None, dtype: np.dtype[Any]) -> Any:
     return None if array is None else as_dense(array, dtype)
 
 
+def _check_attention(q: Any, k: Array | None, v: Array | None, memory: Any) -> tuple[int, int, int, np.dtype[Any]]:
+    (T, N, A), S = q.shape, len(memory)
+    if k is None:
+        check_shape("memory", memory, "(S, N, E)", (S, N, A))
+    else:
+        check_shape("memory", memory, "(S, N, E)", (S, N, memory.shape[-1]))
+        check_shape("keys", k, "(S, N, A)", (S, N, A))
+        check_shape("v", v, "(A,)", (A,))  # type: ignore[arg-type]  # keys have it
+    return T, N, S, memory.dtype
+
+
 def attend(
     lengths: NDArray[np.int64],
     memory_lengths: NDArray[np.int64],
@@ -249,8 +260,7 @@ def attend(
 
     Additive with keys k (S, N, A) and v (A,), multiplicative without, then A = E. All are of one dtype.
     """
-    (T, N, _), S = q.shape, len(memory)
-    dtype = memory.dtype
+    T, N, S, dtype = _check_attention(q, k, v, memory)
     weights, context = zeros((T, N, S), dtype), zeros((T, N, memory.shape[2]), dtype)
     if 0 not in (T, N, S):
         q, k, v, memory = (_dense_or_none(array, dtype) for array in (q, k, v, memory))
@@ -269,7 +279,8 @@ def attend_backward(
     dcontext: Array,
 ) -> tuple[Array, Any, Any, Array]:
     """Return dq, dk (None without keys), dv (N, A) of each row, and dmemory; arguments as in :func:`attend`."""
-    (T, N, A), S, dtype = q.shape, len(memory), memory.dtype
+    T, N, S, dtype = _check_attention(q, k, v, memory)
+    A = q.shape[2]
     dq, dmemory = zeros(q.shape, dtype), zeros(memory.shape, dtype)
     dk, dv = (None, None) if k is None else (zeros(k.shape, dtype), zeros((N, A), dtype))
     if 0 not in (T, N, S):

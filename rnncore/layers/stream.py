@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -45,13 +45,27 @@ class Stream:
         from .frozen import Frozen
 
         checks.instance("layer", layer, Frozen, "a frozen layer, as layer.freeze() returns it")
-        self.batch_size = checks.integer("batch_size", batch_size, least=1)
-        self.input_size, self.hidden_size, self.dtype = layer.input_size, layer.hidden_size, layer.dtype
-        shape = (layer.num_layers, self.batch_size, layer.hidden_size)
+        shape = (layer.num_layers, checks.integer("batch_size", batch_size, least=1), layer.hidden_size)
         checks.addressable(["batch_size"], [shape])
-        self._state = tuple(np.zeros(shape, self.dtype) for _ in layer.state_names)
-        self._takes_ids_only = layer.native.takes_ids_only
+        self._state = tuple(np.zeros(shape, layer.dtype) for _ in layer.state_names)
+        self._input_size, self._takes_ids_only = layer.input_size, layer.native.takes_ids_only
         self._native = native.open_stream(layer.native, *self._state)
+
+    @property
+    def batch_size(self) -> int:
+        return self._state[0].shape[1]
+
+    @property
+    def input_size(self) -> int:
+        return self._input_size
+
+    @property
+    def hidden_size(self) -> int:
+        return self._state[0].shape[2]
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self._state[0].dtype
 
     def step(self, x: ArrayLike, out: Array | None = None) -> Array:
         """Advance every sequence by one step.
@@ -72,7 +86,7 @@ class Stream:
         ValueError, TypeError
             A shape or dtype is wrong, or an id out of range.
         """
-        N, D, H, dtype = self.batch_size, self.input_size, self.hidden_size, self.dtype
+        (_, N, H), D, dtype = self._state[0].shape, self._input_size, self._state[0].dtype
         if out is None:
             out = np.empty((N, H), dtype)
         if self._native.try_step(x, out):

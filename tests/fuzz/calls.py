@@ -243,12 +243,15 @@ class Call:
             self.hostile.append((kept, "shape", name))
 
     def make_attribute_hostile(self, receiver):
-        """Attributes that nobody should set: nothing may crash, whatever error there is."""
+        """Public attributes that nobody should set: nothing may crash, whatever error there is."""
         names = [
-            name for name, value in getattr(receiver, "__dict__", {}).items() if isinstance(value, (int, str, np.dtype))
+            name
+            for name, value in getattr(receiver, "__dict__", {}).items()
+            if isinstance(value, (int, str, np.dtype)) and not name.startswith("_")
         ]
-        if names and not isinstance(receiver, (rc.LanguageModel,)):
+        if names:
             name = self.rng.choice(names)
+            self.hostile.append((f"attribute {name}", "shape", "set"))
             with contextlib.suppress(AttributeError):
                 setattr(receiver, name, values.hostile(self.rng, getattr(receiver, name), [], bounded=True)[2])
             self.only_crashes = True
