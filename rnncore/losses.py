@@ -12,6 +12,7 @@ from ._types import Array
 from .engine import native
 from .engine.arrays import as_array, as_floating, as_lengths, converted
 from .layers import Dense
+from .layers.simple import QuantizedDense
 
 __all__ = ["fused_softmax_cross_entropy", "sigmoid_cross_entropy", "softmax_cross_entropy"]
 
@@ -135,7 +136,7 @@ def fused_softmax_cross_entropy(
     >>> round(loss, 4), dx.shape, dense.grads["b"].tolist()
     (1.3863, (2, 1, 3), [0.25, -0.25, -0.25, 0.25])
     """
-    checks.instance("dense", dense, Dense, "a Dense layer")
+    checks.instance("dense", dense, (Dense, QuantizedDense), "a Dense layer")
     x = converted(as_floating("x", x), dense.dtype)
     if x.ndim < 1 or x.shape[-1] != dense.input_size:
         raise ValueError(f"x must be (..., input_size) = (..., {dense.input_size}); got {x.shape}")

@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "checks": set(),
     "corpus": {"checks", "files", "text"},
     "distributed": {"checks", "engine"},
-    "files": {"interrupts"},
+    "files": {"checks", "interrupts"},
     "interrupts": set(),
     "testing": set(),
     "config": {"_engine", "engine", "__version__"},
