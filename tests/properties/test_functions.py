@@ -194,6 +194,29 @@ def test_gradients_are_linear_in_the_cotangents(call, machine, power, seed):
             np.testing.assert_allclose(scaled[name], factor * gradient, rtol=0, atol=1e-30, err_msg=name)
 
 
+def in_order(array, order, wanted):
+    """Blocks of columns of gates in another order."""
+    blocks = np.split(array, len(order), axis=-1)
+    return np.concatenate([blocks[order.index(letter)] for letter in wanted], axis=-1)
+
+
+@given(calls(least=1), machines())
+def test_orders_of_gates_are_orders_of_blocks(call, machine):
+    """The same bits forward; backward, sums over the gates are in the order of the blocks."""
+    _, arguments, cotangents = call.problem()
+    variant, weights = call.variant, arguments.keys() & {"Wx", "Wh", "b"}
+    plain = arguments | {name: in_order(arguments[name], variant.gate_order, variant.gates) for name in weights}
+    plain.pop("gate_order", None)
+    with machine:
+        expected = outcome(call, plain, cotangents)
+        actual = outcome(call, arguments, cotangents)
+    for name in actual.keys() & {"gates", *(f"d{name}" for name in weights)}:
+        actual[name] = in_order(actual[name], variant.gate_order, variant.gates)
+    assert_same(actual, expected, TOLERANCE[call.dtype])
+    forward_only = [name for name in expected if not name.startswith("d")]
+    assert_identical(*({name: side[name] for name in forward_only} for side in (actual, expected)))
+
+
 @given(calls(least=1, ids=True), machines())
 def test_ids_are_one_hot_rows(call, machine):
     _, arguments, cotangents = call.problem()

@@ -168,6 +168,29 @@ def test_ids_are_one_hot_rows(call, machine):
     assert_identical(actual, expected)
 
 
+@given(layer_calls(lengths=False, batch_first=False, **WITHOUT_DROPOUT), machines(), st.sampled_from([2, 4]))
+def test_gradients_of_shards_are_those_of_their_rows(call, machine, shards):
+    arguments, layer = call.arguments(), call.layer()
+    rows = np.arange(call.N // shards * shards)
+    sizes = [p.size for p in layer.params.values()]
+    ends = np.cumsum([0, *sizes])
+    flat = np.zeros((shards, ends[-1]), call.dtype)
+    parts = {
+        name: flat[:, begin:end].reshape(shards, *p.shape)
+        for (name, p), begin, end in zip(layer.params.items(), ends[:-1], ends[1:], strict=True)
+    }
+    with machine:
+        with layer.adding_by_shards(parts, shards):
+            x, state, lengths, dy, dstate = given_rows(call, *arguments, rows)
+            _, _, cache = layer.forward(x, join(layer, state), lengths)
+            layer.backward(dy, cache, join(layer, dstate))
+        for shard in range(shards):
+            wanted = results_of(layer, *given_rows(call, *arguments, rows[shard::shards]))
+            assert_identical(
+                {name: part[shard] for name, part in parts.items()}, {name: wanted[name] for name in parts}
+            )
+
+
 # ---- inference ------------------------------------------------------------------------------------------------------
 
 

@@ -98,11 +98,12 @@ class Case:
 
 
 @st.composite
-def cases(draw, names=tuple(MODELS), kinds=KINDS):
+def cases(draw, names=tuple(MODELS), kinds=KINDS, **fixed):
     name = draw(st.sampled_from(names))
     settings, labels = draw(settings_of(**SETTINGS[name])), draw(st.sampled_from(list(LABELS)))
     if name == "tagger" and labels == "bool" and draw(st.booleans()):
         settings["output"] = "sigmoid"
+    settings |= fixed
     texts = draw(st.lists(st.text("abc", max_size=12), min_size=2, max_size=6))
     texts[0] += "abca"  # all three, so that no vocabulary and no set of classes lacks one
     return Case(name, draw(st.sampled_from(kinds)), settings, labels, texts, draw(seeds))
@@ -165,6 +166,29 @@ def test_padded_arrays_are_lists(case, machine):
             np.testing.assert_array_equal(model.log_prob(batch, y, lengths=lengths), model.log_prob(X, y))
             return
         assert_equal([model.predict(batch, lengths=lengths)], [model.predict(X)])
+
+
+@more(0.25)
+@given(cases(names=["transcriber"], bidirectional=False), machines())
+def test_a_stream_transcribes_as_predict_does(case, machine):
+    X, _ = case.data()
+    with machine:
+        model = case.model()
+        stream = model.stream()
+        for x, wanted in zip(X, model.predict(X), strict=True):
+            stream.reset()
+            assert [label for step in x for label in stream.step(step)] == list(wanted)
+
+
+@more(0.25)
+@given(cases(names=["seq2seq"]), machines())
+def test_a_beam_of_one_takes_the_likeliest_token(case, machine):
+    X, _ = case.data()
+    with machine:
+        model = case.model()
+        expected = model.predict(X)
+        assert_equal([model.predict(X, beam_width=1)], [expected])
+        assert_equal([model.sample(X, temperature=0)], [expected])
 
 
 # ---- training -------------------------------------------------------------------------------------------------------
