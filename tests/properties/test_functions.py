@@ -68,8 +68,11 @@ def test_threads_layouts_and_checkpoints_change_no_bit(call, machine, layout):
     arrays = [a for given in placed for a in given.values() if isinstance(a, np.ndarray)]
     before = [whole_memory(a) for a in arrays]
     with machine:
-        assert_identical(outcome(call, *placed), expected)
+        actual = outcome(call, *placed)
+    assert_identical(actual, expected)
     assert [whole_memory(a) for a in arrays] == before
+    if layout == "Fortran order" and "Wh" in arguments:
+        assert actual["dWh"].flags.f_contiguous  # as the weights are
 
 
 @given(calls(), machines(), st.lists(st.sampled_from(["f2", "f4", "f8"]), min_size=12, max_size=12))
