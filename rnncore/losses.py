@@ -136,11 +136,14 @@ def fused_softmax_cross_entropy(
     >>> round(loss, 4), dx.shape, dense.grads["b"].tolist()
     (1.3863, (2, 1, 3), [0.25, -0.25, -0.25, 0.25])
     """
-    checks.instance("dense", dense, (Dense, QuantizedDense), "a Dense layer")
+    training = checks.flag("training", training)
+    if training:
+        checks.instance("dense", dense, Dense, "a Dense layer, which has gradients")
+    else:
+        checks.instance("dense", dense, (Dense, QuantizedDense), "a Dense layer")
     x = converted(as_floating("x", x), dense.dtype)
     if x.ndim < 1 or x.shape[-1] != dense.input_size:
         raise ValueError(f"x must be (..., input_size) = (..., {dense.input_size}); got {x.shape}")
-    training = checks.flag("training", training)
     targets, weights, scale = _clean_targets("x", x, targets, dense.output_size, lengths, weights, reduction)
     if not weights.all():
         # What stands at steps that do not count may be NaN, which a weight of 0 does not take out of a sum.

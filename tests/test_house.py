@@ -27,7 +27,7 @@ MAY_IMPORT = {
     "distributed": {"checks", "engine"},
     "files": {"checks", "interrupts"},
     "interrupts": set(),
-    "testing": set(),
+    "testing": {"checks"},
     "config": {"_engine", "engine", "__version__"},
     "text": {"checks"},
     "metrics": set(),

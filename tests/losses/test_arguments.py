@@ -284,6 +284,10 @@ def test_fused_loss_checks_its_arguments(rng):
             rc.fused_softmax_cross_entropy(dense, *arguments)
     with pytest.raises(TypeError, match="targets must be integer ids"):
         rc.fused_softmax_cross_entropy(dense, x, targets * 1.0)
+    small = dense.quantize("int8")
+    assert rc.fused_softmax_cross_entropy(small, x, targets, training=False)[1] is None
+    with pytest.raises(TypeError, match="^dense must be a Dense layer, which has gradients; got QuantizedDense"):
+        rc.fused_softmax_cross_entropy(small, x, targets)
     assert not any(gradient.any() for gradient in dense.grads.values())
 
 
