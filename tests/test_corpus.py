@@ -12,6 +12,7 @@ from support.training import assert_same, make
 
 import rnncore as rc
 from rnncore import corpus as module
+from rnncore.cli import texts
 
 TEXT = "The cat sat on the mat.\n\nThe café — naïve 👩‍🚀 — was\tshut;  the end\n" * 7
 
@@ -153,7 +154,25 @@ def test_a_text_that_changes(tmp_path, monkeypatch):
         corpus.ids(vocabulary)
 
 
-@pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"\x93NUMPY", b"abc"])
+def header_of(text):
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"PK\x03\x04",
+        b"\x93NUMPY",
+        b"abc",
+        header_of(b"{'descr': '<u2', 'fortran_order': False, 'shape': (%d,), }\n" % 2**60),
+        header_of(b"{'descr': '<u2', 'fortran_order': False, 'shape': (%d,), }\n" % 10**30),
+        header_of(b"{'descr': '<u8', 'fortran_order': False, 'shape': (1,), }\n") + bytes(8),
+        header_of(b"{'descr': '<u2', 'fortran_order': False, 'shape': (1, 1), }\n") + bytes(2),
+        header_of(b"{'descr': '|O', 'fortran_order': False, 'shape': (1,), }\n") + bytes(8),
+        header_of(b"(" * 9000),
+    ],
+)
 def test_what_is_no_file_of_ids_is_written_again(content, tmp_path):
     path = tmp_path / "text.txt"
     path.write_text("abcabc")
@@ -161,6 +180,47 @@ def test_what_is_no_file_of_ids_is_written_again(content, tmp_path):
     found = rc.Corpus(path).write_ids(vocabulary)
     found.write_bytes(content)
     assert rc.Corpus(path).ids(vocabulary)[:].tolist() == vocabulary.encode("abcabc").tolist()
+
+
+def test_a_file_of_ids_that_was_truncated_is_written_again(tmp_path):
+    path = tmp_path / "text.txt"
+    path.write_text("abcabc")
+    vocabulary = rc.Corpus(path).vocabulary()
+    found = rc.Corpus(path).write_ids(vocabulary)
+    content = found.read_bytes()
+    for length in range(len(content)):
+        found.write_bytes(content[:length])
+        rc.Corpus(path).write_ids(vocabulary)
+        assert found.read_bytes() == content
+
+
+def test_what_cannot_be_a_file_of_ids(tmp_path):
+    path = tmp_path / "text.txt"
+    path.write_text("abcabc")
+    vocabulary = rc.Corpus(path).vocabulary()
+    found = rc.Corpus(path).write_ids(vocabulary)
+    found.unlink()
+    os.mkfifo(found)
+    with pytest.raises(ValueError, match=f"^{found} must be a file, for ids; got a FIFO or a device"):
+        rc.Corpus(path).write_ids(vocabulary)
+    found.unlink()
+    found.mkdir()
+    with pytest.raises(IsADirectoryError, match=str(found)):
+        rc.Corpus(path).write_ids(vocabulary)
+
+
+def test_a_small_file_of_a_large_text(tmp_path, monkeypatch):
+    """The command line reads it in blocks, as one that is large itself."""
+    monkeypatch.setattr(texts, "LARGE", 10_000)
+    for count in (100, 100_000):
+        (path := tmp_path / f"{count}.gz").write_bytes(gzip.compress(b"a b " * count))
+        assert path.stat().st_size < texts.LARGE
+        text = texts.open_text(path, "utf-8")
+        if count == 100:
+            assert text == "a b " * count
+        else:
+            assert isinstance(text, rc.Corpus)
+            assert sum(map(len, text.blocks())) == 4 * count
 
 
 def test_a_folder_that_cannot_be_written_to(tmp_path, monkeypatch):
