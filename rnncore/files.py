@@ -53,7 +53,9 @@ def replacing(path: str | PathLike[str], *, interruptible: bool = False) -> Iter
     A symbolic link stays, and what it points to is replaced. A file that is replaced passes on its permissions and,
     where that is allowed, its owner and group. A FIFO or a device stays, and the whole content is written into it.
 
-    Content and name are on the disk when the block ends, so that a power failure afterwards loses neither.
+    Content and name are on the disk when the block ends, so that a power failure afterwards loses neither. A kill may
+    leave a second file, ``.rnncore-...``. Where the file system has files without a name, that one is whole, too: it is
+    named at the end, just before it takes the place of the first.
 
     In the main thread Ctrl-C waits until the file is written, then the handler of SIGINT is called. If it raises
     KeyboardInterrupt, a note on the exception says that the file was written. Where a reader must come first, as at a

@@ -1,6 +1,6 @@
-"""Files with flipped bits, and runs that are killed while they save.
+"""Files with flipped bits, writes without room, and runs that are killed while they save.
 
-``PYTHONPATH=tests python -m support.survival --kills 200 --flips 20000`` prints how many were survived.
+``PYTHONPATH=tests python -m support.survival --kills 200 --flips 20000 --writes 600`` prints how many were survived.
 """
 
 import argparse
@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -105,7 +106,8 @@ def end_of(folder):
 def kill_runs(folder, name, count, rng):
     """Kill runs of a model at random moments, go on with each from its file, and kill it again, until it has ended.
 
-    Returns how many kills came during a save, between saves and before the first file; and how many left another file.
+    Returns how many kills came during a save, between saves and before the first file; and how many left a second file,
+    which must be whole: they came after it was written and named, and before it took the place of the first.
     """
     found, number = Counter(), 0
     with start(folder / "whole", name) as process:
@@ -132,11 +134,14 @@ def kill_runs(folder, name, count, rng):
         if found.total() == count:
             break
         number += 1
-    left = sum(len(list(place.glob(".rnncore-*"))) for place in folder.iterdir())
-    return found, left
+    left = list(folder.glob("*/.rnncore-*"))
+    for path in left:
+        rc.load(path)
+    return found, len(left)
 
 
-def report(kills, flips):
+def report(kills, flips, writes):
+    from .files import run_out_of_room
     from .training import MODELS, fit, make
 
     rng = np.random.default_rng(0)
@@ -148,24 +153,30 @@ def report(kills, flips):
             found_of_one, left_of_one = kill_runs(place, name, len(range(n, kills, len(names))), rng)
             found, left = found + found_of_one, left + left_of_one
         how = ", ".join(f"{count} {when}" for when, count in found.most_common())
-        print(f"kills survived: {found.total()} of {kills} ({how}); {left} left a file beside the model")
-        found = Counter()
+        print(f"kills survived: {found.total()} of {kills} ({how}); {left} left a second file, whole")
+        found, failed = Counter(), 0
         for n, name in enumerate(MODELS):
             path = Path(folder, "model.npz")
-            fit(make(name)).save(path, training=bool(n % 2))
+            model, training = fit(make(name)), bool(n % 2)
+            model.save(path, training=training)
             bits = rng.choice(8 * path.stat().st_size, len(range(n, flips, len(MODELS))), replace=False)
             found += flip_bits(path, bits.tolist())
+            sizes = rng.integers(path.stat().st_size, size=len(range(n, writes, len(MODELS)))).tolist()
+            save = partial(model.save, training=training)
+            failed += run_out_of_room(save, path, sizes)
         how = ", ".join(f"{count:,} {what}" for what, count in found.most_common())
         print(f"flipped bits survived: {found.total():,} of {flips:,} ({how})")
+        print(f"writes without room survived: {failed:,} of {writes:,} (one error, the old file whole, nothing left)")
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--flips", type=int, default=20_000)
+    parser.add_argument("--writes", type=int, default=600)
     parser.add_argument("--run", nargs=2)
     options = parser.parse_args()
     if options.run:
         run(Path(options.run[0]), options.run[1])
     else:
-        report(options.kills, options.flips)
+        report(options.kills, options.flips, options.writes)
