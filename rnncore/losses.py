@@ -55,8 +55,9 @@ def softmax_cross_entropy(
     Returns
     -------
     loss : float (nats), or float64 array (T, N) for "none"
+        inf where the logit of the target is -inf; NaN at a step with NaN, inf, or -inf alone.
     dlogits : ndarray like logits
-        Gradient of the loss; 0 at padded steps.
+        Gradient of the loss; 0 at padded steps, NaN where the loss is.
 
     Raises
     ------

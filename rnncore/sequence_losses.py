@@ -57,8 +57,9 @@ def ctc_loss(
     Returns
     -------
     loss : float (nats), or float64 array (N,) for "none"
+        inf where logits of -inf leave no path; NaN for a sequence with NaN, inf, or a frame of -inf alone.
     dlogits : ndarray like logits, or None
-        Gradient of the loss; 0 at padded frames.
+        Gradient of the loss; 0 at padded frames, NaN for a sequence whose loss is inf or NaN.
 
     Raises
     ------
@@ -142,7 +143,7 @@ def crf_loss(
     Returns
     -------
     loss : float (nats), or float64 array (N,) for "none"
-        inf for tags that are forbidden; the gradients are NaN then.
+        inf for tags that are forbidden, NaN for NaN, inf or a step of -inf alone; the gradients are NaN then.
     demissions : ndarray like emissions, or None
         0 at padded steps.
     dtransitions : ndarray (K, K), or None
@@ -223,7 +224,8 @@ def viterbi(emissions: ArrayLike, transitions: ArrayLike, lengths: ArrayLike | N
     Returns
     -------
     ndarray of int64 (T, N)
-        Of equal scores that of the lowest tags, from the end on; 0 at padded steps.
+        Of equal scores that of the lowest tags, from the end on; 0 at padded steps. The tags of a sequence with NaN or
+        inf are in [0, K), and no others are affected.
 
     Raises
     ------

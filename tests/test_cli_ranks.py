@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from support.training import assert_same
 
@@ -82,6 +83,17 @@ def test_a_run_on_another_text_is_refused_once(folder):
     assert found.returncode == 2
     assert found.stderr.count("cannot go on with model.npz: resume needs the data of the run") == 1
     assert "Traceback" not in found.stderr
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_a_learning_rate_that_is_far_too_large_is_said_once(folder, size):
+    """In a line, not a traceback; the file has the last parameters that were finite."""
+    found = on_ranks(size, "train", "text", *SMALL, "--learning-rate", "3e38")
+    assert found.returncode == 2
+    said = re.findall("update [23], in epoch 1: parameter '.*' would become infinite or NaN", found.stderr)
+    assert len(said) == 1, found.stderr
+    assert "Traceback" not in found.stderr
+    assert all(np.isfinite(p).all() for p in rc.load(folder / "model.npz").params.values())
 
 
 def test_a_large_text_stays_in_its_file(folder, monkeypatch, capsys):
