@@ -102,8 +102,7 @@ def sample_sequences(
     for step in range(steps.max(initial=0)):
         h, state = trunk(tokens[None], state)
         logits = dense(h[0]).astype(np.float64)
-        if not np.isfinite(logits).all():
-            raise ValueError("the output of the model is not finite: it cannot be sampled from")
+        _check_outputs(logits, banned, "sampled from")
         logits[:, banned] = -np.inf
         order = np.argsort(-logits, axis=1, kind="stable")  # the likeliest first
         p = np.exp(log_softmax(np.take_along_axis(logits, order, axis=1) / (temperature or 1.0)))
@@ -231,8 +230,7 @@ def beam_search(
             break
         h, state = trunk(tokens.reshape(1, -1), state)
         logits = dense(h[0])
-        if not np.isfinite(logits).all():
-            raise ValueError("the output of the model is not finite: it cannot be searched")
+        _check_outputs(logits, banned, "searched")
         following = log_softmax(logits).reshape(N, width, V).astype(np.float64)
         following[..., banned] = -np.inf
         # One candidate of an ended hypothesis, which stays as it is; its token is not looked at.
@@ -250,6 +248,17 @@ def beam_search(
         history.append((tokens, parents, log_probs, grew))
     tokens, parents, totals, grew = (np.array(part) for part in zip(*history, strict=True))
     return Search(tokens, parents, totals, grew, scores)
+
+
+def _check_outputs(logits: Array, banned: list[int], use: str) -> None:
+    """Raise ValueError unless every row of logits has a largest one among the tokens that are not banned.
+
+    -inf is a token that cannot be; NaN is larger than all.
+    """
+    allowed = logits.copy()
+    allowed[:, banned] = -np.inf
+    if not np.isfinite([logits.max(axis=1), allowed.max(axis=1)]).all():
+        raise ValueError(f"the output of the model is not finite: it cannot be {use}")
 
 
 def _largest(values: Any, count: int) -> Array:

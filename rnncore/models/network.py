@@ -230,7 +230,8 @@ class CRFHead:
 
 def log_softmax(logits: Array) -> Array:
     """Over the last axis."""
-    shifted = logits - logits.max(axis=-1, keepdims=True)
+    with np.errstate(over="ignore"):  # logits of float32 near its largest number, whose probability is 0
+        shifted = logits - logits.max(axis=-1, keepdims=True)
     return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
 
 

@@ -165,7 +165,7 @@ def prefix_beam_search(log_p: Array, width: int, fusion: Fusion) -> list[Prefix]
     The paths of one labelling are summed, and the ``width`` best prefixes go on after each frame (Graves and Jaitly
     2014; with a language model Hannun et al. 2014).
     """
-    if not np.isfinite(log_p).all():
+    if not np.isfinite(log_p.max(axis=1)).all():  # -inf is a label that cannot be
         raise ValueError("the output of the model is not finite: it cannot be searched")
     # A prefix is a node: its parent, and its last label, 0 at the root.
     parents, last, children = [-1], [BLANK], dict[tuple[int, int], int]()
