@@ -29,7 +29,7 @@ MAY_IMPORT = {
     "interrupts": set(),
     "testing": {"checks"},
     "config": {"_engine", "engine", "__version__"},
-    "text": {"checks"},
+    "text": {"checks", "engine"},
     "metrics": set(),
     "optim": {"engine"},
     "plots": set(),

@@ -1,5 +1,6 @@
 """Threads: the same bits for any number of them, and nothing that a fork, another caller or a signal upsets."""
 
+import concurrent.futures
 import itertools
 import os
 import subprocess
@@ -331,3 +332,111 @@ print(len(os.listdir("/proc/self/task")) - before)
 """
     result = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, timeout=60)
     assert result.stdout == "3\n", result.stderr
+
+
+def test_threads_may_share_a_layer():
+    """Calls, and forward and backward passes through caches of their own."""
+    _engine.set_cost_rule(flops=1, rows=1, cores=64)
+    rc.set_num_threads(3)
+    layer = rc.GRU(5, 33, num_layers=2, bidirectional=True, seed=0)
+    frozen = layer.freeze()
+
+    def work(seed):
+        x = np.random.default_rng(seed).normal(size=(9 + seed % 4, 6, 5)).astype("float32")
+        h, state, cache = layer.forward(x)
+        return h, state, layer(x)[0], frozen(x)[0], frozen(x, lengths=[len(x), 3, 0, 1, 5, 2])[0], cache
+
+    expected = [work(seed) for seed in range(30)]
+    with concurrent.futures.ThreadPoolExecutor(6) as pool:
+        actual = list(pool.map(work, range(30)))
+    for found, wanted in zip(actual, expected, strict=True):
+        for here, there in zip(found[:-1], wanted[:-1], strict=True):
+            assert_equal_bits(here, there)
+
+    def gradients(caches):
+        """Of one layer all add to the same arrays: each thread takes its turn."""
+        layer.zero_grad()
+        for h, *_, cache in caches:
+            layer.backward(h, cache)
+        return {name: grad.copy() for name, grad in layer.grads.items()}
+
+    assert_same_bits(gradients(actual), gradients(expected), "")
+
+
+OWN_SETS = [name for name in rc.available_isas() if name != "blas"]
+
+
+def test_settings_change_while_calls_run(restore_isa):
+    """A call takes one instruction set from its start to its end, and what was packed stays with its own."""
+    rng = np.random.default_rng(0)
+    _engine.set_cost_rule(flops=1, rows=2, products=1, units=16, cores=64)
+    x, rows = rng.normal(size=(24, 6, 5)).astype("float32"), rng.normal(size=(200, 64)).astype("float32")
+    weights = [(rng.normal(size=size) / 8).astype("float32") for size in ((5, 256), (64, 256), (256,))]
+    dense, lstm = rc.Dense(64, 300, seed=0), rc.LSTM(5, 64, num_layers=2, bidirectional=True, seed=0)
+    live = [lambda: rc.lstm_forward(x, *weights)[0], lambda: rc.lstm_forward(x[:2], *weights)[0], lambda: dense(rows)]
+    stable = []
+    expected = [[] for _ in live]
+    for name in OWN_SETS:
+        rc.use_isa(name)
+        for call, results in zip(live, expected, strict=True):
+            results.append(call())
+        for precision in (None, "bfloat16", "int8"):
+            frozen = lstm.freeze() if precision is None else lstm.freeze().quantize(precision)
+            stable.append((frozen, frozen(x)[0]))
+    layer = rc.GRU(5, 64, seed=0).freeze()
+    rc.use_isa(OWN_SETS[0])
+    stream, h = layer.stream(6), layer(x)[0]
+    failures, stop = [], threading.Event()
+
+    def work(seed):
+        draws = np.random.default_rng(seed)
+        while not stop.is_set():
+            k, m = draws.integers(len(live)), draws.integers(len(stable))
+            found = live[k]()
+            if not any((found == wanted).all() for wanted in expected[k]):
+                failures.append(k)
+            frozen, wanted = stable[m]
+            if not (frozen(x)[0] == wanted).all():
+                failures.append(frozen)
+
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        jobs = [pool.submit(work, seed) for seed in range(4)]
+        for _ in range(300):
+            rc.use_isa(OWN_SETS[rng.integers(len(OWN_SETS))])
+            rc.set_num_threads(int(rng.integers(1, 6)))
+            stream.reset()
+            if not all((stream.step(x[t]) == h[t]).all() for t in range(len(x))):
+                failures.append(stream)
+        stop.set()
+        for job in jobs:
+            job.result()
+    assert not failures
+
+
+@pytest.mark.skipif("blas" not in rc.available_isas(), reason="needs SciPy")
+def test_blas_comes_and_goes_while_calls_run(restore_isa):
+    """It packs nothing, and reads nothing that another set has packed: only its order of summation differs."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(24, 6, 5)).astype("float32")
+    layer = rc.LSTM(5, 64, num_layers=2, seed=0)
+    expected, failures, stop = layer(x)[0], [], threading.Event()
+    frozen = []
+    for name in rc.available_isas():
+        rc.use_isa(name)
+        frozen.append(layer.freeze())
+
+    def work():
+        while not stop.is_set():
+            for found in (layer(x)[0], *(other(x)[0] for other in frozen)):
+                if not np.allclose(found, expected, rtol=0, atol=2e-5):
+                    failures.append(found)
+
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        jobs = [pool.submit(work) for _ in range(4)]
+        for _ in range(300):
+            rc.use_isa(rc.available_isas()[rng.integers(len(rc.available_isas()))])
+            layer(x)
+        stop.set()
+        for job in jobs:
+            job.result()
+    assert not failures
