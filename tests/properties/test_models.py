@@ -183,13 +183,17 @@ def test_a_stream_transcribes_as_predict_does(case, machine):
 
 @more(0.25)
 @given(cases(names=["seq2seq"]), machines())
-def test_a_beam_of_one_takes_the_likeliest_token(case, machine):
+def test_searches_agree_with_predictions_and_scores(case, machine):
     X, _ = case.data()
     with machine:
         model = case.model()
         expected = model.predict(X)
         assert_equal([model.predict(X, beam_width=1)], [expected])
         assert_equal([model.sample(X, temperature=0)], [expected])
+        for x in X:
+            for found in model.beam_search(x, beam_width=3, max_length=9).hypotheses:
+                if len(found.sequence) < 9:  # ended
+                    np.testing.assert_allclose(found.log_prob, model.log_prob([x], [found.sequence])[0], rtol=1e-4)
 
 
 # ---- training -------------------------------------------------------------------------------------------------------
