@@ -50,7 +50,8 @@ _AXES = {"Wax": ("n_a", "n_x"), "Waa": ("n_a", "n_a"), "Wya": ("n_y", "n_a"), "b
 
 def softmax(x: Array) -> Array:
     """Softmax over the first axis of x, (n,) or (n, m)."""
-    e = np.exp(x - np.max(x, axis=0))
+    e = np.array(x, np.result_type(x, np.float16))  # first, so that what is too large for memory is refused
+    np.exp(np.subtract(e, np.max(e, axis=0), out=e), out=e)
     return e / e.sum(axis=0)
 
 

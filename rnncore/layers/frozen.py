@@ -72,7 +72,8 @@ class Frozen(Stack):
         """
         self.variant = variant
         self.input_size, self.hidden_size = input_size, hidden_size
-        self.bidirectional, self.batch_first, self.dtype = bidirectional, batch_first, np.dtype(dtype)
+        self.bidirectional, self.batch_first = bidirectional, batch_first
+        self.dtype = np.dtype(checks.floating_dtype("dtype", dtype))
         self.num_layers = len(weights) // self.directions
         self.x_scales = tuple(x_scales) or (0.0,) * self.num_layers
         self._packed, self._scales = [], []

@@ -37,7 +37,8 @@ ALWAYS = {"seconds", "sources", "vocab_size", "num_iterations", "n_a", "dino_nam
 #: Messages that name what an object cannot do, whatever the arguments are.
 REFUSALS = re.compile(
     "is quantized|cannot be (trained|quantized)|cannot go step by step|needs a model|no LSTM layer|damaged|"
-    "two names of one setting|the model has no parameters|no layers to|is not a model file|not a safetensors file|backward needs a forward"
+    "is no weight of|is no ONNX model|must have keys that start|belongs to an RNN|two names of one setting|"
+    "the model has no parameters|is not a model file|not a safetensors file|backward needs a forward"
 )
 
 #: Plain NumPy in the notation of a notebook, which says what NumPy says.
