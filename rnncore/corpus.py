@@ -238,6 +238,8 @@ class Corpus:
 
     def write_ids(self, vocabulary: Vocabulary, *, tick: Callable[[], object] = _nothing) -> Path:
         """Write the file of ids unless it is there, and return its path. Arguments and errors as :meth:`ids`."""
+        checks.instance("vocabulary", vocabulary, Vocabulary, "a Vocabulary")
+        checks.callable_("tick", tick)
         state = self._state(vocabulary.level)
         if state not in self._checksums:
             hasher = hashlib.sha256()

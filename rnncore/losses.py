@@ -88,7 +88,7 @@ def softmax_cross_entropy(
         _check_out(out, logits.shape)
     rows = out.view().reshape(targets.size, V)
     if out is not given:
-        rows[...] = logits.reshape(rows.shape)
+        rows[...] = converted(logits.reshape(rows.shape), rows.dtype)
     losses = native.softmax_cross_entropy_rows(rows, targets, weights * scale)
     return _reduce(losses, weights, scale, reduction), out
 
@@ -208,13 +208,15 @@ def sigmoid_cross_entropy(
     weights, scale = _weights(logits.shape[:-1], lengths, weights, reduction)
     valid = (weights != 0)[..., None]
     y = np.where(valid, logits, 0).astype(np.result_type(logits, np.float32), copy=False)
-    t = np.where(valid, targets, 0).astype(y.dtype)
+    t = np.where(valid, targets, 0)
     wrong = ~((t >= 0) & (t <= 1))
     if wrong.any():
         raise ValueError(f"targets must lie in [0, 1]; got {t[wrong].flat[0]}")
+    t = t.astype(y.dtype)
     # log(1 + exp(y)) - t y, written so that exp never overflows
     decay = np.exp(-np.abs(y))
-    losses = (np.maximum(y, 0) - t * y + np.log1p(decay)).sum(axis=-1, dtype=np.float64)
+    with np.errstate(invalid="ignore", over="ignore"):  # of infinite logits
+        losses = (np.maximum(y, 0) - t * y + np.log1p(decay)).sum(axis=-1, dtype=np.float64)
     dlogits = (np.where(y >= 0, 1, decay) / (1 + decay) - t) * (weights * scale)[..., None].astype(y.dtype)
     return _reduce(losses, weights, scale, reduction), dlogits
 
@@ -245,9 +247,9 @@ def _clean_targets(
 
 def _check_out(out: Any, shape: Any) -> None:
     fits = isinstance(out, np.ndarray) and out.shape == shape and out.dtype in (np.float32, np.float64)
-    if not fits or not (out.flags.c_contiguous and out.flags.aligned):
+    if not fits or not out.flags.carray:
         got = f"{out.shape} {out.dtype}" if isinstance(out, np.ndarray) else type(out).__name__
-        raise ValueError(f"out must be a C-contiguous float array of shape {shape}; got {got}")
+        raise ValueError(f"out must be a C-contiguous, writeable float array of shape {shape}; got {got}")
 
 
 def _weights(

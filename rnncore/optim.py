@@ -58,7 +58,8 @@ def clip_by_value(grads: Gradients, limit: float) -> None:
     """
     limit = _number("limit", limit, above=0)
     for grad in _arrays(grads):
-        np.clip(grad, -limit, limit, out=grad)
+        with np.errstate(over="ignore"):  # beyond all numbers of the dtype
+            np.clip(grad, -limit, limit, out=grad)
 
 
 def clip_by_global_norm(grads: Gradients, max_norm: float) -> float:
@@ -235,11 +236,11 @@ class Optimizer:
         grads = {name: as_array(f"grads[{name!r}]", grads[name]) for name in self.params}
         for name, p in self.params.items():
             g = grads[name]
+            _check_array(f"params[{name!r}]", p, (np.float32, np.float64), "a float32 or float64 array")
             if g.shape != p.shape:
                 raise ValueError(f"grads[{name!r}] must be {p.shape} like params[{name!r}]; got {g.shape}")
             if g.dtype.kind not in "fiu":
                 raise TypeError(f"grads[{name!r}] must be real numbers; got dtype {g.dtype}")
-            check_writable(f"params[{name!r}]", p)
             for kind in self._kinds:
                 memory = self.state[kind][name]
                 if memory.shape != p.shape or memory.dtype != p.dtype:

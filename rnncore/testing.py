@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from . import checks
 from ._types import Array
+from .engine.arrays import as_array
 
 __all__ = ["Pair", "assert_gradients", "assert_same_results", "benchmark_pair", "interleaved_medians"]
 
@@ -78,9 +79,12 @@ def assert_gradients(
         ...
     AssertionError: the gradient of W is wrong: at (0, 0) it is -1.75, the loss says -3.5... (2 of 2 differ)
     """
+    checks.callable_("loss", loss)
+    checks.instance("parameters", parameters, Mapping, "a dict of arrays")
+    checks.instance("gradients", gradients, Mapping, "a dict of arrays")
     if set(parameters) != set(gradients):
         raise ValueError(f"gradients must have the names of parameters, {sorted(parameters)}; got {sorted(gradients)}")
-    given = {name: np.asarray(gradients[name]) for name in parameters}
+    given = {name: as_array(f"gradients[{name!r}]", gradients[name]) for name in parameters}
     for name, parameter in parameters.items():
         if not isinstance(parameter, np.ndarray) or parameter.dtype != np.float64 or not parameter.flags.writeable:
             found = parameter.dtype if isinstance(parameter, np.ndarray) else type(parameter).__name__
@@ -174,14 +178,14 @@ def _compare(found: Any, wanted: Any, tolerance: float | None, name: str) -> Non
         if found is not wanted:
             raise AssertionError(f"{name} is {found!r}, and should be {wanted!r}")
     else:
-        _compare_arrays(np.asarray(found), np.asarray(wanted), tolerance, name)
+        _compare_arrays(as_array(name, found), as_array(name, wanted), tolerance, name)
 
 
 def _compare_arrays(found: Array, wanted: Array, tolerance: float | None, name: str) -> None:
     if found.shape != wanted.shape:
         raise AssertionError(f"{name} must be {wanted.shape}; got {found.shape}")
     if found.dtype.kind not in "fiub" or wanted.dtype.kind not in "fiub":
-        if not np.array_equal(found, wanted):
+        if found.dtype.kind != wanted.dtype.kind or not np.array_equal(found, wanted):
             raise AssertionError(f"{name} differs: {found!r}, and should be {wanted!r}")
         return
     if tolerance is None:

@@ -123,7 +123,7 @@ class _Recurrent(_Layer):
     def _write(self, grads: Any) -> Any:
         self._check_gradients()
         for grad, value in zip(self.grads, (grads.dWx, grads.dWh, grads.db), strict=True):
-            grad[...] = value
+            grad[...] = converted(value, grad.dtype)
         return grads
 
 
@@ -427,7 +427,7 @@ class TimeAffine(_Layer):
 
     def forward(self, x: Array) -> Array:
         """x (N, T, D) -> (N, T, M)"""
-        W, b = layout.floats(*self._arrays())
+        W, b = (layout.real(name, p, axes) for name, p, axes in zip("Wb", self.params, ("DM", "M"), strict=True))
         x = layout.swap(layout.real("x", x, "NTD")).astype(self._dtype, copy=False)
         out = native.affine_forward(x.reshape(x.shape[0] * x.shape[1], x.shape[2]), W, b)
         self.x = layout.swap(x)
@@ -437,7 +437,7 @@ class TimeAffine(_Layer):
         """dout (N, T, M) -> dx (N, T, D)"""
         if self.x is None:
             raise RuntimeError("backward needs a forward pass before it")
-        W, b = layout.floats(*self._arrays())
+        W, b = (layout.real(name, p, axes) for name, p, axes in zip("Wb", self.params, ("DM", "M"), strict=True))
         x = layout.swap(self.x)
         T, N, D = x.shape
         dout = layout.swap(layout.cotangent("dout", dout, "NTM", (N, T, len(b))))
@@ -507,7 +507,7 @@ class TimeDropout:
 
     def forward(self, xs: Array) -> Array:
         """xs of any shape -> the same shape"""
-        xs, self.mask = layout.numbers("xs", xs), None
+        (xs,), self.mask = layout.floats(layout.numbers("xs", xs)), None
         if not self.train_flg:
             return xs.copy(order="K")
         kept = np.random.rand(*xs.shape) > self.dropout_ratio  # noqa: NPY002 - the same draws as in the book
@@ -519,5 +519,7 @@ class TimeDropout:
     def backward(self, dout: Array) -> Array:
         """dout -> gradient with respect to the input of the last forward pass"""
         dout = layout.numbers("dout", dout)
+        if self.mask is not None and dout.shape != self.mask.shape:
+            raise ValueError(f"dout must be {self.mask.shape} as in the forward pass; got {dout.shape}")
         with np.errstate(invalid="ignore", over="ignore"):
             return dout.copy(order="K") if self.mask is None else dout * self.mask

@@ -324,7 +324,7 @@ class LSTM:
         cache is a dict with the keys of the original: WLSTM, Hout, IFOGf, IFOG, C, Ct, Hin, c0, h0.
         """
         X = numbers("X", X).astype(np.float64)
-        Wx, Wh, b = _weights(WLSTM, X, 4)
+        Wx, Wh, b = _weights("WLSTM", WLSTM, X, 4)
         c0, h0 = (_state(name, state, X.shape[1], len(Wh)) for name, state in (("c0", c0), ("h0", h0)))
         Hout, (Hn, Cn), cache = functional.lstm_forward(X, Wx, Wh, b, h0, c0, gate_order="ifog")
         assert cache is not None  # a training call returns a cache
@@ -365,7 +365,7 @@ class GRU:
     def forward(X: Array, WGRU: Array, h0: Array | None = None) -> tuple[Array, Array, dict[str, Any]]:
         """X (n, b, I), WGRU (1 + I + d, 3d), h0 (b, d) or None -> Hout (n, b, d), Hn (b, d), cache (a dict)."""
         X = numbers("X", X).astype(np.float64)
-        Wx, Wh, b = _weights(WGRU, X, 3)
+        Wx, Wh, b = _weights("WGRU", WGRU, X, 3)
         h0 = _state("h0", h0, X.shape[1], len(Wh))
         Hout, Hn, cache = functional.gru_forward(X, Wx, Wh, b, h0, gate_order="zrn")
         assert cache is not None  # a training call returns a cache
@@ -384,14 +384,14 @@ def _sizes(input_size: int, hidden_size: int) -> tuple[int, int]:
     return input_size, hidden_size
 
 
-def _weights(W: Array, X: Array, G: int) -> tuple[Array, Array, Array]:
+def _weights(name: str, W: Array, X: Array, G: int) -> tuple[Array, Array, Array]:
     """Split W (1 + I + d, G*d) into views Wx (I, G*d), Wh (d, G*d), b (G*d,)."""
     if X.ndim != 3:
         raise ValueError(f"X must be (n, b, I); got {X.shape}")
-    W = numbers("W", W)
+    W = numbers(name, W)
     end, shape = 1 + X.shape[2], W.shape
     if len(shape) != 2 or shape[1] % G or shape[0] != end + shape[1] // G:
-        raise ValueError(f"W must be (1 + I + d, {G}d) with I = {X.shape[2]} as in X; got {shape}")
+        raise ValueError(f"{name} must be (1 + I + d, {G}d) with I = {X.shape[2]} as in X; got {shape}")
     W = np.asarray(W, np.float64)
     return W[1:end], W[end:], W[0]
 
@@ -409,7 +409,7 @@ def _backward(cell: Any, dH: Array, cache: dict[str, Any], name: str, G: int, **
     keys = {name, "X", "engine"}
     if not isinstance(cache, dict) or not all(key in cache for key in keys) or not isinstance(cache["engine"], Cache):
         raise TypeError(f"cache must come from forward; got {type(cache).__name__}")
-    weights = _weights(cache[name], numbers("X", cache["X"]), G)
+    weights = _weights(name, cache[name], numbers("X", cache["X"]), G)
     with checks.named(Wx=name, Wh=name, b=name):
         kept = cache["engine"].with_weights(*weights)
     end = 1 + len(weights[0])

@@ -47,14 +47,15 @@ def check_shape(name: str, array: Array | _engine.QuantizedMatrix, letters: str,
 def check_gradient(name: str, array: Array, letters: str, wanted: tuple[int, ...]) -> None:
     """Raise TypeError or ValueError unless floats of this shape can be added to the array in place."""
     check_shape(name, array, letters, wanted)
-    if array.dtype.kind != "f":
-        raise TypeError(f"{name} must be an array of floats, it is added to in place; got dtype {array.dtype}")
     check_writable(name, array)
 
 
 def check_writable(name: str, array: Array) -> None:
+    """Raise TypeError or ValueError unless floats can be written into the array in place."""
     if not isinstance(array, np.ndarray):
         raise TypeError(f"{name} must be an ndarray; got {type(array).__name__}")
+    if array.dtype.kind != "f":
+        raise TypeError(f"{name} must be an array of floats, it is updated in place; got dtype {array.dtype}")
     if not array.flags.writeable:
         raise ValueError(f"{name} must be writeable, it is updated in place; got a read-only array")
 
@@ -218,6 +219,12 @@ def converted(array: Array, dtype: np.dtype[Any]) -> Array:
         return array.astype(dtype, copy=False)
     with np.errstate(over="ignore", invalid="ignore"):
         return array.astype(dtype)
+
+
+def add(sums: Array, terms: Array) -> None:
+    """Add to an array of perhaps a narrower dtype; what does not fit becomes infinite, without a warning."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        sums += terms
 
 
 def is_dense(array: Array, dtype: np.dtype[Any]) -> bool:

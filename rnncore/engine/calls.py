@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike
 from .. import _engine, checks
 from .._types import Array
 from .arrays import (
+    add,
     as_cotangent,
     as_dense,
     as_dense_matrix,
@@ -494,7 +495,7 @@ def backward_side_by_side(
     for result, arrays, done in zip(results, into or (), added, strict=False):
         if not done:
             for name, array in arrays.items():
-                array += getattr(result, name)
+                add(array, getattr(result, name))
     return results
 
 

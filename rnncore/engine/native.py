@@ -15,6 +15,7 @@ from .._types import Array
 from .arrays import (
     FLOAT32,
     FLOAT64,
+    add,
     as_dense,
     as_dense_matrix,
     as_floating,
@@ -141,8 +142,8 @@ def _gradient_buffers(dW: Any, db: Any, shape: tuple[int, ...], dtype: np.dtype[
 
 def _add(dW: Any, db: Any, gradients: tuple[Any, Any]) -> None:
     if gradients[0] is not dW:
-        dW += gradients[0]
-        db += gradients[1]
+        add(dW, gradients[0])
+        add(db, gradients[1])
 
 
 # ---- arrays and optimisers --------------------------------------------------------------------------------------
@@ -213,7 +214,7 @@ def scatter_add(ids: Array, rows: Array, table: Array) -> None:
     own = table if is_writable(table, table.shape, dtype) else zeros(table.shape, dtype)
     _engine.scatter_add(ids, as_dense(rows, dtype), own)
     if own is not table:
-        table += own
+        add(table, own)
 
 
 def softmax_cross_entropy_rows(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numbers
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -163,6 +163,7 @@ _ATTRIBUTES: dict[str, checks.Rule] = {
 
 def clean_attributes(op_type: str, attributes: dict[str, Any]) -> dict[str, Any]:
     """Check the attributes; return them as plain values, in the given order."""
+    checks.instance("attributes", attributes, Mapping, "a dict")
     flags = {kind.flag for kind in KINDS.values()} - {KINDS[op_type].flag}
     for name in attributes:
         if name not in _ATTRIBUTES or name in flags:

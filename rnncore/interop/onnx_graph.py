@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from types import NoneType
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import onnx
 from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
+from .. import checks
 from .._types import Array
 from ..files import open_file
 from .onnx_attributes import KINDS
@@ -102,7 +104,7 @@ class Graph:
         self._place = ""  # begins messages
         if isinstance(source, (str, os.PathLike)):
             self._place = f"{os.fspath(source)}: "
-            source = _load(source)
+            source = _load(checks.path("source", source))
         if isinstance(source, onnx.NodeProto):
             if weights is None:
                 raise ValueError(
@@ -120,6 +122,7 @@ class Graph:
         self.nodes = [(scope, node) for scope in scopes for node in scope.graph.node if _is_recurrent(node)]
         if not self.nodes:
             raise ValueError(self._place + _nothing(scopes, functions))
+        checks.instance("weights", weights, (Mapping, NoneType), "a dict of arrays")
         self.weights = dict(weights or {})
         read = {name for scope in scopes for node in scope.graph.node for name in node.input}
         if unread := sorted(self.weights.keys() - read):

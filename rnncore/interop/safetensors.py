@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import safetensors.numpy
 
+from .. import checks
 from .._types import Array
 from ..files import open_file, replacing
 from ..layers import RECURRENT, Dense, Embedding, Layer, Recurrent
@@ -198,6 +199,8 @@ def _arguments(cls: type[Layer]) -> list[str]:
 
 def _read(path: str | PathLike[str], prefix: str) -> tuple[Any, ...]:
     """Return the arrays under ``prefix``, and the layer's class and arguments if :func:`save` wrote the file."""
+    path = checks.path("path", path)
+    checks.instance("prefix", prefix, str, "a str")
     open_file(path).close()  # errors of the file system, which name the path
     try:
         with safetensors.safe_open(path, framework="numpy") as file:

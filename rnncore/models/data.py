@@ -14,7 +14,7 @@ from numpy.random import Generator
 
 from .. import checks
 from .._types import Array
-from ..engine.arrays import as_lengths
+from ..engine.arrays import as_array, as_lengths
 from ..text import Vocabulary, pad
 
 KINDS = ("text", "tokens", "ids", "features")
@@ -40,7 +40,7 @@ def unwrap(name: str, values: Any) -> Any:
     """Return a table, a column or a tensor of another library as an array: a loop over a table gives its headings."""
     if hasattr(values, "toarray"):
         raise TypeError(f"{name} must be a list or an array; got a sparse {type(values).__name__}")
-    return np.asarray(values) if hasattr(values, "__array__") and not isinstance(values, np.generic) else values
+    return as_array(name, values) if hasattr(values, "__array__") and not isinstance(values, np.generic) else values
 
 
 # ---- sequences --------------------------------------------------------------------------------------------------
@@ -289,7 +289,7 @@ class Labels:
 
 def label_array(name: str, values: Any) -> Array:
     """Return a one-dimensional array of labels that can be compared: str, integers, floats or bool."""
-    array = np.asarray(list(values) if isinstance(values, str) else values)
+    array = as_array(name, list(values) if isinstance(values, str) else values)
     if array.dtype.kind == "O" and array.ndim == 1 and all(isinstance(value, str) for value in array):
         array = array.astype(str)
     if array.ndim != 1 or array.dtype.kind not in "biufUT":

@@ -24,8 +24,10 @@ def check_sampling(n: int, temperature: float, top_k: int | None, top_p: float |
     n, temperature = checks.integer("n", n, least=0), checks.not_negative("temperature", temperature)
     if top_k is not None:
         top_k = checks.integer("top_k", top_k, least=1)
-    if top_p is not None and not 0 < top_p <= 1:
-        raise ValueError(f"top_p must be in (0, 1]; got {top_p!r}")
+    if top_p is not None:
+        top_p = checks.positive("top_p", top_p)
+        if top_p > 1:
+            raise ValueError(f"top_p must be in (0, 1]; got {top_p!r}")
     return n, temperature, top_k, top_p
 
 
@@ -238,7 +240,8 @@ def beam_search(
         following[ended, stop] = 0
         lengths = lengths + ~ended
         candidates = log_probs[..., None] + following
-        worth = (candidates / (lengths**length_penalty)[..., None]).reshape(N, width * V)
+        with np.errstate(over="ignore", invalid="ignore"):
+            worth = (candidates / (lengths**length_penalty)[..., None]).reshape(N, width * V)
         best = _largest(worth, width)
         parents, tokens = np.divmod(best, V)
         log_probs, scores = candidates.reshape(N, width * V)[rows, best], worth[rows, best]

@@ -514,7 +514,7 @@ class LanguageModel(Model):
         return self._decode_each(pieces, self._stops(stop_at_eos))
 
     def _stops(self, stop_at_eos: bool | None) -> bool:
-        return self._sentences if stop_at_eos is None else stop_at_eos
+        return self._sentences if stop_at_eos is None else checks.flag("stop_at_eos", stop_at_eos)
 
     def _draw(
         self,

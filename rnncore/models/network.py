@@ -10,6 +10,7 @@ from numpy.random import Generator
 
 from .. import functional
 from .._types import Array, State
+from ..engine.arrays import as_array, as_lengths, check_shape
 from ..layers import Attention, Dense, Layer, dropout_mask
 from ..losses import fused_softmax_cross_entropy, sigmoid, sigmoid_cross_entropy
 from ..sequence_losses import crf_loss, crf_marginals, ctc_loss, viterbi
@@ -197,12 +198,18 @@ class CRFHead:
         """
         h, mask = drop(h, self.dropout, self._rng)
         emissions, cache = self.dense.forward(h)
+        targets = as_array("targets", targets)
         if margins is not None:
+            margins = as_array("margins", margins)
+            check_shape("margins", margins, "(T, N)", emissions.shape[:2])
+            check_shape("targets", targets, "(T, N)", emissions.shape[:2])
             right = np.expand_dims(targets, 2)
             lowered = np.take_along_axis(emissions, right, axis=2) - margins[:, :, None].astype(emissions.dtype)
             np.put_along_axis(emissions, right, lowered, axis=2)
         T, N = emissions.shape[:2]
-        steps = np.full(N, T) if lengths is None else np.asarray(lengths)
+        steps = np.full(N, T) if lengths is None else as_lengths(lengths, T, N)
+        if weights is not None:
+            check_shape("weights", as_array("weights", weights), "(N,)", (N,))
         weights = np.where(steps > 0, 1.0 if weights is None else weights, 0.0)
         weights /= weights.max(initial=0) or 1
         scale = 1 / max(float(weights @ steps), 1)

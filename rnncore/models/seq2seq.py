@@ -180,7 +180,8 @@ class EncoderDecoder(Estimator):
             Nats a token.
         """
         self._zero_grad()
-        memory, state, encoder_cache = self._encoder.forward(sources, None, source_lengths)
+        with checks.named(lengths="source_lengths", x="sources"):
+            memory, state, encoder_cache = self._encoder.forward(sources, None, source_lengths)
         state, bridge_caches = self._cross_forward(state)
         if self._attentive is None:
             h, _, decoder_cache = self._decoder.forward(inputs, state, lengths)

@@ -413,9 +413,13 @@ def hostile_array(rng, valid, others):
         return kind, name, table[name](valid)
 
 
+#: Which are data to some calls, only of another shape.
+DATA = {"ragged", "array", "integers", "nested", "deep", "range", "mixed", "generator", "empty_list", "empty_tuple"}
+
+
 def anything(rng):
     name = rng.choice(list(ANYTHING))
-    return "type", name, ANYTHING[name]()
+    return "shape" if name in DATA else "type", name, ANYTHING[name]()
 
 
 def hostile(rng, valid, others, *, bounded=False):
