@@ -93,7 +93,7 @@ def real(name: str, value: Any) -> float:
     try:
         return float(value)
     except OverflowError:
-        return math.copysign(math.inf, value)
+        return math.inf if value > 0 else -math.inf
 
 
 def choice(name: str, value: Any, choices: Iterable[str]) -> Any:

@@ -7,7 +7,9 @@ from support.layouts import set_shape
 
 import rnncore as rc
 from rnncore import _engine, functional
+from rnncore.compat import dinosaurus
 from rnncore.engine import calls, cells
+from rnncore.layers import stream
 
 
 def test_ids_in_the_cache_of_an_embedding():
@@ -347,3 +349,212 @@ def test_gradients_added_to_some_arrays_only():
     assert g.dWh.shape == (5, 5)
     with pytest.raises(ValueError, match="dbhn must be None as the cache says"):
         calls.backward_side_by_side(cells.RNN, [{"dh": h, "cache": cache}], [{"dbhn": np.zeros(5)}])
+
+
+# Arrays that change in the middle of a call
+
+
+class Saboteur:
+    """An array that gives others another shape and other values while it is converted."""
+
+    def __init__(self, array, *others):
+        self.array, self.others = array, others
+
+    def __array__(self, dtype=None, copy=None):
+        for other in self.others:
+            set_shape(other, (other.size, 1))
+        return self.array
+
+
+@pytest.mark.parametrize("cell", ["rnn", "gru", "lstm", "mingru"])
+@pytest.mark.parametrize("name", ["lengths", "resets", "h0"])
+def test_arrays_of_another_shape_in_the_middle_of_a_call(cell, name):
+    rng = np.random.default_rng(0)
+    G = {"rnn": 1, "gru": 3, "lstm": 4, "mingru": 2}[cell]
+    arrays = {"x": (6, 2, 200), "Wx": (200, 3 * G), "Wh": (3, 3 * G), "b": (3 * G,)}
+    arrays = {key: rng.normal(size=shape) for key, shape in arrays.items() if (cell, key) != ("mingru", "Wh")}
+    value = {"lengths": np.array([6, 4]), "resets": rng.random((6, 2)) < 0.5, "h0": rng.normal(size=(2, 3))}[name]
+    forward = getattr(rc, f"{cell}_forward")
+    wanted = forward(**arrays, **{name: value}, training=False)[0]
+    got = forward(**arrays, **{name: Saboteur(value, *arrays.values())}, training=False)[0]
+    np.testing.assert_array_equal(got, wanted)
+
+
+@pytest.mark.parametrize("function", [rc.crf_marginals, rc.viterbi])
+def test_scores_of_another_shape_in_the_middle_of_a_call(function):
+    rng = np.random.default_rng(0)
+    emissions, transitions, lengths = rng.normal(size=(5, 3, 40)), rng.normal(size=(40, 40)), np.array([5, 2, 4])
+    wanted = function(emissions, transitions, lengths)
+    got = function(emissions, transitions, Saboteur(lengths, emissions, transitions))
+    np.testing.assert_array_equal(got, wanted)
+
+
+def test_gradient_into_an_array_of_another_shape_in_the_middle_of_a_call():
+    out, logits = np.zeros((2, 40)), np.random.default_rng(0).normal(size=(2, 40))
+    loss, dlogits = rc.softmax_cross_entropy(logits, [1, 39])
+    got = rc.softmax_cross_entropy(logits, Saboteur(np.array([1, 39]), logits), out=out)
+    assert got[0] == loss
+    assert got[1] is out
+    np.testing.assert_array_equal(out, dlogits)
+
+
+# What attention keeps, and what streams and layers say of themselves
+
+
+@pytest.mark.parametrize("score", ["additive", "multiplicative"])
+def test_caches_of_attention_taken_apart(score):
+    rng = np.random.default_rng(0)
+    attention = rc.Attention(5, 4, score, seed=0)
+    context, _, cache = attention.forward(rng.normal(size=(3, 2, 5)), rng.normal(size=(6, 2, 4)))
+    for name in ("queries", "memory", "q", "weights", *(["keys"] if score == "additive" else [])):
+        with pytest.raises(ValueError, match=r"in the cache must be \("):
+            attention.backward(context, cache._replace(**{name: getattr(cache, name)[..., :-1]}))
+    for name, wrong in (("steps", 1000), ("memory_steps", -1)):
+        with pytest.raises(ValueError, match="must lie in"):
+            attention.backward(context, cache._replace(**{name: np.full(2, wrong)}))
+    with pytest.raises(TypeError, match="cache must be what forward of the layer returned; got tuple"):
+        attention.backward(context, tuple(cache))
+    assert not any(grad.any() for grad in attention.grads.values())
+
+
+def test_arrays_of_another_shape_between_the_passes_of_attention():
+    rng = np.random.default_rng(0)
+    attention = rc.Attention(5, 4, dtype="float64", seed=0)
+    queries, memory = rng.normal(size=(3, 2, 5)), rng.normal(size=(6, 2, 4))
+    context, weights, cache = attention.forward(queries, memory)
+    wanted = attention.backward(context, cache)
+    for array in (queries, memory, weights):
+        set_shape(array, (array.size, 1, 1))
+    for got, expected in zip(attention.backward(context, cache), wanted, strict=True):
+        np.testing.assert_array_equal(got, expected)
+
+
+def test_parameters_of_attention_of_another_shape():
+    attention = rc.Attention(5, 4, seed=0)
+    attention.params["W"] = np.zeros((5, 400), "f4")
+    with pytest.raises(ValueError, match=literally("W must be (5, 4); got (5, 400)")):
+        attention(np.zeros((3, 2, 5)), np.zeros((6, 2, 4)))
+    attention = rc.Attention(5, 4, seed=0)
+    attention.memory_size = 400
+    with pytest.raises(ValueError, match="memory must be"):
+        attention(np.zeros((3, 2, 5)), np.zeros((6, 2, 400)))
+
+
+@pytest.mark.parametrize("name", ["batch_size", "input_size", "hidden_size", "dtype"])
+def test_sizes_of_a_stream_cannot_be_set(name):
+    stream = rc.GRU(4, 5, seed=0).stream(2)
+    with pytest.raises(AttributeError):
+        setattr(stream, name, 1)
+
+
+def test_dtype_of_a_layer_that_was_set():
+    layer = rc.GRU(40, 50, seed=0)
+    layer.dtype = np.dtype("int8")
+    with pytest.raises(ValueError, match="dtype must be float32 or float64; got int8"):
+        layer.freeze()
+
+
+# What is no array, or no array of these numbers
+
+RAGGED = [[1.0, 2.0], [3.0]]
+
+
+@pytest.mark.parametrize(
+    ("name", "call"),
+    [
+        ("x", lambda bad: rc.rnn_forward(bad, np.ones((2, 3)), np.ones((3, 3)), np.ones(3))),
+        ("Wh", lambda bad: rc.rnn_forward(np.ones((2, 1, 2)), np.ones((2, 3)), bad, np.ones(3))),
+        ("lengths", lambda bad: rc.LSTM(2, 3)(np.ones((2, 1, 2)), lengths=bad)),
+        ("targets", lambda bad: rc.softmax_cross_entropy(np.ones((2, 3)), bad)),
+        ("weights", lambda bad: rc.softmax_cross_entropy(np.ones((2, 3)), [0, 1], weights=bad)),
+        ("tags", lambda bad: rc.crf_loss(np.ones((2, 1, 3)), np.ones((3, 3)), bad)),
+        ("ids", lambda bad: rc.Vocabulary("abc").decode(bad)),
+        ("calibration", lambda bad: rc.LSTM(2, 3).quantize("int8", bad)),
+        ("memory_lengths", lambda bad: rc.Attention(2, 2)(np.ones((1, 1, 2)), np.ones((1, 1, 2)), None, bad)),
+        (r"grads\['W'\]", lambda bad: rc.SGD({"W": np.ones(2)}).step({"W": bad})),
+        (
+            "dh",
+            lambda bad: rc.rnn_backward(bad, rc.rnn_forward(np.ones((2, 1, 2)), *map(np.ones, [(2, 3), (3, 3), 3]))[2]),
+        ),
+    ],
+)
+def test_ragged_lists_are_named(name, call):
+    with pytest.raises(ValueError, match=f"^{name} must be an array: "):
+        call(RAGGED)
+
+
+def test_values_beyond_float32_become_infinite_without_a_warning():
+    x = np.full((2, 1, 3), 1e300)
+    for layer in (rc.Dense(3, 2), rc.LSTM(3, 2), rc.Dense(3, 2).quantize("int8")):
+        layer(x)
+    dense = rc.Dense(3, 2)
+    dense.grads["W"] = dense.grads["W"].astype("f2")
+    y, cache = dense.forward(np.full((2, 3), 1e30))
+    dense.backward(np.full_like(y, 1e30), cache)
+    assert np.isinf(dense.grads["W"]).all()
+
+
+@pytest.mark.parametrize(
+    "wrong", [None, 3, "text", [[0.0] * 3] * 2, np.zeros((2, 3), int), np.zeros((2, 3), object)], ids=str
+)
+def test_gradients_that_floats_cannot_be_added_to(wrong):
+    dense = rc.Dense(2, 3)
+    y, cache = dense.forward(np.ones((1, 2)))
+    dense.grads["W"] = wrong
+    with pytest.raises(TypeError, match="dW must be an "):
+        dense.backward(y, cache)
+    with pytest.raises(TypeError, match=r"grads\['W'\] must be an "):
+        dense.zero_grad()
+    rnn = rc.RNN(2, 3)
+    y, _, cache = rnn.forward(np.ones((1, 1, 2)))
+    rnn.grads["Wx_0"] = wrong
+    with pytest.raises(TypeError, match="dWx must be an "):
+        rnn.backward(y, cache)
+
+
+@pytest.mark.parametrize("wrong", [None, 3, "text", np.zeros((2, 3), complex)], ids=str)
+def test_parameters_that_are_no_floats(wrong):
+    dense, rnn, optimizer = rc.Dense(2, 3), rc.RNN(2, 3), rc.SGD({"W": np.zeros(2)})
+    dense.params["W"] = rnn.params["Wx_0"] = optimizer.params["W"] = wrong
+    for call in (dense, dense.forward, lambda x: dense.quantize("int8")):
+        with pytest.raises(TypeError, match="^W must be an array of float"):
+            call(np.ones((1, 2)))
+    for call in (rnn.freeze, lambda: rnn.quantize("int8")):
+        with pytest.raises(TypeError, match="^Wx(_0)? must be an array of float"):
+            call()
+    with pytest.raises(TypeError, match=r"^params\['W'\] must be a float32 or float64 array"):
+        optimizer.step({"W": np.zeros(2)})
+
+
+def test_objects_of_another_kind():
+    x = np.ones((2, 1, 3))
+    for call, message in [
+        (lambda: rc.fused_softmax_cross_entropy(3, x, [[0], [1]]), "dense must be a Dense layer; got int"),
+        (lambda: stream.Stream(rc.LSTM(3, 4)), "layer must be a frozen layer, as layer.freeze() returns it; got LSTM"),
+        (lambda: rc.LanguageModel().build("abc"), "vocabulary must be a Vocabulary; got str"),
+        (lambda: rc.LSTM(3, 4, bidirectional="yes"), "bidirectional must be True or False; got 'yes'"),
+        (lambda: rc.Dense(3, 4, seed="a"), "seed must be an int >= 0, a numpy.random.Generator or None; got 'a'"),
+        (lambda: rc.pad([[1]], dtype="nothing"), "dtype must be a NumPy dtype; got 'nothing'"),
+    ]:
+        with pytest.raises(TypeError, match=literally(message)):
+            call()
+
+
+def test_sizes_beyond_all_memory():
+    for call in (
+        lambda: rc.Dense(2**62, 2**62),
+        lambda: rc.LSTM(2**40, 2**40),
+        lambda: rc.LSTM(3, 4).stream(2**62),
+        lambda: dinosaurus.softmax(np.broadcast_to(1.0, (2**50, 1))),
+    ):
+        with pytest.raises(MemoryError):
+            call()
+    with pytest.raises(ValueError, match=f"input_size must be at most {2**63 - 1}"):
+        rc.Dense(10**30, 2)
+
+
+def test_read_only_output():
+    out = np.zeros((2, 3))
+    out.flags.writeable = False
+    with pytest.raises(ValueError, match="^out must be a C-contiguous, writeable float array"):
+        rc.softmax_cross_entropy(np.ones((2, 3)), [0, 1], out=out)

@@ -75,7 +75,7 @@ def use_isa(name: str) -> None:
     --------
     >>> use_isa(available_isas()[-1])
     """
-    if name not in available_isas():
+    if not isinstance(name, str) or name not in available_isas():
         raise ValueError(f"name must be one of {available_isas()}; got {name!r}")
     if name == "blas" and name not in _engine.compiled_isas():
         from .. import _blas

@@ -92,8 +92,8 @@ class SequenceTranscriber(Estimator):
     def _clean_labels(self, name: str, labels: Any) -> Any:
         if isinstance(labels, str):
             return str(labels)
-        if not hasattr(labels, "__len__"):
-            raise TypeError(f"{name} must be str or a sequence of labels; got {type(labels).__name__}")
+        if not isinstance(labels, np.ndarray):
+            labels = checks.sequence(name, labels)
         return label_array(name, labels) if len(labels) else np.zeros(0, np.int64)
 
     def _learn(self, X: Any, y: Any, rows: Any) -> None:

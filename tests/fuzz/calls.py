@@ -38,7 +38,7 @@ ALWAYS = {"seconds", "sources", "vocab_size", "num_iterations", "n_a", "dino_nam
 REFUSALS = re.compile(
     "is quantized|cannot be (trained|quantized)|cannot go step by step|needs a model|no LSTM layer|damaged|"
     "is no weight of|is no ONNX model|must have keys that start|belongs to an RNN|two names of one setting|"
-    "the sequences here are|maximum supported dimension|"
+    "the sequences here are|maximum supported dimension|Cannot compare structured|"
     "the model has no parameters|is not a model file|not a safetensors file|backward needs a forward"
 )
 
@@ -112,11 +112,15 @@ class Fuzzer:
         self.isa, self.threads = rc.available_isas()[-1], rc.get_num_threads()
         self.out = quiet()
 
+    def made(self, name, rng, is_hostile=True):
+        """A call of one callable."""
+        return Call(self.targets[name], self.parameters[name], Context(rng, self.directory), is_hostile)
+
     def call(self, index, shows=False):
         """Make the call, and return what came of it."""
         rng = random.Random(f"{self.seed}:{index}")
         name = rng.choices(self.names, cum_weights=self.weights)[0]
-        made = Call(self.targets[name], self.parameters[name], Context(rng, self.directory))
+        made = self.made(name, rng)
         made.shows = shows
         before, begin = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
         with warnings.catch_warnings(), contextlib.redirect_stdout(self.out), contextlib.redirect_stderr(self.out):
@@ -140,7 +144,8 @@ class Fuzzer:
 class Call:
     """A valid call, of which some arguments are then made hostile."""
 
-    def __init__(self, target, parameters, context):
+    def __init__(self, target, parameters, context, is_hostile):
+        self.is_hostile = is_hostile
         self.target, self.parameters, self.context = target, parameters, context
         self.name = target.name.removeprefix("rnncore.")
         self.rng = context.rng
@@ -156,7 +161,8 @@ class Call:
         scenarios = RECIPES.get(self.name, [{}])
         recipe = self.rng.choice(scenarios)
         arguments = self.valid(recipe)
-        self.make_hostile(arguments, recipe)
+        if self.is_hostile:
+            self.make_hostile(arguments, recipe)
         outcome.hostile = [f"{argument}: {name}" for argument, _, name in self.hostile]
         if self.shows:
             print(self.target.name, outcome.hostile, file=sys.__stdout__, flush=True)

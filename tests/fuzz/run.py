@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 HANG, EVERY = 20.0, 500  # seconds; calls between two notes of the counts
+MOST_CRASHES = 50  # then something is wrong with all calls
 LIMIT = 6 * 2**30  # bytes of address space, without a sanitizer
 
 
@@ -65,6 +66,8 @@ def run(seed, calls, first=0, directory=None, progress=False):
                 break
             crashes.append({"index": index, "name": "?", "hostile": [], "found": error})
             begin = index + 1
+            if len(crashes) == MOST_CRASHES:
+                break
         counts = collections.Counter()
         for file in directory.glob("counts*"):
             counts.update(json.loads(file.read_text()))
@@ -75,8 +78,10 @@ def run(seed, calls, first=0, directory=None, progress=False):
 def _watch(seed, begin, end, directory, progress):
     """Run a child; return None, or how it ended."""
     command = [sys.executable, "-m", "fuzz", "--child", str(begin), str(end), str(directory), "--seed", str(seed)]
+    paths = [str(Path(__file__).parent.parent), *map(os.path.abspath, filter(None, sys.path))]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
     with open(directory / "output", "w+") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=output)
+        process = subprocess.Popen(command, stdout=output, stderr=output, env=environment)
         seen, since, told = None, time.monotonic(), time.monotonic()
         while process.poll() is None:
             time.sleep(0.2)

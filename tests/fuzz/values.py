@@ -414,7 +414,22 @@ def hostile_array(rng, valid, others):
 
 
 #: Which are data to some calls, only of another shape.
-DATA = {"ragged", "array", "integers", "nested", "deep", "range", "mixed", "generator", "empty_list", "empty_tuple"}
+DATA = {
+    "ragged",
+    "array",
+    "integers",
+    "nested",
+    "deep",
+    "range",
+    "mixed",
+    "generator",
+    "empty_list",
+    "empty_tuple",
+    "set",
+    "true",
+    "zero",
+    "numpy_bool",
+}
 
 
 def anything(rng):
