@@ -55,29 +55,36 @@ def write_members(path, members):
             archive.writestr(name, content)
 
 
-@pytest.mark.parametrize("change", ["swap", "value", "dtype", "missing", "surplus", "twice", "header", "no checksum"])
+CHANGES = ["swap", "value", "dtype", "name", "missing", "surplus", "twice", "header", "no checksum"]
+
+
+@pytest.mark.parametrize("change", CHANGES)
 def test_a_whole_archive_with_other_arrays_is_refused(change, tmp_path):
     """Whose own checksums are right."""
     path = tmp_path / "model.npz"
-    model = fit(make("tagger", cell="gru"))
-    model.save(path)
+    fit(make("tagger", cell="gru"), True, callback=lambda at: at.update == 7).save(path, training=True)
     members = members_of(path)
-    one, other = "array/recurrent.Wh_0.npy", "array/recurrent.Wx_0.npy"
+    one, other = "array/recurrent.b_0.npy", "array/recurrent.b_0_reverse.npy"
     if change == "swap":
-        one, other = "array/recurrent.b_0.npy", "array/recurrent.b_0_reverse.npy"
         members[one], members[other] = members[other], members[one]
         assert members[one] != members[other]
     elif change == "value":
         members[one] = members[one][:-1] + bytes([members[one][-1] ^ 1])
     elif change == "dtype":
-        members[one] = members[one].replace(b"<f8", b"<i8")
+        losses = "array/training/losses.npy"
+        members[losses] = members[losses].replace(b"<f8", b"<i8")
+    elif change == "name":
+        best = "array/training/best_params/"
+        assert any(name.startswith(best) for name in members)
+        members = {name.replace(best, best.replace("best", "last")): content for name, content in members.items()}
     elif change == "missing":
         del members[one]
     elif change == "surplus":
         members["array/more.npy"] = members[one]
     elif change == "header":
-        members["header.npy"] = members["header.npy"].replace("tanh".encode("utf-32-le"), "relu".encode("utf-32-le"))
-        members["header.npy"] = members["header.npy"].replace("3".encode("utf-32-le"), "4".encode("utf-32-le"), 1)
+        learning_rate = "0.002".encode("utf-32-le")
+        assert learning_rate in members["header.npy"]
+        members["header.npy"] = members["header.npy"].replace(learning_rate, "0.003".encode("utf-32-le"))
     elif change == "no checksum":
         del members["sha256.npy"]
     write_members(path, members.items())
