@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 import tracemalloc
 
 import numpy as np
@@ -233,3 +235,35 @@ def test_arrays_of_no_layer(tmp_path):
     write_safetensors(tmp_path / "file", {"weight_ih_l0": W}, bytes(24))
     with pytest.raises(ValueError, match=f"^{tmp_path / 'file'}: "):
         bridge.load_into(rc.RNN(3, 2), tmp_path / "file")
+
+
+def test_memory_of_the_process(tmp_path):
+    """What safetensors and protobuf allocate, too: megabytes, where the files claim an exabyte."""
+    claims, header = tmp_path / "claims", '{"W": {"dtype": "F32", "shape": [%d], "data_offsets": [0, %d]}}'
+    write_safetensors(tmp_path / "file", (header % (2**58, 2**60)).encode(), bytes(24))
+    (tmp_path / "long").write_bytes((10**8).to_bytes(8, "little") + b"{}")
+
+    def change(tensor, model):
+        tensor.dims[:] = [2**58]
+
+    write_onnx(claims, change)
+    code = """if True:
+        import resource, sys
+        from rnncore.interop.onnx import from_onnx
+        from rnncore.interop.safetensors import load
+
+        def peak():
+            return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # KB
+
+        for read, path in zip((load, load, from_onnx), sys.argv[1:]):
+            for turn in range(2):  # the first loads what is needed to refuse a file
+                before = peak()
+                try:
+                    read(path)
+                except ValueError:
+                    print(peak() - before)
+    """
+    paths = [tmp_path / "file", tmp_path / "long", claims]
+    result = subprocess.run([sys.executable, "-c", code, *paths], capture_output=True, text=True, check=True)
+    assert len(result.stdout.split()) == 6
+    assert max(map(int, result.stdout.split()[1::2])) < 20_000

@@ -2,8 +2,8 @@
 
 ``python tests/support/written_files.py tests/data/0.2.0`` makes the folder of the release that is installed: one file
 for each entry that this release knows, and ``values.json``. Those of 0.1.0 were made from the commits 342148a, the last
-of format 1, and a82a085, the last before 0.2.0; that of 0.2.0 from af6ca81, the last before files had checksums. A folder
-is never made anew.
+of format 1, and a82a085, the last before 0.2.0; that of 0.2.0 from af6ca81, the last before files had checksums. No
+folder is made anew.
 """
 
 import hashlib
