@@ -115,7 +115,7 @@ def main(tables):
                 print(f"{'SURVIVES' if said else 'killed'} {seconds:5.1f} s  {name}\n{said}".rstrip(), flush=True)
                 made[group_of(table, name)] += 1
                 killed[group_of(table, name)] += not said
-    width = max(map(len, made))
+    width = max(map(len, made), default=0)
     print()
     for group, count in made.items():
         print(f"{group:{width}}  {count:3} mutants, {killed[group]:3} killed")
