@@ -39,15 +39,15 @@ ALWAYS_INLINE NAME(scaled) NAME(normalised)(double m, double e) {
 
 /* exp(x), with an exponent of all 53 bits where |x| > 2^50: then x has no digits for m. 0 below -2^800, -inf too. */
 ALWAYS_INLINE NAME(scaled) NAME(scaled_exp)(double x) {
-    double near = x < -0x1p50 ? -0x1p50 : x > 0x1p50 ? 0x1p50 : x, scale;
-    double k = (near * 1.4426950408889634 + 0x1.8p52) - 0x1.8p52; /* as exp_parts has it */
-    double m = 1 + NAME(exp_parts)(near, &scale), e = x * 1.4426950408889634;
+    double inner = x < -0x1p50 ? -0x1p50 : x > 0x1p50 ? 0x1p50 : x, scale;
+    double k = (inner * 1.4426950408889634 + 0x1.8p52) - 0x1.8p52; /* as exp_parts has it */
+    double m = 1 + NAME(exp_parts)(inner, &scale), e = x * 1.4426950408889634;
     uint64_t bits;
     memcpy(&bits, &e, sizeof bits);
     bits &= ~(uint64_t)3; /* a whole number: the last bit of 2^50 is a quarter */
     memcpy(&e, &bits, sizeof e);
-    m = x < -0x1p800 ? 0 : near == x || x != x ? m : 1;
-    e = x < -0x1p800 ? ZERO_EXPONENT : near == x ? k : e;
+    m = x < -0x1p800 ? 0 : inner == x || x != x ? m : 1;
+    e = x < -0x1p800 ? ZERO_EXPONENT : inner == x ? k : e;
     return (NAME(scaled)){m, e};
 }
 
