@@ -122,3 +122,41 @@ def test_interrupted_calls_lose_no_memory(tmp_path):
     interrupted, growth = map(int, result.stdout.split())
     assert interrupted == 60
     assert growth < 100, result.stdout
+
+
+BETWEEN_PARAMETERS = """
+import signal
+import numpy as np, rnncore as rc
+
+before = {f"W{k}": np.full(500_000, k + 1, "float32") for k in range(30)}
+grads = {name: np.full(500_000, 0.5, "float32") for name in before}
+
+def stepped():
+    params = {name: array.copy() for name, array in before.items()}
+    return params, rc.Adam(params)
+
+after, optimizer = stepped()
+optimizer.step(grads)
+
+def handler(*_):
+    raise KeyboardInterrupt
+
+signal.signal(signal.SIGALRM, handler)
+rng, interrupted, whole = np.random.default_rng(0), 0, True
+for _ in range(30):
+    params, optimizer = stepped()
+    signal.setitimer(signal.ITIMER_REAL, rng.uniform(0.001, 0.02))
+    try:
+        optimizer.step(grads)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    except KeyboardInterrupt:
+        interrupted += 1
+    for name, param in params.items():
+        whole &= bool((param == before[name]).all() or (param == after[name]).all())
+print(interrupted > 0, whole)
+"""
+
+
+def test_an_interrupted_optimizer_leaves_each_parameter_whole(tmp_path):
+    result = in_new_python(tmp_path, BETWEEN_PARAMETERS)
+    assert result.stdout == "True True\n", result.stdout + result.stderr
