@@ -103,8 +103,8 @@ def handler(*_):
 signal.signal(signal.SIGALRM, handler)
 interrupted, sizes = 0, []
 for k in range(60):
-    signal.setitimer(signal.ITIMER_REAL, 0.05 + 0.1 * rng.random())
     try:
+        signal.setitimer(signal.ITIMER_REAL, 0.05 + 0.1 * rng.random())
         while True:
             calls[k % len(calls)]()
     except KeyboardInterrupt:
@@ -128,8 +128,8 @@ BETWEEN_PARAMETERS = """
 import signal
 import numpy as np, rnncore as rc
 
-before = {f"W{k}": np.full(500_000, k + 1, "float32") for k in range(30)}
-grads = {name: np.full(500_000, 0.5, "float32") for name in before}
+before = {f"W{k}": np.full(100_000, k + 1, "float32") for k in range(30)}
+grads = {name: np.full(100_000, 0.5, "float32") for name in before}
 
 def stepped():
     params = {name: array.copy() for name, array in before.items()}
@@ -143,10 +143,10 @@ def handler(*_):
 
 signal.signal(signal.SIGALRM, handler)
 rng, interrupted, whole = np.random.default_rng(0), 0, True
-for _ in range(30):
+for _ in range(20):
     params, optimizer = stepped()
-    signal.setitimer(signal.ITIMER_REAL, rng.uniform(0.001, 0.02))
     try:
+        signal.setitimer(signal.ITIMER_REAL, rng.uniform(0.0005, 0.005))
         optimizer.step(grads)
         signal.setitimer(signal.ITIMER_REAL, 0)
     except KeyboardInterrupt:
