@@ -1,6 +1,6 @@
 """Sizes at the edges: a million steps, hundreds of thousands of rows or tokens, one unit, shapes that no memory has.
 
-RNNCORE_TEST_LARGE=1 adds arrays of more than 2**31 elements, which need up to 20 GiB and some minutes.
+RNNCORE_TEST_LARGE=1 adds arrays of more than 2**31 elements, which need 10 to 20 GiB and some minutes.
 """
 
 import math
@@ -247,7 +247,7 @@ def backend(request, restore_isa):
 @pytest.mark.usefixtures("backend")
 @pytest.mark.parametrize("cell", ["rnn", "gru"])
 def test_a_large_input(rng, cell):
-    needs(20)
+    needs(10)
     T, N, D, H = (1 << 20) + 7, 64, 33, 1
     G = {"rnn": 1, "gru": 3}[cell]
     x = filled(T, N, D)
@@ -264,7 +264,7 @@ def test_a_large_input(rng, cell):
 @pytest.mark.parametrize(("T", "N"), [(1 << 21, 1), (64, 33_000)])
 def test_a_large_result(rng, T, N):
     """Of a minGRU: it has no recurrent weights, whose products would take minutes."""
-    needs(20)
+    needs(10)
     H = 1025
     x = rng.normal(size=(T, N, 1)).astype("f4")
     Wx, b = rng.normal(size=(1, 2 * H)).astype("f4"), rng.normal(size=2 * H).astype("f4")
@@ -281,7 +281,7 @@ def test_a_large_result(rng, T, N):
 @pytest.mark.usefixtures("backend")
 def test_large_weights(rng):
     """Rows that ids look up, and a product with an input that is zero but for a few places."""
-    needs(20)
+    needs(10)
     D, H = (1 << 21) + 5, 1025
     Wx = filled(D, H)
     Wh, b = (0.02 * rng.normal(size=(H, H))).astype("f4"), rng.normal(size=H).astype("f4")
@@ -299,7 +299,7 @@ def test_large_weights(rng):
 @large
 @pytest.mark.parametrize("precision", ["bfloat16", "int8"])
 def test_a_large_quantized_table(precision):
-    needs(12)
+    needs(10)
     V, E = (1 << 21) + 5, 1025
     values = filled(V, E, dtype="int8" if precision == "int8" else "uint16")
     scales = np.linspace(0.5, 2, E).astype("f4") if precision == "int8" else None
@@ -329,7 +329,7 @@ def test_large_gradients_of_looked_up_rows(rng):
 
 @large
 def test_losses_of_large_logits(rng):
-    needs(12)
+    needs(10)
     T, N, V = 1100, 20, 100_001
     logits = filled(T, N, V)
     targets = rng.integers(V, size=(T, N))
@@ -349,7 +349,7 @@ def test_losses_of_large_logits(rng):
 
 @large
 def test_sums_of_large_arrays():
-    needs(20)
+    needs(10)
     V, E = (1 << 21) + 5, 1025
     table = filled(V, E)
     exact = sum(float(np.square(rows, dtype="f8").sum()) for rows in np.array_split(table, 64))

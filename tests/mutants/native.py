@@ -219,6 +219,24 @@ MUTANTS = {
         "for (; group < groups - 1; group++) {",
         "engine/test_quantized_kernels.py",
     ),
+    "memory that is not there is used": (
+        "src/memory.pxd",
+        "if memory.start == NULL:",
+        "if size == 0:",
+        "bench/test_memory.py",
+    ),
+    "the scratch of a stream is never returned": (
+        "src/_engine.pyx",
+        "        free(self.members)\n        give_block(self.memory)",
+        "        free(self.members)",
+        "bench/test_memory.py",
+    ),
+    "a stream does not look whether it has memory": (
+        "src/_engine.pyx",
+        "if self.calls == NULL or self.groups == NULL or self.members == NULL:",
+        "if self.calls == NULL:",
+        "bench/test_memory.py",
+    ),
     "every thread takes the first hidden units": (
         "src/plan.pxd",
         "p.first = member * f.plan.units",

@@ -29,7 +29,7 @@ from mutants import native, python  # noqa: E402
 import rnncore as rc  # noqa: E402
 
 TABLES = {"python": python.MUTANTS, "native": native.MUTANTS}
-FILES = ["setup.py", "pyproject.toml", "README.md", "LICENSE", "src", "rnncore", "tests"]
+FILES = ["setup.py", "pyproject.toml", "README.md", "LICENSE", "src", "rnncore", "tests", "bench"]
 SHARE, SHARES = map(int, os.environ.get("RNNCORE_TEST_SHARE", "0/1").split("/"))
 
 # How tests fail of what is no program any more: that a test noticed a wrong result it does not prove.
