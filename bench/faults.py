@@ -303,6 +303,13 @@ def differ(got: list[np.ndarray], wanted: list[np.ndarray]) -> bool:
     return len(got) != len(wanted) or any(a.tobytes() != b.tobytes() for a, b in zip(got, wanted, strict=True))
 
 
+def is_foreign(error: BaseException) -> bool:
+    """Whether NumPy forgot to set an exception, or the interpreter found no lock; not the engine."""
+    frames = traceback.extract_tb(error.__traceback__)
+    inside = bool(frames) and frames[-1].filename.endswith(".pyx")
+    return type(error) in (SystemError, RuntimeError) and not inside
+
+
 def empty_pool() -> None:
     """What no memory can hold makes the engine give back all that it keeps for later."""
     with contextlib.suppress(MemoryError):
@@ -343,10 +350,8 @@ class Run:
             self.check(not differ(list(arrays_in(result)), self.wanted), first, "the result has other bits")
         else:
             text = "".join(traceback.format_exception(error))
-            # NumPy forgets to set an exception here and there.
-            foreign = type(error) is SystemError and "_engine.pyx" not in text.splitlines()[-3:][0]
-            right = isinstance(error, MemoryError) and faults.kind != "threads"
-            self.check(right or foreign, first, f"raises {text}")
+            right = (isinstance(error, MemoryError) or is_foreign(error)) and faults.kind != "threads"
+            self.check(right, first, f"raises {text}")
             # The interpreter may fail after a native call, which has done its whole work.
             whole = faults.kind == "python"
             same = [
@@ -432,7 +437,7 @@ def in_child(make: Callable[[], Case], kind: str, threads: int, span: int, first
     return {"points": last + 1 - first, "outcomes": {}, "wrong": [], "crash": crash, "last": last}
 
 
-def is_foreign(crash: str) -> bool:
+def is_foreign_crash(crash: str) -> bool:
     """Whether NumPy or the interpreter has crashed by itself."""
     return any(name in crash for name in ("/numpy/", "bin/python", "libpython"))
 
@@ -448,7 +453,7 @@ def run_all(make: Callable[[], Case], kind: str, threads: int, span: int) -> dic
         found["wrong"] += part["wrong"]
         if "crash" not in part:
             return found
-        if not is_foreign(part["crash"]):
+        if not is_foreign_crash(part["crash"]):
             found["crashes"].append(part["crash"])
             return found
         found["foreign"] += 1
