@@ -21,7 +21,7 @@ from rnncore import _engine
 from rnncore.config import processor
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from support.long_calls import LONG_CALLS  # noqa: E402
+from support.long_calls import LONG_CALLS
 
 # Sends SIGINT after so many seconds, and says when: the clock is the same in all processes.
 SENDER = """

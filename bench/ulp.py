@@ -16,7 +16,7 @@ import numpy as np
 from rnncore.config import processor
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from support.ulp import FUNCTIONS, Errors, has_wider  # noqa: E402
+from support.ulp import FUNCTIONS, Errors, has_wider
 
 CHUNK = 1 << 15  # numbers at a time: they stay in the cache
 

@@ -93,7 +93,7 @@ def real(name: str, value: Any) -> float:
     try:
         return float(value)
     except OverflowError:
-        return math.inf if value > 0 else -math.inf
+        return math.inf if value > 0 else -math.inf  # type: ignore[operator]  # real numbers have an order
 
 
 def choice(name: str, value: Any, choices: Iterable[str]) -> Any:

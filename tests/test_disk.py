@@ -159,7 +159,11 @@ def test_the_loss_curve_on_a_full_disk(folder, capsys):
 def test_output_to_a_full_disk(command, folder):
     with open("/dev/full", "wb") as full:
         result = subprocess.run(
-            [sys.executable, "-m", "rnncore", *command.split()], cwd=folder, stdout=full, stderr=subprocess.PIPE
+            [sys.executable, "-m", "rnncore", *command.split()],
+            cwd=folder,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            check=False,
         )
     assert result.returncode == 2
     assert result.stderr.decode().splitlines()[-1] == "rnncore: error: cannot use the output: No space left on device"

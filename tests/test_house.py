@@ -27,7 +27,7 @@ MAY_IMPORT = {
     "distributed": {"checks", "engine"},
     "files": {"checks", "interrupts"},
     "interrupts": set(),
-    "testing": {"checks"},
+    "testing": {"checks", "engine"},
     "config": {"_engine", "engine", "__version__"},
     "text": {"checks", "engine"},
     "metrics": {"checks"},

@@ -24,7 +24,7 @@ def run(program, *arguments):
     paths = os.pathsep.join(filter(None, [str(BENCH), os.environ.get("PYTHONPATH")]))
     environment = {**os.environ, "PYTHONPATH": paths, "OPENBLAS_NUM_THREADS": "1"}
     command = [sys.executable, "-P", "-W", "ignore", BENCH / program, *arguments]  # a warning of forks with threads
-    return subprocess.run(command, capture_output=True, text=True, timeout=900, env=environment)
+    return subprocess.run(command, capture_output=True, text=True, timeout=900, env=environment, check=False)
 
 
 @linux_only

@@ -66,6 +66,6 @@ assert codes == [0]
 def test_a_process_ends_while_calls_run(tmp_path, name):
     if "os.fork" in EXITS[name] and not hasattr(os, "fork"):
         pytest.skip("no fork here")
-    for _ in range(int(os.environ.get("RNNCORE_TEST_EXITS", 2))):
+    for _ in range(int(os.environ.get("RNNCORE_TEST_EXITS", "2"))):
         result = in_new_python(tmp_path, BUSY + EXITS[name], RNNCORE_NUM_THREADS="4", PYTHONWARNINGS="ignore")
         assert (result.returncode, result.stdout, result.stderr) == (0, "", "")

@@ -173,7 +173,7 @@ ESTIMATOR = {
     "alignment": {"x": x_of, "y": lambda c: y_of(c)[0]},
     "attention_weights": {"x": x_of, "y": lambda c: y_of(c)[0]},
     "generate": {**DRAWING, "label": value(None), "seed": value(None), "max_length": value(4)},
-    "quantize": {"precision": one_of("bfloat16", "int8"), "calibration": lambda c: X_of(c)},
+    "quantize": {"precision": one_of("bfloat16", "int8"), "calibration": X_of},
     "save": {"path": lambda c: str(c.directory / "written.npz"), "training": FLAG},
     "set_params": {"params": lambda c: {"hidden_size": 3, "learning_rate": 0.1}},
     "get_params": {"deep": FLAG},

@@ -11,8 +11,8 @@ from support.training import MODELS, fit, make
 
 import rnncore as rc
 
-KILLS = int(os.environ.get("RNNCORE_TEST_KILLS", 20))
-FLIPS = int(os.environ.get("RNNCORE_TEST_FLIPS", 300))
+KILLS = int(os.environ.get("RNNCORE_TEST_KILLS", "20"))
+FLIPS = int(os.environ.get("RNNCORE_TEST_FLIPS", "300"))
 RUNS = ("language", "seq2seq", "train")
 
 
