@@ -99,7 +99,7 @@ class Layer:
         float32 or float64.
     """
 
-    size_names: ClassVar[tuple[str, ...]]  # of the arguments that the shapes of the parameters follow from
+    size_names: ClassVar[tuple[str, ...]] = ("size",)  # of the arguments that the shapes of the parameters follow from
     shards = 1  # that backward adds to: see adding_by_shards
 
     def __init__(self, dtype: DTypeLike) -> None:
