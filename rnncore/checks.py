@@ -14,7 +14,6 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from contextlib import contextmanager
 from functools import partial
-from os import PathLike
 from typing import Any
 
 import numpy as np
@@ -93,7 +92,7 @@ def real(name: str, value: Any) -> float:
     try:
         return float(value)
     except OverflowError:
-        return math.inf if value > 0 else -math.inf  # type: ignore[operator]  # real numbers have an order
+        return -math.inf if value < 0 else math.inf
 
 
 def choice(name: str, value: Any, choices: Iterable[str]) -> Any:
@@ -140,7 +139,10 @@ def dtype(name: str, value: Any) -> np.dtype[Any]:
 
 def path(name: str, value: Any) -> str:
     """Return a path as str; TypeError or ValueError for what names no file, such as the number of an open one."""
-    text = os.fspath(value) if isinstance(value, PathLike) else value
+    try:
+        text = os.fspath(value)
+    except TypeError:
+        text = None
     if not isinstance(text, str):
         raise TypeError(f"{name} must be a str or path-like; got {type(value).__name__}")
     try:
@@ -156,6 +158,14 @@ def callable_(name: str, value: Any) -> Any:
     if not callable(value):
         raise TypeError(f"{name} must be callable; got {type(value).__name__}")
     return value
+
+
+def iterable(name: str, value: Any, wanted: str) -> Iterator[Any]:
+    """Return an iterator; TypeError, which says what is wanted, for what cannot be iterated over."""
+    try:
+        return iter(value)
+    except TypeError:
+        raise TypeError(f"{name} must be {wanted}; got {type(value).__name__}") from None
 
 
 def sequence(name: str, value: Any) -> Any:

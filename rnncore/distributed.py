@@ -126,9 +126,9 @@ def _reduce(ranks: Ranks, grads: Mapping[str, Array], loss_sum: float, weight: f
         )
     flat = np.concatenate([np.ravel(grad) for grad in grads.values()]) if grads else np.zeros(0)
     ranks.sum(flat)
-    loss, total = tree_sum(table[:, :2])
+    loss, total = map(float, tree_sum(table[:, :2]))
     divide(flat, total, grads)
-    return float(loss / total) if total else 0.0, float(total)
+    return loss / total if total else 0.0, total
 
 
 def divide(flat: Array, weight: float, grads: Mapping[str, Array]) -> None:

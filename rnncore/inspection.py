@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from . import functional
 from ._types import Array, StateLike
 from .engine import calls
-from .engine.arrays import as_lengths
+from .engine.arrays import as_floating, as_lengths
 from .engine.cache import Cache
 from .engine.cells import CELLS
 from .layers import Recurrent
@@ -164,7 +164,11 @@ class _StepByStep:
     def _forward(
         self, x: Array, lengths: Array, reverse: bool, training: bool, checkpoint: None, **arguments: Array
     ) -> tuple[Array, Any, Any]:
-        (T, N), H, states = x.shape[:2], len(arguments["b"]) // len(self.variant.gates), self.variant.cell.states
+        (T, N), H, states = (
+            x.shape[:2],
+            len(as_floating("b", arguments["b"])) // len(self.variant.gates),
+            self.variant.cell.states,
+        )
         h = np.zeros((T, N, H), self.dtype)
         caches: list[Cache | None] = [None] * T
         final: Any = tuple(arguments.get(f"{name}0", np.zeros((N, H), self.dtype)) for name in states)

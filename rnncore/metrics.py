@@ -78,6 +78,8 @@ def entity_score(wanted: Sequence[Sequence[str]], predicted: Sequence[Sequence[s
     >>> entity_score([["B-person", "O", "B-place"]], [["B-person", "O", "O"]])
     Score(precision=1.0, recall=0.5, f1=0.6666666666666666)
     """
+    if kind is not None:
+        checks.instance("kind", kind, str, "a str or None")
     right = found = there = 0
     for n, (w, p) in enumerate(_pairs("wanted", wanted, "predicted", predicted)):
         w, p = checks.sequence(f"wanted[{n}]", w), checks.sequence(f"predicted[{n}]", p)
@@ -160,11 +162,14 @@ def edit_distance(wanted: Sequence[Any], predicted: Sequence[Any]) -> int:
     """
     wanted, predicted = checks.sequence("wanted", wanted), checks.sequence("predicted", predicted)
     row = list(range(len(predicted) + 1))
-    for i, item in enumerate(wanted, 1):
-        diagonal, row[0] = row[0], i
-        for j, other in enumerate(predicted, 1):
-            diagonal, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, diagonal + (item != other))
-    return int(row[-1])
+    try:
+        for i, item in enumerate(wanted, 1):
+            diagonal, row[0] = row[0], i
+            for j, other in enumerate(predicted, 1):
+                diagonal, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, diagonal + (item != other))
+        return int(row[-1])
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"wanted and predicted must hold items that can be compared: {error}") from error
 
 
 def label_error_rate(wanted: Sequence[Sequence[Any]], predicted: Sequence[Sequence[Any]]) -> float:

@@ -417,9 +417,10 @@ def _square_sum(array: Array) -> float:
 
 
 def _arrays(grads: Gradients) -> list[Array]:
-    if not isinstance(grads, Iterable) or isinstance(grads, np.ndarray):
-        raise TypeError(f"grads must be a dict or an iterable of arrays; got {type(grads).__name__}")
-    named = grads.items() if isinstance(grads, Mapping) else enumerate(grads)
+    wanted = "a dict or an iterable of arrays"
+    if isinstance(grads, np.ndarray):
+        raise TypeError(f"grads must be {wanted}; got ndarray")
+    named = grads.items() if isinstance(grads, Mapping) else enumerate(checks.iterable("grads", grads, wanted))
     named = [(name, grad) for name, grad in named if grad is not None]
     for name, grad in named:
         _check_array(f"grads[{name!r}]", grad, np.floating, "a floating-point array")

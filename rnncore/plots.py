@@ -112,6 +112,10 @@ def history(records: Sequence[Mapping[str, Any]], ax: Axes | None = None) -> Axe
     --------
     >>> ax = history([{"epoch": 1, "loss": 2.5, "held_out": 2.6}, {"epoch": 2, "loss": 1.9, "held_out": 2.2}])
     """
+    records = [
+        checks.instance(f"records[{n}]", record, Mapping, "a dict")
+        for n, record in enumerate(checks.sequence("records", records))
+    ]
     if not records:
         raise ValueError("records must hold at least one epoch; got none")
     from matplotlib.ticker import MaxNLocator
@@ -282,7 +286,7 @@ def beam(
     >>> second = [(0, "cat", -1.5, True), (1, "cat", -1.4, True), (0, "dog", -2.3, False)]
     >>> ax = beam([first, second])
     """
-    steps = [list(step) for step in steps]
+    steps = [list(checks.sequence(f"steps[{t}]", step)) for t, step in enumerate(checks.sequence("steps", steps))]
     if not steps or not all(steps):
         raise ValueError(f"steps must be one or more, none empty; got sizes {[len(step) for step in steps]}")
     for t, step in enumerate(steps):
@@ -296,7 +300,7 @@ def beam(
     if best is None:
         _, k = max(((bool(kept), log_prob), k) for k, (_, _, log_prob, kept) in enumerate(steps[-1]))
         best = len(steps) - 1, k
-    elif tuple(best) not in parents:
+    elif tuple(checks.sequence("best", best)) not in parents:
         raise ValueError(f"best must be the step and the position of a hypothesis; got {best!r}")
     path, node = set(), tuple(best)
     while node in parents:

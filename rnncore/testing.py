@@ -158,6 +158,7 @@ def assert_same_results(found: Any, wanted: Any, tolerance: float | None = None)
         ...
     AssertionError: result['h'] differs by 0.5; allowed: 1e-10
     """
+    tolerance = checks.optional(checks.not_negative)("tolerance", tolerance)
     _compare(found, wanted, tolerance, "result")
 
 
@@ -210,6 +211,8 @@ def interleaved_medians(calls: Sequence[Callable[[], Any]], seconds: float) -> l
     """
     seconds = checks.not_negative("seconds", seconds)
     calls = [checks.callable_(f"calls[{n}]", call) for n, call in enumerate(checks.sequence("calls", calls))]
+    if not calls:
+        raise ValueError("calls must hold at least one; got none")
     times: list[list[float]] = [[] for _ in calls]
     for call in calls:
         call()

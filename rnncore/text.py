@@ -78,8 +78,9 @@ class Vocabulary:
         checks.choice("level", level, LEVELS)
         if isinstance(tokens, str) and level == "word":
             raise TypeError("tokens must be an iterable of str at level 'word'; got one str")
-        if isinstance(tokens, bytes) or not isinstance(tokens, Iterable):
-            raise TypeError(f"tokens must be an iterable of str; got {type(tokens).__name__}")
+        if isinstance(tokens, bytes):
+            raise TypeError("tokens must be an iterable of str; got bytes")
+        tokens = checks.iterable("tokens", tokens, "an iterable of str")
         ids = {UNK: self.unk_id, EOS: self.eos_id}
         for position, token in enumerate(tokens):
             _check_token(token, f"tokens[{position}]", level)
@@ -137,14 +138,16 @@ class Vocabulary:
         else:
             limit = checks.integer("max_size", max_size, 3) - len(SPECIALS)
         min_count = checks.integer("min_count", min_count, 1)
-        if isinstance(text, (bytes, bytearray)) or not isinstance(text, Iterable):
-            raise TypeError(f"text must be str or an iterable of str; got {type(text).__name__}")
+        wanted = "str or an iterable of str"
+        if isinstance(text, (bytes, bytearray)):
+            raise TypeError(f"text must be {wanted}; got {type(text).__name__}")
+        parts = iter([text]) if isinstance(text, str) else checks.iterable("text", text, wanted)
 
         counts: Counter[str] = Counter()
-        for position, part in enumerate([text] if isinstance(text, str) else text):
+        for position, part in enumerate(parts):
             _check_text(part, f"text[{position}]", level)
             if level == "char":
-                _count_characters(counts, part)  # type: ignore[arg-type]  # checked
+                _count_characters(counts, part)
             else:
                 counts.update(part.split() if isinstance(part, str) else part)
         if not counts:
@@ -370,9 +373,8 @@ def pad(sequences: Iterable[ArrayLike], *, dtype: DTypeLike | None = None, paddi
     >>> lengths
     array([3, 1])
     """
-    if not isinstance(sequences, Iterable):
-        raise TypeError(f"sequences must be a list of arrays; got {type(sequences).__name__}")
-    arrays = [as_array(f"sequences[{n}]", sequence) for n, sequence in enumerate(sequences)]
+    given = checks.iterable("sequences", sequences, "a list of arrays")
+    arrays = [as_array(f"sequences[{n}]", sequence) for n, sequence in enumerate(given)]
     if not arrays:
         raise ValueError("sequences must hold at least one sequence; got none")
     for n, array in enumerate(arrays):
@@ -386,7 +388,8 @@ def pad(sequences: Iterable[ArrayLike], *, dtype: DTypeLike | None = None, paddi
     dtype = checks.dtype("dtype", dtype)
     lengths = np.array([len(array) for array in arrays], dtype=np.int64)
     try:
-        fill = np.asarray(padding).astype(dtype)
+        with np.errstate(over="ignore", invalid="ignore"):
+            fill = np.asarray(padding).astype(dtype)
     except (TypeError, ValueError) as error:
         raise TypeError(f"padding must be a value of {dtype}; got {padding!r}") from error
     if fill.ndim:

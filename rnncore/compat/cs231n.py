@@ -186,7 +186,10 @@ def word_embedding_backward(dout: Array, cache: tuple[Array, tuple[int, int], np
     """dout (N, T, D), cache -> dW (V, D); gradients of repeated words add up"""
     ids, shape, dtype = layout.parts(cache, 3, "word_embedding_forward")
     V, D = layout.parts(shape, 2, "word_embedding_forward")
-    ids = as_ids(as_array("cache", ids), V, "ids in the cache", "V")
+    ids = as_array("cache", ids)
+    if ids.dtype.kind not in "biu":
+        raise TypeError(f"cache must hold integer ids; got dtype {ids.dtype}")
+    ids = as_ids(ids, checks.integer("V in the cache", V, least=0), "ids in the cache", "V")
     shape = (*ids.shape, D)
     dout = layout.numbers("dout", dout)
     if dout.shape != shape:

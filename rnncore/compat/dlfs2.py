@@ -322,8 +322,10 @@ class TimeBiLSTM:
     def __init__(
         self, Wx1: Array, Wh1: Array, b1: Array, Wx2: Array, Wh2: Array, b2: Array, stateful: bool = False
     ) -> None:
-        self.forward_lstm = TimeLSTM(Wx1, Wh1, b1, stateful)
-        self.backward_lstm = TimeLSTM(Wx2, Wh2, b2, stateful)
+        with checks.named(Wx="Wx1", Wh="Wh1", b="b1"):
+            self.forward_lstm = TimeLSTM(Wx1, Wh1, b1, stateful)
+        with checks.named(Wx="Wx2", Wh="Wh2", b="b2"):
+            self.backward_lstm = TimeLSTM(Wx2, Wh2, b2, stateful)
         self.params = self.forward_lstm.params + self.backward_lstm.params
         self.grads = self.forward_lstm.grads + self.backward_lstm.grads
 

@@ -483,6 +483,7 @@ class Operator:
         return cell | {"output_activation": ENGINE_ACTIVATIONS[functions[2]]}
 
 
+@np.errstate(over="ignore", invalid="ignore")  # of values that are infinite or no numbers
 def step_by_step(
     operator: Any,
     direction: int,

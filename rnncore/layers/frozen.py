@@ -276,6 +276,8 @@ class FrozenCell:
         ValueError, TypeError
             A shape, dtype, id or length is wrong.
         """
+        if not isinstance(reverse, bool):
+            reverse = checks.flag("reverse", reverse)
         if lengths is None and resets is None and not reverse:
             found = self._native.try_run(x, state)
             if found is not None:

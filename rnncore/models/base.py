@@ -390,9 +390,11 @@ class Model:
         """prepare(ranks) returns the arguments of ``Run.train``; an error there leaves the model as it was."""
         with Ranks(options.comm, options.timeout) as ranks:
             with self._as_before_on_error():
-                callbacks = as_callbacks(options.callback, options.progress and not ranks.rank)
+                callbacks = as_callbacks(options.callback, checks.flag("progress", options.progress) and not ranks.rank)
                 kinds = {"validation": type(validation).__name__, "model": type(self).__name__}
-                given = {"resume": options.resume, "shards": options.shards, "timeout": options.timeout}
+                shards = checks.optional(checks.integer, least=1)("shards", options.shards)
+                resume = checks.flag("resume", options.resume)
+                given = {"resume": resume, "shards": shards, "timeout": options.timeout}
                 ranks.agree("arguments", kinds | given | {"warm_start": self.warm_start, "fitted": bool(self.layers)})
                 arguments = prepare(ranks)
             self._train(*arguments, callbacks, ranks)

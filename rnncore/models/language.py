@@ -307,7 +307,7 @@ class LanguageModel(Model):
             raise TypeError("texts must be a list of str; got one str")
         encoded = self._scored(texts)
         first, state = self._read(prompt)
-        log_probs = self._log_probs(encoded, first, state)
+        per_token, log_probs = checks.flag("per_token", per_token), self._log_probs(encoded, first, state)
         return log_probs / np.maximum(lengths_of(encoded), 1) if per_token else log_probs
 
     def perplexity(self, texts: Texts) -> float:

@@ -10,7 +10,7 @@ from numpy.random import Generator
 
 from .. import functional
 from .._types import Array, State
-from ..engine.arrays import as_array, as_lengths, check_shape
+from ..engine.arrays import add, as_array, as_lengths, check_gradient, check_shape
 from ..layers import Attention, Dense, Layer, dropout_mask
 from ..losses import fused_softmax_cross_entropy, sigmoid, sigmoid_cross_entropy
 from ..sequence_losses import crf_loss, crf_marginals, ctc_loss, viterbi
@@ -215,7 +215,8 @@ class CRFHead:
         scale = 1 / max(float(weights @ steps), 1)
         emissions, A = self.transitions.restrict(emissions), self.transitions.scores()
         loss, demissions, dA = crf_loss(emissions, A, targets, lengths, weights=weights * scale, reduction="sum")
-        self.transitions.grads["A"] += dA
+        check_gradient("dA", self.transitions.grads["A"], "(K, K)", dA.shape)
+        add(self.transitions.grads["A"], dA)
         return loss, undrop(self.dense.backward(demissions, cache), mask)
 
     def losses(self, h: Array, targets: Any, lengths: Any = None, weights: Any = None) -> Array:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import checks
 from .._types import Array
 from ..corpus import Corpus, Ids, ids_dtype
 from ..distributed import Ranks
@@ -134,12 +135,13 @@ def as_source(name: str, texts: Any) -> OneText | Sentences:
     """Return the source of what the user gave; TypeError or ValueError for anything else."""
     if is_one_text(texts):
         return OneText(texts if isinstance(texts, (str, Corpus)) else Corpus(texts))
-    if isinstance(texts, (bytes, bytearray)) or not isinstance(texts, Iterable):
-        wanted = "a str, a path, a Corpus, a list of str or of paths, or an iterator of str"
+    wanted = "a str, a path, a Corpus, a list of str or of paths, or an iterator of str"
+    if isinstance(texts, (bytes, bytearray)):
         raise TypeError(f"{name} must be {wanted}; got {type(texts).__name__}")
+    given = checks.iterable(name, texts, wanted)
     if not hasattr(texts, "__len__"):
-        return SpooledSentences(texts)
-    return Sentences(list(texts))
+        return SpooledSentences(given)
+    return Sentences(list(given))
 
 
 def is_one_text(texts: Any) -> bool:

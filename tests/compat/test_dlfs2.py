@@ -241,7 +241,7 @@ def test_dropout():
     out = layer.forward(xs)
     assert (out == xs).all()
     assert not np.shares_memory(out, xs)
-    with pytest.raises(ValueError, match=r"dropout_ratio must lie in \[0, 1\); got 1"):
+    with pytest.raises(ValueError, match=r"dropout_ratio must be in \[0, 1\); got 1"):
         dlfs2.TimeDropout(1)
 
 

@@ -38,7 +38,7 @@ ALWAYS = {"seconds", "sources", "vocab_size", "num_iterations", "n_a", "dino_nam
 REFUSALS = re.compile(
     "is quantized|cannot be (trained|quantized)|cannot go step by step|needs a model|no LSTM layer|damaged|"
     "is no weight of|is no ONNX model|must have keys that start|belongs to an RNN|two names of one setting|"
-    "the sequences here are|maximum supported dimension|Cannot compare structured|"
+    "the sequences here are|is not finite|takes at least one|maximum supported dimension|Cannot compare structured|"
     "the model has no parameters|is not a model file|not a safetensors file|backward needs a forward"
 )
 

@@ -186,6 +186,7 @@ LOSSES = {
         "weights": lambda c: np.abs(c.array(N)),
     },
     "SequenceGenerator": {"targets": model_inputs},
+    "EncoderDecoder": {"inputs": ids(2, T, N)},
 }
 LANGUAGE = {
     "fit": {"texts": one_of("abcabc" * 4, ["abc", "ca"]), **FIT, "validation": value("abcab" * 3)},

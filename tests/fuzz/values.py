@@ -459,7 +459,7 @@ def hostile(rng, valid, others, *, bounded=False):
             )
             if bounded and name == "lying":
                 value = -1
-            return "value", name, value
+            return "layout" if name == "sabotaging" else "value", name, value
         value = rng.choice(INTEGERS[:6] if bounded else INTEGERS)
         return "value", f"integer {value}", value
     if isinstance(valid, float):
