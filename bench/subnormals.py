@@ -1,11 +1,12 @@
 """What subnormal numbers cost: python bench/subnormals.py [--seconds 0.3] [--only lstm losses ...]
 
-The same call on normal numbers and on data, weights, states or gradients that are or become subnormal: times of both,
-medians of interleaved rounds on one thread, and their ratio. Rows above 1.2 are marked. NumPy, which computes with
-subnormal numbers, is the last row, to see what they cost on this processor.
+The same call on normal numbers and on data, weights, states or gradients that are or become subnormal: processor times
+of both, medians of interleaved rounds on one thread, and their ratio. Rows above 1.2 are marked. NumPy, which computes
+with subnormal numbers, is the last row, to see what they cost on this processor.
 """
 
 import argparse
+import time
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from rnncore.config import processor
 from rnncore.testing import interleaved_medians
 
 SHAPE = (50, 16, 64, 64)  # T, N, D, H
+LONG = (1200, 2, 64, 64)  # so many steps halve a float64 until it is zero
 LIMIT = 1.2
 TINY = {"float32": 1e-41, "float64": 1e-312}  # subnormal when multiplied by numbers of about 1
 
@@ -24,8 +26,8 @@ TINY = {"float32": 1e-41, "float64": 1e-312}  # subnormal when multiplied by num
 def cell_calls(name, dtype):
     """Yield name, call on normal numbers, call on subnormal ones."""
 
-    def call(change=None, backward=True):
-        problem = make_problem(VARIANTS[name], SHAPE, dtype)
+    def call(shape, change=None, backward=True):
+        problem = make_problem(VARIANTS[name], shape, dtype)
         if change:
             change(problem)
         return make_call(functional, problem, backward)
@@ -44,21 +46,26 @@ def cell_calls(name, dtype):
     def small_gradients(problem):
         problem.dh *= TINY[dtype]
 
+    def forgetting(problem):
+        """A state or gradient is halved at every step, or becomes smaller still."""
+        problem.weights["b"][:] = 0
+        if "Wh" in problem.weights:
+            problem.weights["Wh"] *= 0.2
+
     def vanishing_gradients(problem):
-        """Of the last step alone, through weights that are a fifth of the usual."""
+        forgetting(problem)
         problem.dh[:-1] = 0
-        problem.weights["Wh"] *= 0.2
 
     def decaying_states(problem):
-        """From the first step on, without inputs."""
+        forgetting(problem)
         problem.x[1:] = 0
-        problem.weights["b"][:] = 0
-        problem.weights["Wh"] *= 0.2
 
     for change in (small_x, small_weights, small_states, decaying_states):
-        yield f"{name} forward, {change.__name__}", call(backward=False), call(change, backward=False)
+        shape = LONG if change is decaying_states else SHAPE
+        yield f"{name} forward, {change.__name__}", call(shape, backward=False), call(shape, change, backward=False)
     for change in (small_x, small_weights, small_states, decaying_states, small_gradients, vanishing_gradients):
-        yield f"{name} training, {change.__name__}", call(), call(change)
+        shape = LONG if change in (decaying_states, vanishing_gradients) else SHAPE
+        yield f"{name} training, {change.__name__}", call(shape), call(shape, change)
 
 
 def layer_calls(dtype):
@@ -169,7 +176,7 @@ def main() -> None:
         for dtype in arguments.dtype:
             with np.errstate(under="ignore"):
                 for name, *calls in groups[group](dtype):
-                    normal, subnormal = interleaved_medians(calls, arguments.seconds)
+                    normal, subnormal = interleaved_medians(calls, arguments.seconds, time.thread_time)
                     mark = "  above" if subnormal > LIMIT * normal else ""
                     times = f"{1e3 * normal:8.3f} {1e3 * subnormal:8.3f} {subnormal / normal:6.2f}"
                     print(f"{name:<50} {dtype} {times}{mark}", flush=True)

@@ -203,11 +203,14 @@ def _compare_arrays(found: Array, wanted: Array, tolerance: float | None, name: 
 # ---- times ------------------------------------------------------------------------------------------------------
 
 
-def interleaved_medians(calls: Sequence[Callable[[], Any]], seconds: float) -> list[float]:
+def interleaved_medians(
+    calls: Sequence[Callable[[], Any]], seconds: float, clock: Callable[[], float] = time.perf_counter
+) -> list[float]:
     """Call all in rounds for ``seconds`` each, at least five times; return the median seconds of each.
 
     Each round has a random order: a call that always follows one with the same arrays finds them in cache. Every call
-    is made once before, unmeasured.
+    is made once before, unmeasured. On a busy machine the clock ``time.thread_time`` counts only what calls on one
+    thread compute.
     """
     seconds = checks.not_negative("seconds", seconds)
     calls = [checks.callable_(f"calls[{n}]", call) for n, call in enumerate(checks.sequence("calls", calls))]
@@ -220,9 +223,9 @@ def interleaved_medians(calls: Sequence[Callable[[], Any]], seconds: float) -> l
     begin = time.perf_counter()
     while len(times[0]) < 5 or time.perf_counter() - begin < seconds * len(calls):
         for place in order.sample(range(len(calls)), len(calls)):
-            start = time.perf_counter()
+            start = clock()
             calls[place]()
-            times[place].append(time.perf_counter() - start)
+            times[place].append(clock() - start)
     return [float(np.median(seen)) for seen in times]
 
 
