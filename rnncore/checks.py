@@ -144,7 +144,7 @@ def path(name: str, value: Any) -> str:
     except TypeError:
         text = None
     if not isinstance(text, str):
-        raise TypeError(f"{name} must be a str or path-like; got {type(value).__name__}")
+        raise TypeError(f"{name} must be str or path-like; got {type(value).__name__}")
     try:
         if b"\0" not in os.fsencode(text):
             return text
@@ -168,16 +168,16 @@ def iterable(name: str, value: Any, wanted: str) -> Iterator[Any]:
         raise TypeError(f"{name} must be {wanted}; got {type(value).__name__}") from None
 
 
-def sequence(name: str, value: Any) -> Any:
+def sequence(name: str, value: Any, wanted: str = "a sequence") -> Any:
     """Return a sequence as a list, or the list, tuple or str itself; TypeError for what has no items in order."""
     if isinstance(value, (list, tuple, str)):
         return value
     if not isinstance(value, Iterable) or isinstance(value, (Set, Mapping)):
-        raise TypeError(f"{name} must be a sequence; got {type(value).__name__}")
+        raise TypeError(f"{name} must be {wanted}; got {type(value).__name__}")
     try:
         return list(value)
     except TypeError as error:
-        raise TypeError(f"{name} must be a sequence: {error}") from error
+        raise TypeError(f"{name} must be {wanted}: {error}") from error
 
 
 @contextmanager

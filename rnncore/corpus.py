@@ -27,7 +27,7 @@ import numpy as np
 from . import checks
 from ._types import Array
 from .files import is_stream, replacing
-from .text import Level, Vocabulary
+from .text import LEVELS, Level, Vocabulary
 
 __all__ = ["Corpus"]
 
@@ -114,6 +114,7 @@ class Corpus:
         ValueError
             A file is not text of this encoding.
         """
+        checks.choice("level", level, LEVELS)
         position = 0
         for path in self.paths:
             rest = ""
@@ -269,6 +270,7 @@ class Corpus:
         return first.with_name(f"{first.name}.{hashlib.sha256(state).hexdigest()[:16]}.ids.npy")
 
     def _hashed(self, level: Level, hasher: Any, tick: Callable[[], object]) -> Iterator[str]:
+        checks.callable_("tick", tick)
         for block in self.blocks(level):
             hasher.update(block.encode("utf-8", "surrogatepass"))
             yield block

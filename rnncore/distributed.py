@@ -138,7 +138,7 @@ def divide(flat: Array, weight: float, grads: Mapping[str, Array]) -> None:
         begin, end = end, end + grad.size
         sums = flat[begin:end].reshape(grad.shape)
         if weight:
-            with np.errstate(over="ignore", invalid="ignore"):
+            with np.errstate(all="ignore"):
                 np.divide(sums, grad.dtype.type(weight), out=grad)
         else:
             grad[...] = 0

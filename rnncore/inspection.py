@@ -166,7 +166,7 @@ class _StepByStep:
     ) -> tuple[Array, Any, Any]:
         (T, N), H, states = (
             x.shape[:2],
-            len(as_floating("b", arguments["b"])) // len(self.variant.gates),
+            as_floating("b", arguments["b"]).size // len(self.variant.gates),
             self.variant.cell.states,
         )
         h = np.zeros((T, N, H), self.dtype)
@@ -187,7 +187,8 @@ class _StepByStep:
         for t in range(T)[:: 1 if reverse else -1]:
             # dL/dh_t = dh_t + the gradient that the next step passes back
             total = np.where((t < lengths)[:, None], dh[t] + carried["dh_n"], 0)
-            norms[t] = np.linalg.norm(total.astype(np.float64))
+            with np.errstate(over="ignore", invalid="ignore"):
+                norms[t] = np.linalg.norm(total.astype(np.float64))
             arguments = {"dh": dh[t : t + 1], "cache": caches[t], **carried}
             (gradients,) = calls.backward_side_by_side(cell, [arguments], [into])
             carried = {f"d{name}_n": getattr(gradients, f"d{name}0") for name in cell.states}

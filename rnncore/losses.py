@@ -247,9 +247,11 @@ def _clean_targets(
 
 def _check_out(out: Any, shape: Any) -> None:
     fits = isinstance(out, np.ndarray) and out.shape == shape and out.dtype in (np.float32, np.float64)
+    if fits and not out.flags.writeable:
+        raise ValueError("out must be writeable; got a read-only array")
     if not fits or not out.flags.carray:
         got = f"{out.shape} {out.dtype}" if isinstance(out, np.ndarray) else type(out).__name__
-        raise ValueError(f"out must be a C-contiguous, writeable float array of shape {shape}; got {got}")
+        raise ValueError(f"out must be a C-contiguous float array of shape {shape}; got {got}")
 
 
 def _weights(

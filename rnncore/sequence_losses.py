@@ -282,7 +282,7 @@ def _clean_labels(targets: Sequence[ArrayLike], N: int, V: int, blank: int) -> l
     """Return N arrays of int64 labels."""
     if isinstance(targets, str):
         raise TypeError("targets must be a list of integer arrays; got str")
-    targets = checks.sequence("targets", targets)
+    targets = checks.sequence("targets", targets, "a list of integer arrays")
     if len(targets) != N:
         raise ValueError(f"targets must have one array of labels for each of N = {N} sequences; got {len(targets)}")
     labels = []

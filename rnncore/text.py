@@ -390,7 +390,7 @@ def pad(sequences: Iterable[ArrayLike], *, dtype: DTypeLike | None = None, paddi
     try:
         with np.errstate(over="ignore", invalid="ignore"):
             fill = np.asarray(padding).astype(dtype)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise TypeError(f"padding must be a value of {dtype}; got {padding!r}") from error
     if fill.ndim:
         raise ValueError(f"padding must be a single value; got shape {fill.shape}")

@@ -90,7 +90,7 @@ def test_dtypes():
 def test_paths():
     assert checks.path("path", Path("a", "b")) == str(Path("a", "b"))
     for value in (3, None, b"name", True):
-        with pytest.raises(TypeError, match="^path must be a str or path-like; got "):
+        with pytest.raises(TypeError, match="^path must be str or path-like; got "):
             checks.path("path", value)
     for value in ("a\0b", "\ud800"):
         with pytest.raises(ValueError, match="^path must be a name that a file can have; got "):

@@ -461,6 +461,7 @@ def _inputs(x: Array) -> list[Array]:
     return list(np.asarray(x).transpose(2, 0, 1))
 
 
+@np.errstate(over="ignore", invalid="ignore")  # of what is infinite
 def _predict(W: Array, b: Array, h: Array) -> Array:
     """softmax(W a + b) over the first axis: W (n_y, n_a), b (n_y, 1), h (T, m, n_a) -> (n_y, m, T)"""
     T, m, n_a = h.shape

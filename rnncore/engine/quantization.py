@@ -49,6 +49,8 @@ def quantize(name: str, array: Array, precision: Precision) -> Quantized:
     to become int8 and is not finite in float32.
     """
     exact = np.asarray(array, np.float64)
+    if exact.ndim != 2:
+        raise ValueError(f"{name} must be a matrix; got shape {exact.shape}")
     if precision == "bfloat16":
         return Quantized((round_to_bfloat16(exact).view(np.uint32) >> np.uint32(16)).astype(np.uint16), None)
     in_range = np.abs(exact) <= _LARGEST

@@ -13,7 +13,7 @@ from numpy.typing import DTypeLike
 
 from .. import checks
 from .._types import Array
-from ..engine.arrays import as_floating, check_writable
+from ..engine.arrays import as_floating, check_writable, converted
 from ..engine.quantization import PRECISIONS, Precision, is_quantized, quantize
 
 __all__ = ["Layer", "blank_layers", "dropout_mask", "glorot_uniform", "orthogonal"]
@@ -121,7 +121,7 @@ class Layer:
             _room.set(room - needed)
             values = {name: np.zeros(shape, self.dtype) for name, shape in shapes.items()}
         for name, value in values.items():
-            self.params[name + suffix] = np.ascontiguousarray(value, self.dtype)
+            self.params[name + suffix] = np.ascontiguousarray(converted(np.asarray(value), self.dtype))
             self.grads[name + suffix] = np.zeros_like(self.params[name + suffix])
 
     @contextmanager

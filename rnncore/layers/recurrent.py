@@ -334,7 +334,8 @@ class Recurrent(Stack, Layer):
                 index = layer * self.directions + direction
                 dinitials[index] = tuple(getattr(gradients, f"d{name}0") for name in self.state_names)
                 if gradients.dx is not None:
-                    dx = gradients.dx if dx is None else dx + gradients.dx
+                    with np.errstate(over="ignore", invalid="ignore"):
+                        dx = gradients.dx if dx is None else dx + gradients.dx
         dstate = self._join_state(tuple(np.stack(values) for values in zip(*dinitials, strict=True)))
         return dx.swapaxes(0, 1) if dx is not None and self.batch_first else dx, dstate
 

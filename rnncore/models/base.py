@@ -302,6 +302,8 @@ class Model:
         if calibration is not None:
             observed = {name: observe(layer, layer.all_weights()) for name, layer in recurrent.items()}
             data = calibration if isinstance(calibration, tuple) else (calibration,)
+            if not data:
+                raise ValueError("calibration must hold what predict takes; got an empty tuple")
             with checks.named(X="calibration", texts="calibration", text="calibration", x="calibration"):
                 self._with_layers(self.layers | observed, None)._read_all(*data)
         quantized = {

@@ -14,6 +14,7 @@ from ..engine import native
 from .network import log_softmax, repeat_rows, take_rows
 
 PIECE = 4096  # draws a native call, so that an interrupt is heard
+WIDEST_BEAM = 2**31 - 1
 
 
 # ---- sampling ---------------------------------------------------------------------------------------------------

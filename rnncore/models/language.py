@@ -19,7 +19,7 @@ from ..losses import fused_softmax_cross_entropy
 from ..text import Vocabulary, pad
 from .base import COUNT, Model, Random, RunOptions, as_generator, setting
 from .data import Format
-from .decoding import PIECE, Beam, beam_search, check_sampling, sample_tokens
+from .decoding import PIECE, WIDEST_BEAM, Beam, beam_search, check_sampling, sample_tokens
 from .documentation import document
 from .network import Head, repeat_rows
 from .texts import (
@@ -326,7 +326,8 @@ class LanguageModel(Model):
         ValueError
             There is no token.
         """
-        return float(np.exp(-self.score(texts)))
+        with np.errstate(over="ignore"):
+            return float(np.exp(-self.score(texts)))
 
     def score(self, texts: Texts, y: None = None, *, n_jobs: int | None = None) -> float:
         """Mean log-probability (nats) of a token of all texts together: higher is better.
@@ -593,7 +594,7 @@ class LanguageModel(Model):
         'sat '
         """
         self._check_built()
-        n, width = checks.integer("n", n, least=1), checks.integer("beam_width", beam_width, least=1)
+        n, width = checks.integer("n", n, least=1), checks.integer("beam_width", beam_width, least=1, most=WIDEST_BEAM)
         stop_at_eos = self._stops(stop_at_eos)
         first, state = self._read(prompt)
         search = beam_search(

@@ -215,7 +215,7 @@ class CRFHead:
         scale = 1 / max(float(weights @ steps), 1)
         emissions, A = self.transitions.restrict(emissions), self.transitions.scores()
         loss, demissions, dA = crf_loss(emissions, A, targets, lengths, weights=weights * scale, reduction="sum")
-        assert dA is not None
+        assert dA is not None  # a call with training=True returns it
         check_gradient("dA", self.transitions.grads["A"], "(K, K)", dA.shape)
         add(self.transitions.grads["A"], dA)
         return loss, undrop(self.dense.backward(demissions, cache), mask)

@@ -16,7 +16,7 @@ from ..layers import Attention, Dense
 from ..text import Vocabulary, pad
 from .base import Random, RunOptions, as_generator, setting
 from .data import Examples, Format, as_sample_weight, as_sequences, pad_inputs, steps_before, steps_weights, take
-from .decoding import Beam, beam_search, check_sampling, sample_sequences
+from .decoding import WIDEST_BEAM, Beam, beam_search, check_sampling, sample_sequences
 from .documentation import document
 from .estimator import Batch, Estimator, Sequences, Validation
 from .network import Attentive, Head, as_states, from_states
@@ -440,7 +440,7 @@ class EncoderDecoder(Estimator):
         return self._sources("X", as_sequences("X", X, lengths))
 
     def _check_search(self, beam_width: int, length_penalty: float, max_length: Any) -> tuple[int, float, int | None]:
-        width = checks.integer("beam_width", beam_width, least=1)
+        width = checks.integer("beam_width", beam_width, least=1, most=WIDEST_BEAM)
         return width, checks.not_negative("length_penalty", length_penalty), self._check_length(max_length)
 
     def _searches(self, sources: Any, width: int, length_penalty: float, max_length: int | None) -> Iterator[Any]:

@@ -134,7 +134,8 @@ class EncodedSentences(Sequence[Array]):
 def as_source(name: str, texts: Any) -> OneText | Sentences:
     """Return the source of what the user gave; TypeError or ValueError for anything else."""
     if is_one_text(texts):
-        return OneText(texts if isinstance(texts, (str, Corpus)) else Corpus(texts))
+        with checks.named(paths=name):
+            return OneText(texts if isinstance(texts, (str, Corpus)) else Corpus(texts))
     wanted = "a str, a path, a Corpus, a list of str or of paths, or an iterator of str"
     if isinstance(texts, (bytes, bytearray)):
         raise TypeError(f"{name} must be {wanted}; got {type(texts).__name__}")

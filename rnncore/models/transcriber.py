@@ -17,7 +17,7 @@ from ..metrics import edit_distance
 from ..text import Vocabulary
 from .base import RunOptions, as_generator, setting
 from .data import Examples, Format, Labels, as_sample_weight, in_rows, label_array, pad_inputs, take, unwrap
-from .decoding import Hypothesis
+from .decoding import WIDEST_BEAM, Hypothesis
 from .documentation import document
 from .estimator import Batch, Estimator, Sequences, Validation
 from .language import LanguageModel
@@ -337,7 +337,11 @@ class SequenceTranscriber(Estimator):
         ]
 
     def _width(self, beam_width: int | None) -> int:
-        return WIDTH_WITH_MODEL if beam_width is None else checks.integer("beam_width", beam_width, least=1)
+        return (
+            WIDTH_WITH_MODEL
+            if beam_width is None
+            else checks.integer("beam_width", beam_width, least=1, most=WIDEST_BEAM)
+        )
 
     def _fusion(self, model: Any, weight: float, bonus: float) -> Fusion:
         weight, bonus = checks.not_negative("lm_weight", weight), checks.finite("insertion_bonus", bonus)

@@ -38,6 +38,7 @@ ALWAYS = {"seconds", "sources", "vocab_size", "num_iterations", "n_a", "dino_nam
 REFUSALS = re.compile(
     "is quantized|cannot be (trained|quantized)|cannot go step by step|needs a model|no LSTM layer|damaged|"
     "is no weight of|is no ONNX model|must have keys that start|belongs to an RNN|two names of one setting|"
+    "__len__\\(\\) should return|__bool__ should return|returned non-iterator|attributes of [A-Z]+ are|"
     "the sequences here are|is not finite|takes at least one|maximum supported dimension|Cannot compare structured|"
     "the model has no parameters|is not a model file|not a safetensors file|backward needs a forward"
 )
@@ -321,6 +322,8 @@ class Call:
         documented = tuple(kind for begin, kind in DOCUMENTED.items() if self.name.startswith(begin))
         if isinstance(error, SystemExit):
             return SystemExit in documented and error.code in (0, 2)
+        if isinstance(error, ModuleNotFoundError) and "pip install" in str(error):
+            return True
         if self.name.startswith(PLAIN_NUMPY) and isinstance(error, NUMPY_ERRORS):
             return True
         if not isinstance(error, (*ALLOWED, *documented)):

@@ -80,7 +80,8 @@ def model_inputs(c):
     first = next(iter(size.values()))
     if "embedding" in "".join(model.layers):
         return c.ids(len(first), T, N)
-    return c.array(T, N, first.shape[0])
+    x = c.array(T, N, first.shape[0])
+    return x if not isinstance(model, rc.SequenceGenerator) else (x > 0) * 1.0
 
 
 def settings(name):
