@@ -179,6 +179,7 @@ class _StepByStep:
             final = final if isinstance(final, tuple) else (final,)
         return h, final, (caches, lengths, reverse, x.shape)
 
+    @np.errstate(over="ignore", invalid="ignore")  # of gradients that are not finite
     def _backward(self, dh: Array, cache: Any, into: dict[str, Array], **carried: Array) -> Any:
         cell, (caches, lengths, reverse, shape) = self.variant.cell, cache
         T, N, H = dh.shape
@@ -187,8 +188,7 @@ class _StepByStep:
         for t in range(T)[:: 1 if reverse else -1]:
             # dL/dh_t = dh_t + the gradient that the next step passes back
             total = np.where((t < lengths)[:, None], dh[t] + carried["dh_n"], 0)
-            with np.errstate(over="ignore", invalid="ignore"):
-                norms[t] = np.linalg.norm(total.astype(np.float64))
+            norms[t] = np.linalg.norm(total.astype(np.float64))
             arguments = {"dh": dh[t : t + 1], "cache": caches[t], **carried}
             (gradients,) = calls.backward_side_by_side(cell, [arguments], [into])
             carried = {f"d{name}_n": getattr(gradients, f"d{name}0") for name in cell.states}

@@ -65,7 +65,7 @@ def loss_curve(
     ModuleNotFoundError
         matplotlib is not installed: ``pip install matplotlib``.
     """
-    ax = _axes(ax)
+    ax, held_out = _axes(ax), checks.sequence("held_out", held_out)
     losses = _numbers("losses", losses)
     if losses.ndim != 1:
         raise ValueError(f"losses must be (updates,); got {losses.shape}")
@@ -116,6 +116,9 @@ def history(records: Sequence[Mapping[str, Any]], ax: Axes | None = None) -> Axe
         checks.instance(f"records[{n}]", record, Mapping, "a dict")
         for n, record in enumerate(checks.sequence("records", records))
     ]
+    for n, record in enumerate(records):
+        if "epoch" not in record:
+            raise ValueError(f"records[{n}] must have the key 'epoch'; got {', '.join(map(str, record)) or 'none'}")
     if not records:
         raise ValueError("records must hold at least one epoch; got none")
     from matplotlib.ticker import MaxNLocator
@@ -300,7 +303,9 @@ def beam(
     if best is None:
         _, k = max(((bool(kept), log_prob), k) for k, (_, _, log_prob, kept) in enumerate(steps[-1]))
         best = len(steps) - 1, k
-    elif tuple(checks.sequence("best", best)) not in parents:
+    elif (
+        best := tuple(checks.integer("best", place, least=0) for place in checks.sequence("best", best))
+    ) not in parents:
         raise ValueError(f"best must be the step and the position of a hypothesis; got {best!r}")
     path, node = set(), tuple(best)
     while node in parents:

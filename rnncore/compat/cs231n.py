@@ -222,9 +222,10 @@ def affine_forward(x: Array, w: Array, b: Array) -> tuple[Array, tuple[Array, Ar
     >>> float(out[0, 0]), dx.shape, dw.shape
     (12.0, (2, 3, 4), (12, 5))
     """
-    if np.ndim(x) < 1:
+    x = as_array("x", x)
+    if x.ndim < 1:
         raise ValueError("x must be (N, d1, ..., dk); got a number")
-    x = layout.real("x", x, "N" + "d" * (np.ndim(x) - 1))
+    x = layout.real("x", x, "N" + "d" * (x.ndim - 1))
     return _affine(x.reshape(len(x), math.prod(x.shape[1:])), w, b), (x, w, b)
 
 

@@ -388,7 +388,7 @@ class TimeEmbedding(_Layer):
 
     def forward(self, xs: Array) -> Array:
         """xs (N, T), ids in [0, V) -> out (N, T, D)"""
-        (W,), xs = self._arrays(), as_array("xs", xs)
+        W, xs = layout.real("W", self.params[0], "VD"), as_array("xs", xs)
         if xs.dtype.kind not in "biu":
             raise TypeError(f"xs must be integer ids; got dtype {xs.dtype}")
         if xs.ndim != 2:

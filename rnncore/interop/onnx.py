@@ -173,6 +173,8 @@ def to_onnx(
     >>> [output.name for output in model.graph.output]
     ['Y', 'h_n', 'c_n']
     """
+    if not isinstance(name, str) or not name.isprintable():
+        raise TypeError(f"name must be a printable str; got {name!r}")
     with_state, with_lengths = checks.flag("with_state", with_state), checks.flag("with_lengths", with_lengths)
     opset, newest = checks.integer("opset", opset, least=_FIRST_OPSET), onnx.defs.onnx_opset_version()
     if opset > newest:

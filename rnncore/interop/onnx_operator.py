@@ -130,7 +130,7 @@ class Operator:
     ) -> None:
         self.op_type, self.name = checks.choice("op_type", op_type, tuple(KINDS)), name
         self.kind = KINDS[op_type]
-        self._attributes = clean_attributes(op_type, attributes or {})
+        self._attributes = clean_attributes(op_type, {} if attributes is None else attributes)
         self.direction = self._attributes.get("direction", "forward")
         self.directions = 2 if self.direction == "bidirectional" else 1
         self.layout = self._attributes.get("layout", 0)

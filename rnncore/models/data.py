@@ -311,7 +311,7 @@ def as_sample_weight(values: Any, count: int) -> Array | None:
     """Return weights of sequences as float64 (N,), or None; ValueError unless finite, not negative and not all 0."""
     if values is None:
         return None
-    weights = np.asarray(values)
+    weights = as_array("sample_weight", values)
     if weights.shape != (count,) or weights.dtype.kind not in "biuf":
         got = f"{weights.shape} of dtype {weights.dtype}"
         raise ValueError(f"sample_weight must be (N,) = ({count},), a number for each sequence; got {got}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -25,10 +26,8 @@ def check_sampling(n: int, temperature: float, top_k: int | None, top_p: float |
     n, temperature = checks.integer("n", n, least=0), checks.not_negative("temperature", temperature)
     if top_k is not None:
         top_k = checks.integer("top_k", top_k, least=1)
-    if top_p is not None:
-        top_p = checks.positive("top_p", top_p)
-        if top_p > 1:
-            raise ValueError(f"top_p must be in (0, 1]; got {top_p!r}")
+    if top_p is not None and not (isinstance(top_p, numbers.Real) and 0 < top_p <= 1):
+        raise ValueError(f"top_p must be in (0, 1]; got {top_p!r}")
     return n, temperature, top_k, top_p
 
 

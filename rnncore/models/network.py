@@ -239,9 +239,9 @@ class CRFHead:
 
 def log_softmax(logits: Array) -> Array:
     """Over the last axis."""
-    with np.errstate(over="ignore"):  # logits of float32 near its largest number, whose probability is 0
+    with np.errstate(invalid="ignore", over="ignore"):  # of logits that are not finite
         shifted = logits - logits.max(axis=-1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+        return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
 
 
 def sum_of_steps(array: Array) -> Array:

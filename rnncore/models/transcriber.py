@@ -93,7 +93,7 @@ class SequenceTranscriber(Estimator):
         if isinstance(labels, str):
             return str(labels)
         if not isinstance(labels, np.ndarray):
-            labels = checks.sequence(name, labels)
+            labels = checks.sequence(name, labels, "str or a sequence of labels")
         return label_array(name, labels) if len(labels) else np.zeros(0, np.int64)
 
     def _learn(self, X: Any, y: Any, rows: Any) -> None:

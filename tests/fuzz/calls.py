@@ -36,11 +36,18 @@ ALWAYS = {"seconds", "sources", "vocab_size", "num_iterations", "n_a", "dino_nam
 
 #: Messages that name what an object cannot do, whatever the arguments are.
 REFUSALS = re.compile(
-    "is quantized|cannot be (trained|quantized)|cannot go step by step|needs a model|no LSTM layer|damaged|"
-    "is no weight of|is no ONNX model|must have keys that start|belongs to an RNN|two names of one setting|"
-    "__len__\\(\\) should return|__bool__ should return|returned non-iterator|attributes of [A-Z]+ are|"
-    "the sequences here are|is not finite|takes at least one|maximum supported dimension|Cannot compare structured|"
-    "the model has no parameters|is not a model file|not a safetensors file|backward needs a forward"
+    "|".join(
+        (
+            # what this object cannot do, or this file is not
+            "is quantized|cannot be (trained|quantized)|cannot go step by step|needs a model|no LSTM layer|damaged",
+            "is no weight of|is no ONNX model|must have (keys|names) that start|belongs to an RNN|attributes of [A-Z]+ are",
+            "the model has no parameters|is not a model file|not a safetensors file|backward needs a forward|is not finite",
+            "the sequences here are|calibration sets|two names of one setting|takes at least one",
+            # what Python and NumPy say of the object that was given
+            r"__len__\(\) should return|__bool__ should return|returned non-iterator|takes exactly",
+            "maximum supported dimension|Cannot compare structured",
+        )
+    )
 )
 
 #: Plain NumPy in the notation of a notebook, which says what NumPy says.
@@ -84,7 +91,7 @@ WORDS = {
     "argv": ("",),
     "cache": ("ids", "caches"),
     "a0": ("a_prev",),
-    "params": ("settings", "W", "b", "Wx", "Wh"),
+    "params": ("settings", "W", "b", "Wx", "Wh", "transitions"),
     "grads": ("dW", "db", "dWx", "dWh"),
     "texts": ("text",),
     "sources": ("x", "ids", "source"),

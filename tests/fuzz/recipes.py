@@ -117,7 +117,7 @@ CELLS = {
             "Wx": by_gate(D, H),
             "Wh": by_gate(H, H),
             "b": by_gate(H),
-            "columns": FLAG,
+            "columns": value(False),
             "gate_order": one_of(None, "ifgo"),
         }
     ],

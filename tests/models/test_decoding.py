@@ -276,7 +276,7 @@ def test_beams_of_a_language_model_refuse():
         ({"n": 1.5}, TypeError, "n must be an integer; got 1.5"),
         ({"beam_width": 0}, ValueError, "beam_width must be at least 1; got 0"),
         ({"length_penalty": -0.5}, ValueError, "length_penalty must be at least 0 and finite; got -0.5"),
-        ({"prompt": 3}, TypeError, "text must be str; got int"),
+        ({"prompt": 3}, TypeError, "prompt must be str; got int"),
     ]:
         with pytest.raises(error, match=f"^{message}"):
             model.beam_search(**{"n": 3} | options)
