@@ -168,7 +168,7 @@ def edit_distance(wanted: Sequence[Any], predicted: Sequence[Any]) -> int:
             for j, other in enumerate(predicted, 1):
                 diagonal, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, diagonal + (item != other))
         return int(row[-1])
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, ArithmeticError) as error:
         raise TypeError(f"wanted and predicted must hold items that can be compared: {error}") from error
 
 

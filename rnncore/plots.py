@@ -80,6 +80,7 @@ def loss_curve(
     if held_out:
         ax.plot(*zip(*held_out, strict=True), "o-", color="C1", label="held-out, each epoch")
     if saved is not None:
+        saved = checks.integer("saved", saved, least=0)
         ax.axvline(saved, color="C2", linestyle="--", label=f"saved: update {saved:,}")
     ax.set_xlabel("updates")
     ax.set_ylabel("loss (nats a token)")

@@ -388,8 +388,11 @@ def pad(sequences: Iterable[ArrayLike], *, dtype: DTypeLike | None = None, paddi
     dtype = checks.dtype("dtype", dtype)
     lengths = np.array([len(array) for array in arrays], dtype=np.int64)
     try:
+        fill = np.asarray(padding)
+        if fill.dtype.kind == "c" and dtype.kind != "c":
+            raise TypeError("it is complex")
         with np.errstate(over="ignore", invalid="ignore"):
-            fill = np.asarray(padding).astype(dtype)
+            fill = fill.astype(dtype)
     except (TypeError, ValueError, OverflowError) as error:
         raise TypeError(f"padding must be a value of {dtype}; got {padding!r}") from error
     if fill.ndim:

@@ -125,7 +125,8 @@ def _float(name: str, value: float) -> float:
     """Round to float32, as in the model."""
     if not isinstance(value, numbers.Real):
         raise ValueError(f"{name} must be a number; got {value!r}")
-    return float(np.float32(value))
+    with np.errstate(over="ignore"):
+        return float(np.float32(value))
 
 
 def _string(name: str, value: bytes | str) -> str:

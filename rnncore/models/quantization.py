@@ -146,6 +146,8 @@ def compare(model: Model, other: Model, data: Any) -> Comparison:
     >>> abs(found.difference) < 0.01
     True
     """
+    if not callable(getattr(model, "score", None)):
+        raise TypeError(f"model must be a model; got {type(model).__name__}")
     if type(model) is not type(other):
         raise TypeError(f"other must be a {type(model).__name__}, as model is; got {type(other).__name__}")
     arguments = data if isinstance(data, tuple) else (data,)
