@@ -1,9 +1,5 @@
 """Valid calls of the drop-ins for NumPy code: see :mod:`fuzz.recipes`."""
 
-import functools
-
-import numpy as np
-
 from rnncore.compat import coursera, cs231n, dinosaurus, dlfs2, min_char_rnn
 
 from .context import D, H, N, T, V, arrays, ids, one_of, real, value
@@ -212,10 +208,8 @@ DLFS2 = {
 CHARS = {"inputs": lambda c: [0, 1, 2], "targets": lambda c: [1, 2, 3], "hprev": real(H, 1), "cprev": real(H, 1)}
 OUTPUT = {"Wy": real(V, H), "Why": real(V, H), "by": real(V, 1)}
 COLUMNS = {name: real(H, 1) for name in ("bh", "br", "bz", "bf", "bi", "bcc", "bo")}
-NO_STATE = {"X": real(T, N, D)}
 
 
-@functools.cache
 def columns(G):
     return 1 + D + H, G * H
 
@@ -259,4 +253,3 @@ COMPAT = {
     for name, recipe in recipes.items()
 }
 COMPAT_RECEIVERS = {f"compat.dlfs2.{name}": make for name, make in DLFS2_RECEIVERS.items()}
-assert np.prod(columns(4)) > 0

@@ -4,7 +4,7 @@ import numpy as np
 
 import rnncore as rc
 
-from .context import D, H, N, T, V, copy_of, ids, one_of, real, saved, value
+from .context import H, N, T, copy_of, ids, one_of, real, saved, value
 
 FLAG = one_of(False, True)
 TEXTS = ["abca", "b", "cab", "ac"]
@@ -84,41 +84,40 @@ def model_inputs(c):
     return x if not isinstance(model, rc.SequenceGenerator) else (x > 0) * 1.0
 
 
-def settings(name):
-    """The settings of a model."""
-    return {
-        "level": one_of("char", "word"),
-        "cell": one_of("lstm", "gru", "rnn", "mingru"),
-        "hidden_size": value(H),
-        "num_layers": value(1),
-        "embedding_size": value(3),
-        "embedding_scale": value(1.0),
-        **{key: value(0.1) for key in ("dropout", "recurrent_dropout")},
-        "cell_options": value(None),
-        "max_vocabulary": value(5),
-        "epochs": value(1),
-        "batch_size": value(2),
-        "optimizer": one_of("adam", "sgd"),
-        "learning_rate": value(0.01),
-        "learning_rate_decay": value(1.0),
-        "schedule": one_of(None, "cosine"),
-        "warm_up": value(0),
-        "accumulation": value(1),
-        "clip_norm": value(5.0),
-        "patience": value(1),
-        "warm_start": value(False),
-        "dtype": one_of("float32", "float64"),
-        "random_state": value(0),
-        "bidirectional": FLAG,
-        "reverse_source": FLAG,
-        "attention": one_of(None, "additive"),
-        "chunk_length": value(4),
-        "seed": value(0),
-        "class_weight": value(None),
-        "pooling": one_of("last", "mean"),
-        "output": one_of("softmax", "crf"),
-        "scheme": value(None),
-    }
+#: The settings of models.
+SETTINGS = {
+    "level": one_of("char", "word"),
+    "cell": one_of("lstm", "gru", "rnn", "mingru"),
+    "hidden_size": value(H),
+    "num_layers": value(1),
+    "embedding_size": value(3),
+    "embedding_scale": value(1.0),
+    **{key: value(0.1) for key in ("dropout", "recurrent_dropout")},
+    "cell_options": value(None),
+    "max_vocabulary": value(5),
+    "epochs": value(1),
+    "batch_size": value(2),
+    "optimizer": one_of("adam", "sgd"),
+    "learning_rate": value(0.01),
+    "learning_rate_decay": value(1.0),
+    "schedule": one_of(None, "cosine"),
+    "warm_up": value(0),
+    "accumulation": value(1),
+    "clip_norm": value(5.0),
+    "patience": value(1),
+    "warm_start": value(False),
+    "dtype": one_of("float32", "float64"),
+    "random_state": value(0),
+    "bidirectional": FLAG,
+    "reverse_source": FLAG,
+    "attention": one_of(None, "additive"),
+    "chunk_length": value(4),
+    "seed": value(0),
+    "class_weight": value(None),
+    "pooling": one_of("last", "mean"),
+    "output": one_of("softmax", "crf"),
+    "scheme": value(None),
+}
 
 
 FIT = {
@@ -314,7 +313,7 @@ def stream_x(c):
 
 MODELS = {
     **FILES,
-    **{name: [settings(name)] for name in FITTED},
+    **{name: [SETTINGS] for name in FITTED},
     **{
         f"{name}.{key}": [recipe | LOSSES.get(name, {}) if key == "loss_and_gradients" else recipe]
         for name in NAMES
@@ -335,5 +334,3 @@ MODEL_RECEIVERS = {
     "Corpus": corpus,
     "models.transcriber.TranscriptionStream": transcription_stream,
 }
-assert D
-assert V
