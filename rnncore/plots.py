@@ -170,7 +170,7 @@ def gradient_flow(norms: Mapping[str, ArrayLike], ax: Axes | None = None) -> Axe
             raise ValueError(f"norms[{label!r}] must be (T,) with T at least 1; got {values.shape}")
     ax = _axes(ax)
     for label, values in arrays.items():
-        ax.plot(np.where(values > 0, values, np.nan), ".-", markersize=4, linewidth=1.5, label=label)
+        ax.plot(np.where(values > 0, values, np.nan), ".-", markersize=4, linewidth=1.5, label=str(label))
     if any((values > 0).any() for values in arrays.values()):
         ax.set_yscale("log")
     ax.set_xlabel("step t")

@@ -54,6 +54,13 @@ __all__ = [
 _lstm_forward = functools.partial(functional.lstm_forward, gate_order="ifog")
 
 
+def _opened(cache: Any, maker: str) -> tuple[Any, tuple[int, ...]]:
+    """Return the engine's cache and the shape of the outputs."""
+    cache, shape = layout.parts(cache, 2, maker)
+    sizes = checks.sequence("the shape in the cache", shape)
+    return cache, tuple(checks.integer("the shape in the cache", size, least=0) for size in sizes)
+
+
 def rnn_step_forward(
     x: Array, prev_h: Array, Wx: Array, Wh: Array, b: Array
 ) -> tuple[Array, tuple[Any, tuple[Any, ...]]]:
@@ -76,7 +83,7 @@ def rnn_step_forward(
 
 def rnn_step_backward(dnext_h: Array, cache: tuple[Any, tuple[int, int]]) -> tuple[Array, ...]:
     """dnext_h (N, H), cache of :func:`rnn_step_forward` -> dx (N, D), dprev_h (N, H), dWx, dWh, db"""
-    cache, shape = layout.parts(cache, 2, "rnn_step_forward")
+    cache, shape = _opened(cache, "rnn_step_forward")
     grads = functional.rnn_backward(None, cache, layout.cotangent("dnext_h", dnext_h, "NH", shape))
     assert grads.dx is not None  # features have a gradient, ids have none
     return grads.dx[0], grads.dh0, grads.dWx, grads.dWh, grads.db
@@ -103,7 +110,7 @@ def rnn_forward(x: Array, h0: Array, Wx: Array, Wh: Array, b: Array) -> tuple[Ar
 
 def rnn_backward(dh: Array, cache: tuple[Any, tuple[int, int, int]]) -> tuple[Array, ...]:
     """dh (N, T, H), gradient of every step's output, cache -> dx (N, T, D), dh0 (N, H), dWx, dWh, db"""
-    cache, shape = layout.parts(cache, 2, "rnn_forward")
+    cache, shape = _opened(cache, "rnn_forward")
     grads = functional.rnn_backward(layout.swap(layout.cotangent("dh", dh, "NTH", shape)), cache)
     return layout.swap(grads.dx), grads.dh0, grads.dWx, grads.dWh, grads.db
 
@@ -131,7 +138,7 @@ def lstm_step_forward(
 
 def lstm_step_backward(dnext_h: Array, dnext_c: Array | int, cache: tuple[Any, tuple[int, int]]) -> tuple[Array, ...]:
     """dnext_h, dnext_c (N, H), cache of :func:`lstm_step_forward` -> dx, dprev_h, dprev_c, dWx, dWh, db"""
-    cache, shape = layout.parts(cache, 2, "lstm_step_forward")
+    cache, shape = _opened(cache, "lstm_step_forward")
     dnext_h = layout.cotangent("dnext_h", dnext_h, "NH", shape)
     dnext_c = layout.cotangent("dnext_c", dnext_c, "NH", shape)
     grads = functional.lstm_backward(None, cache, dnext_h, dnext_c)
@@ -160,7 +167,7 @@ def lstm_forward(x: Array, h0: Array, Wx: Array, Wh: Array, b: Array) -> tuple[A
 
 def lstm_backward(dh: Array, cache: tuple[Any, tuple[int, int, int]]) -> tuple[Array, ...]:
     """dh (N, T, H), gradient of every step's output, cache -> dx (N, T, D), dh0 (N, H), dWx, dWh, db"""
-    cache, shape = layout.parts(cache, 2, "lstm_forward")
+    cache, shape = _opened(cache, "lstm_forward")
     grads = functional.lstm_backward(layout.swap(layout.cotangent("dh", dh, "NTH", shape)), cache)
     return layout.swap(grads.dx), grads.dh0, grads.dWx, grads.dWh, grads.db
 

@@ -153,7 +153,7 @@ def transposed(columns: Array) -> Array:
 
 def rows(columns: Array) -> Array:
     """(n, m), one example per column -> float64 (m, n), C-contiguous."""
-    return np.array(np.transpose(columns), np.float64, order="C")
+    return np.array(numbers("a step of the cache", columns).T, np.float64, order="C")
 
 
 def row(*columns: Any) -> Array:

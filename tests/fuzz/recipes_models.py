@@ -73,6 +73,11 @@ def y_of(c):
     return targets(type(c.receiver).__name__)
 
 
+def loss_weights(c):
+    """Of steps, or of sequences."""
+    return np.abs(c.array(N) if getattr(c.receiver, "output", "") == "crf" else c.array(T, N))
+
+
 def model_inputs(c):
     """Inputs of loss_and_gradients: ids or features."""
     model = c.receiver
@@ -156,7 +161,7 @@ LOSS = {
     "sources": model_inputs,
     "lengths": ids(T + 1, N),
     "source_lengths": ids(T + 1, N),
-    "weights": lambda c: np.abs(c.array(T, N)),
+    "weights": loss_weights,
     "labels": value(None),
     "margins": value(None),
     "state": value(None),

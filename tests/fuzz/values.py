@@ -502,7 +502,10 @@ def _hostile_sequence(rng, valid, others, bounded):
     items, place = list(valid), rng.randrange(len(valid))
     change = rng.choice(("item", "item", "item", "shorter", "longer", "turned", "nested", "dict", "iterator"))
     if change == "item":
-        kind, name, items[place] = hostile(rng, items[place], [*others, *items], bounded=bounded)
+        before = items[place]
+        kind, name, items[place] = hostile(rng, before, [*others, *items], bounded=bounded)
+        if isinstance(before, str) and isinstance(items[place], str):
+            kind = "shape"  # another text
         return kind, f"[{place}] {name}", _like(valid, items)
     if change == "shorter":
         del items[place]
