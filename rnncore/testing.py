@@ -214,6 +214,7 @@ def interleaved_medians(
     """
     seconds = checks.not_negative("seconds", seconds)
     calls = [checks.callable_(f"calls[{n}]", call) for n, call in enumerate(checks.sequence("calls", calls))]
+    checks.callable_("clock", clock)
     if not calls:
         raise ValueError("calls must hold at least one; got none")
     times: list[list[float]] = [[] for _ in calls]

@@ -103,8 +103,8 @@ class Graph:
     def __init__(self, source: Any, weights: Any) -> None:
         self._place = ""  # begins messages
         if isinstance(source, (str, os.PathLike)):
-            self._place = f"{os.fspath(source)}: "
-            source = _load(checks.path("source", source))
+            path = checks.path("source", source)
+            self._place, source = f"{path}: ", _load(path)
         if isinstance(source, onnx.NodeProto):
             if weights is None:
                 raise ValueError(
