@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from . import checks
 from ._types import Array
 from .engine import native
-from .engine.arrays import as_array, as_dense, as_floating, as_ids, as_lengths, check_shape, working_dtype
+from .engine.arrays import as_array, as_dense, as_floating, as_ids, as_lengths, check_shape, converted, working_dtype
 from .losses import Reduction
 
 __all__ = ["crf_loss", "crf_marginals", "ctc_loss", "viterbi"]
@@ -177,7 +177,7 @@ def crf_loss(
     losses, demissions, dtransitions = native.crf(emissions, frames, work, clean, counts * scale, training)
     losses *= counts
     loss = losses if reduction == "none" else float(losses.sum() * scale)
-    return loss, demissions, dtransitions.astype(transitions.dtype) if training else None
+    return loss, demissions, converted(dtransitions, transitions.dtype) if training else None
 
 
 def crf_marginals(emissions: ArrayLike, transitions: ArrayLike, lengths: ArrayLike | None = None) -> Array:

@@ -384,7 +384,10 @@ def pad(sequences: Iterable[ArrayLike], *, dtype: DTypeLike | None = None, paddi
             wanted = ", ".join(["T_n", *map(str, arrays[0].shape[1:])])
             raise ValueError(f"sequences[{n}] must be ({wanted}) like sequences[0]; got {array.shape}")
     if dtype is None:
-        dtype = np.result_type(*([array for array in arrays if array.size] or arrays))
+        try:
+            dtype = np.result_type(*([array for array in arrays if array.size] or arrays))
+        except TypeError:
+            raise TypeError("sequences must have a common dtype; they have none") from None
     dtype = checks.dtype("dtype", dtype)
     lengths = np.array([len(array) for array in arrays], dtype=np.int64)
     try:

@@ -512,6 +512,32 @@ def test_gradients_that_floats_cannot_be_added_to(wrong):
         rnn.backward(y, cache)
 
 
+@pytest.mark.parametrize("score", ["additive", "multiplicative"])
+def test_dtype_of_attention_that_was_set(score):
+    rng = np.random.default_rng(0)
+    attention = rc.Attention(5, 4, score, seed=0)
+    context, _, cache = attention.forward(rng.normal(size=(3, 2, 5)), rng.normal(size=(6, 2, 4)))
+    wanted = attention.backward(context, cache)
+    attention.dtype = np.dtype("f2")
+    for got, expected in zip(attention.backward(context, cache), wanted, strict=True):
+        np.testing.assert_allclose(got, expected, atol=2e-2)
+
+
+def test_parameters_of_an_optimiser_in_half_precision():
+    optimizer = rc.SGD({"W": np.zeros(200)})
+    optimizer.params["W"] = np.zeros(200, "f2")
+    with pytest.raises(TypeError, match=r"^params\['W'\] must be a float32 or float64 array; got dtype float16"):
+        optimizer.step({"W": np.ones(200)})
+
+
+def test_many_steps_of_no_sequence_with_checkpoints():
+    x, weights = np.zeros((2**40, 0, 2)), [np.ones((2, 12)), np.ones((3, 12)), np.ones(12)]
+    h, _, cache = rc.lstm_forward(x, *weights, checkpoint=True)
+    assert h.shape == (2**40, 0, 3)
+    assert len(cache._segments) == 1
+    assert not rc.lstm_backward(h, cache).dWx.any()
+
+
 @pytest.mark.parametrize("wrong", [None, 3, "text", np.zeros((2, 3), complex)], ids=str)
 def test_parameters_that_are_no_floats(wrong):
     dense, rnn, optimizer = rc.Dense(2, 3), rc.RNN(2, 3), rc.SGD({"W": np.zeros(2)})

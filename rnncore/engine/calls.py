@@ -177,6 +177,8 @@ class _Forward:
             count = checkpoint_segments(checkpoint, steps)
         elif not training and x is not None and (packing is not None or not is_dense(x, dtype)):
             count = max(1, -(-tokens // _PIECE_TOKENS))
+        if self.is_empty:
+            count = 1  # steps may be many all the same
         segments = [(0, steps)] if count == 1 else _cut(steps, min(count, max(steps, 1)), reverse)
         self.cache = Cache(variant, (T, N, D, H), dtype, packing, resets, bool(reverse), x, ids, own, segments)
         if mask is not None:

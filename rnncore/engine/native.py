@@ -246,7 +246,7 @@ def _check_attention(q: Any, k: Array | None, v: Array | None, memory: Any) -> t
         check_shape("memory", memory, "(S, N, E)", (S, N, memory.shape[-1]))
         check_shape("keys", k, "(S, N, A)", (S, N, A))
         check_shape("v", v, "(A,)", (A,))  # type: ignore[arg-type]  # keys have it
-    return T, N, S, memory.dtype
+    return T, N, S, working_dtype(q, memory)
 
 
 def attend(

@@ -126,7 +126,7 @@ def _float(name: str, value: float) -> float:
     if not isinstance(value, numbers.Real):
         raise ValueError(f"{name} must be a number; got {value!r}")
     with np.errstate(over="ignore"):
-        return float(np.float32(value))
+        return float(np.float32(checks.real(name, value)))
 
 
 def _string(name: str, value: bytes | str) -> str:

@@ -13,7 +13,7 @@ from .._types import Array, State
 from ..engine.arrays import add, as_array, as_lengths, check_gradient, check_shape
 from ..layers import Attention, Dense, Layer, dropout_mask
 from ..losses import fused_softmax_cross_entropy, sigmoid, sigmoid_cross_entropy
-from ..sequence_losses import crf_loss, crf_marginals, ctc_loss, viterbi
+from ..sequence_losses import crf_loss, crf_marginals, ctc_loss, sequence_weights, viterbi
 
 
 class Trunk:
@@ -209,7 +209,7 @@ class CRFHead:
         T, N = emissions.shape[:2]
         steps = np.full(N, T) if lengths is None else as_lengths(lengths, T, N)
         if weights is not None:
-            check_shape("weights", as_array("weights", weights), "(N,)", (N,))
+            weights, _ = sequence_weights(N, weights, "sum")
         weights = np.where(steps > 0, 1.0 if weights is None else weights, 0.0)
         weights /= weights.max(initial=0) or 1
         scale = 1 / max(float(weights @ steps), 1)

@@ -2,6 +2,7 @@
 
 import contextlib
 import inspect
+import os
 import pickle
 import random
 import re
@@ -17,6 +18,7 @@ from types import SimpleNamespace
 import numpy as np
 
 import rnncore as rc
+from rnncore import _engine
 
 from . import surface, values
 from .context import Context, quiet
@@ -34,7 +36,7 @@ BOUNDED = {"epochs", "num_iterations", "n_jobs", "max_length", "n", "seconds", "
 #: Parameters with a default that a valid call needs all the same.
 ALWAYS = {"seconds", "sources", "vocab_size", "num_iterations", "n_a", "dino_names", "epochs", "held_out", "n", "form"}
 
-#: Messages that name what an object cannot do, whatever the arguments are.
+#: Messages that are right and name no argument.
 REFUSALS = (
     # what this object cannot do, or this file is not
     "is quantized|cannot be (trained|quantized)|cannot go step by step|needs a model|no LSTM layer|damaged",
@@ -116,7 +118,10 @@ class Fuzzer:
         self.names = list(self.targets)
         self.weights = np.cumsum([weight_of(name) for name in self.names]).tolist()
         self.parameters = {name: target.parameters() for name, target in self.targets.items()}
-        self.isa, self.threads = rc.available_isas()[-1], rc.get_num_threads()
+        if count := os.environ.get("RNNCORE_TEST_THREADS"):  # as in conftest.py
+            rc.set_num_threads(int(count))
+            _engine.set_cost_rule(flops=1, rows=2, products=1, units=4, cores=64)
+        self.isa, self.threads = _engine.get_isa(), rc.get_num_threads()
         self.out = quiet()
 
     def made(self, name, rng, is_hostile=True):
@@ -143,8 +148,6 @@ class Fuzzer:
         if "set_num_threads" in name or "use_isa" in name:
             rc.set_num_threads(self.threads)
             rc.use_isa(self.isa)
-        if "plots" in name:
-            sys.modules["matplotlib.pyplot"].close("all") if "matplotlib.pyplot" in sys.modules else None
         return outcome
 
 
