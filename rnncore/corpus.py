@@ -81,8 +81,9 @@ class Corpus:
 
     def __init__(self, paths: Paths, encoding: str = "utf-8-sig") -> None:
         given: Any = [paths] if isinstance(paths, (str, PathLike)) else paths
-        if isinstance(given, (bytes, bytearray)) or not isinstance(given, Iterable):
+        if isinstance(given, (bytes, bytearray)):
             raise TypeError(f"paths must be a path or a list of paths; got {type(paths).__name__}")
+        given = checks.iterable("paths", given, "a path or a list of paths")
         self.paths = [found for path in given for found in _expand(path)]
         if not self.paths:
             raise ValueError("paths must hold at least one path; got none")
@@ -167,6 +168,7 @@ class Corpus:
         ['to be or not ', 'to be']
         """
         share = checks.proper_share("share", share)
+        checks.choice("level", level, LEVELS)
         size = sum(map(len, self.blocks()))
         cut = self._begin + round(size * (1 - share))
         if level == "word":

@@ -186,6 +186,7 @@ class Optimizer:
             A key is missing or unknown, a shape differs, ``clip_norm <= 0``, a result is refused by `check_finite`.
         """
         grads = self._check(grads)
+        check_finite = checks.flag("check_finite", check_finite)
         limit = math.inf if clip_norm is None else _number("clip_norm", clip_norm, above=0)
         norm = None if clip_norm is None and not check_finite else _norm(grads.values())
         scale = limit / norm if norm is not None and limit < norm < math.inf else 1.0

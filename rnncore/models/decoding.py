@@ -241,7 +241,9 @@ def beam_search(
         lengths = lengths + ~ended
         candidates = log_probs[..., None] + following
         with np.errstate(over="ignore", invalid="ignore"):
-            worth = (candidates / (lengths**length_penalty)[..., None]).reshape(N, width * V)
+            worth = candidates / (lengths ** float(length_penalty))[..., None]
+        worth[np.isneginf(candidates)] = -np.inf  # not NaN where a power of the length is infinite
+        worth = worth.reshape(N, width * V)
         best = _largest(worth, width)
         parents, tokens = np.divmod(best, V)
         log_probs, scores = candidates.reshape(N, width * V)[rows, best], worth[rows, best]

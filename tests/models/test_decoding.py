@@ -93,6 +93,14 @@ def test_a_wide_beam_finds_all_sequences(settings, penalty):
     assert model.predict(["bab"], beam_width=31, length_penalty=penalty, max_length=4) == [best.hypotheses[0].sequence]
 
 
+def test_a_penalty_whose_powers_are_infinite():
+    """All scores are 0 then, but those of an empty sequence, whose length with the end is 1."""
+    model = make_translator()
+    beam = model.beam_search("bab", beam_width=40, length_penalty=1e300, max_length=4)
+    assert all(h.score == (h.log_prob if len(h.sequence) == 0 else 0) for h in beam.hypotheses)
+    assert np.isfinite([h.log_prob for h in beam.hypotheses]).all()
+
+
 @pytest.mark.parametrize("penalty", [0, 0.7, 1])
 @pytest.mark.parametrize("width", [2, 3, 5])
 def test_a_narrow_beam(width, penalty):
