@@ -72,7 +72,7 @@ def gradient_flow(
         dy = _sum_of_final_outputs(layer, T, lengths)
         dy = dy.swapaxes(0, 1) if layer.batch_first else dy
     stepwise = _plain_copy(layer)
-    stepwise.grads = {name: np.zeros_like(grad) for name, grad in layer.grads.items()}
+    stepwise.grads = {name: np.zeros_like(layer.params[name]) for name in layer.grads}
     recorder = _StepByStep(layer)
     stepwise._forward_cells = recorder.forward_cells  # type: ignore[method-assign]
     stepwise._backward_cells = recorder.backward_cells  # type: ignore[method-assign]

@@ -77,6 +77,9 @@ def loss_curve(
         smooth = np.convolve(losses, np.ones(window) / window, mode="valid")
         middle = updates[: len(smooth)] + (window - 1) / 2
         ax.plot(middle, smooth, color="C0", label=f"training, mean of {window} updates")
+    for n, point in enumerate(held_out):
+        if len(checks.sequence(f"held_out[{n}]", point)) != 2:
+            raise ValueError(f"held_out[{n}] must be the update and the loss; got {point!r}")
     if held_out:
         ax.plot(*zip(*held_out, strict=True), "o-", color="C1", label="held-out, each epoch")
     if saved is not None:

@@ -48,6 +48,8 @@ def align(log_p: Array, labels: Array) -> list[tuple[int, int]]:
         came[t] = ways.argmax(axis=0)
         score = ways.max(axis=0) + log_p[t, symbols]
     state = S - 1 if S == 1 or score[-1] >= score[-2] else S - 2
+    if np.isnan(score[state]):
+        raise ValueError("the output of the model is not finite: it has no alignment")
     if score[state] == -np.inf:
         raise ValueError(f"y must fit in the {T} frames of x; got {len(labels)} labels")
     path = np.empty(T, np.int64)
