@@ -180,6 +180,11 @@ def sequence(name: str, value: Any, wanted: str = "a sequence") -> Any:
         raise TypeError(f"{name} must be {wanted}: {error}") from error
 
 
+def array_or_sequence(name: str, value: Any, wanted: str) -> Any:
+    """Return an array that has an axis as it is, and otherwise what :func:`sequence` does."""
+    return value if isinstance(value, np.ndarray) and value.ndim else sequence(name, value, wanted)
+
+
 @contextmanager
 def named(**names: str) -> Iterator[None]:
     """Replace the argument's name in error messages of a call within by the caller's name for it.

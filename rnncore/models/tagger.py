@@ -97,10 +97,7 @@ class SequenceTagger(Labeller):
 
     def _clean_labels(self, name: str, labels: Any, steps: int, padded: bool) -> Array:
         """Return labels (T,), or (T, K) of 0 and 1."""
-        if not isinstance(labels, np.ndarray):
-            labels = checks.sequence(name, labels, "the labels of a sequence")
-        elif not labels.ndim:
-            raise TypeError(f"{name} must be the labels of a sequence; got an array of shape ()")
+        labels = checks.array_or_sequence(name, labels, "the labels of a sequence")
         given: Any = labels
         if self.output == "sigmoid" and not isinstance(labels, str) and np.ndim(given) == 2:
             array = np.asarray(given)

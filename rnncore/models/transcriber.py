@@ -92,8 +92,7 @@ class SequenceTranscriber(Estimator):
     def _clean_labels(self, name: str, labels: Any) -> Any:
         if isinstance(labels, str):
             return str(labels)
-        if not isinstance(labels, np.ndarray):
-            labels = checks.sequence(name, labels, "str or a sequence of labels")
+        labels = checks.array_or_sequence(name, labels, "str or a sequence of labels")
         return label_array(name, labels) if len(labels) else np.zeros(0, np.int64)
 
     def _learn(self, X: Any, y: Any, rows: Any) -> None:

@@ -429,6 +429,9 @@ DATA = {
     "true",
     "zero",
     "numpy_bool",
+    "none",
+    "bytearray",
+    "memoryview",
 }
 
 
