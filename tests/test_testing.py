@@ -127,3 +127,16 @@ def test_a_pair_that_differs_is_not_timed():
     with pytest.raises(AssertionError, match="result differs by 1"):
         benchmark_pair(lambda: 1.0, lambda: calls.append(1) or 2.0)
     assert len(calls) == 1
+
+
+@pytest.mark.parametrize("seconds", [np.inf, np.nan, -1, "1"])
+def test_times_without_an_end(seconds):
+    with pytest.raises(ValueError, match="^seconds must be at least 0 and finite; got "):
+        benchmark_pair(lambda: 1.0, lambda: 1.0, seconds=seconds)
+
+
+def test_what_cannot_be_called():
+    with pytest.raises(TypeError, match=literally("replacement must be callable; got int")):
+        benchmark_pair(lambda: 1.0, 3)
+    with pytest.raises(TypeError, match=literally("loss must be callable; got float")):
+        assert_gradients(1.0, {}, {})

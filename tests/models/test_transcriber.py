@@ -258,3 +258,11 @@ def test_wrong_options(options, error, message):
     model = make("transcriber", TEXTS, [text[::2] for text in TEXTS])
     with pytest.raises(error, match=message):
         model.predict(TEXTS, **options)
+
+
+def test_alignment_of_outputs_that_are_not_finite():
+    model = rc.SequenceTranscriber(hidden_size=3, epochs=1, random_state=0).fit(["abab", "bbaa"], ["ab", "ba"])
+    for array in model.params.values():
+        array.fill(np.nan)
+    with pytest.raises(ValueError, match="the output of the model is not finite"):
+        model.alignment("abab", "ab")
