@@ -408,7 +408,7 @@ class TimeEmbedding(_Layer):
         table[...] = 0
         native.scatter_add(self._ids.reshape(-1), dout.reshape(N * T, grad.shape[1]), table)
         if table is not grad:
-            grad[...] = table
+            grad[...] = converted(table, grad.dtype)
 
 
 class TimeAffine(_Layer):

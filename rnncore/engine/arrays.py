@@ -266,7 +266,9 @@ def as_dense(array: Array, dtype: np.dtype[Any]) -> Array:
 
     A view, because the caller may give its own array another shape.
     """
-    return array.view() if is_dense(array, dtype) else np.array(array, dtype, order="C")
+    if is_dense(array, dtype):
+        return array.view()
+    return np.array(converted(array, dtype) if array.dtype.itemsize > dtype.itemsize else array, dtype, order="C")
 
 
 def as_dense_matrix(array: Array, dtype: np.dtype[Any]) -> Array:
