@@ -91,6 +91,8 @@ def assert_gradients(
             raise TypeError(f"parameters[{name!r}] must be a writable float64 array; got {found}")
         if given[name].shape != parameter.shape:
             raise ValueError(f"gradients[{name!r}] must be {parameter.shape}; got {given[name].shape}")
+        if given[name].dtype.kind not in "biuf":
+            raise TypeError(f"gradients[{name!r}] must be real numbers; got dtype {given[name].dtype}")
     rng = checks.generator("random_state", random_state)
     directions = None if directions is None else checks.integer("directions", directions, least=1)
     step, rtol, atol = (

@@ -68,6 +68,8 @@ def test_what_cannot_be_checked(model):
     loss, params, grads = model
     with pytest.raises(ValueError, match=literally("gradients must have the names of parameters, ['W']; got ['V']")):
         assert_gradients(loss, {"W": params["Wx"]}, {"V": grads["Wx"]})
+    with pytest.raises(TypeError, match=literally("gradients['W'] must be real numbers; got dtype <U1")):
+        rc.testing.assert_gradients(lambda: 0.0, {"W": np.zeros(3)}, {"W": np.array(["a", "b", "c"])})
     with pytest.raises(ValueError, match=literally("gradients['W'] must be (3, 16); got (16,)")):
         assert_gradients(loss, {"W": params["Wx"]}, {"W": grads["b"]})
     for parameter, found in ((params["Wx"].astype("float32"), "float32"), ([1.0], "list")):
