@@ -37,9 +37,10 @@ def test_integers_that_no_size_can_be():
     with pytest.raises(ValueError, match=f"^n must be at most {sys.maxsize}; got "):
         checks.integer("n", 2**63, least=0)
     assert checks.integer("n", 2**63, least=0, most=None) == 2**63
-    checks.addressable("the table", sys.maxsize)
-    with pytest.raises(MemoryError, match=literally(f"the table would be {sys.maxsize + 1} bytes")):
-        checks.addressable("the table", sys.maxsize + 1)
+    checks.addressable(["size"], [(2**60 - 1,)])
+    wanted = f"size must ask for less than 2**63 bytes; got arrays ({2**60},): {2**63} bytes"
+    with pytest.raises(ValueError, match=literally(wanted)):
+        checks.addressable(["size"], [(2**60,)])
 
 
 @pytest.mark.parametrize("rule", [checks.positive, checks.not_negative, checks.finite, checks.share])

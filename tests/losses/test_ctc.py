@@ -227,7 +227,7 @@ def test_labels_that_do_not_fit():
         ({"logits": np.zeros((3, 4))}, ValueError, r"logits must be \(T, N, V\); got \(3, 4\)"),
         ({"logits": np.zeros((3, 2, 4), int)}, TypeError, "logits must be an array of float32 or float64"),
         ({"targets": [[1]]}, ValueError, "targets must have one array of labels for each of N = 2 sequences; got 1"),
-        ({"targets": 3}, TypeError, "targets must be a sequence; got int"),
+        ({"targets": 3}, TypeError, "targets must be a list of integer arrays; got int"),
         ({"targets": [[1], [0.5]]}, TypeError, r"targets\[1\] must be integer labels; got dtype float64"),
         ({"targets": [[1], [[2]]]}, ValueError, r"targets\[1\] must be \(L,\); got shape \(1, 1\)"),
         ({"targets": [[4], [1]]}, ValueError, r"targets\[0\] must lie in \[0, V\) = \[0, 4\); got 4"),

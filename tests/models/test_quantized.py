@@ -6,6 +6,7 @@ import pickle
 
 import numpy as np
 import pytest
+from support.files import write_model_file
 from support.isas import DEFAULT
 from support.models import KINDS, MODELS, assert_equal, each_model_and_kind, make_of, results_of
 
@@ -245,14 +246,14 @@ def test_damaged_files(language_model, tmp_path):
         with np.load(path) as file:
             content = dict(file)
         change(content)
-        np.savez(damaged, **content)
+        write_model_file(damaged, content)
         with pytest.raises(ValueError, match=f"is damaged: .*{message}"):
             rc.load(damaged)
     with np.load(path) as file:
         content = dict(file)
     header = json.loads(str(content["header"]))
     header["description"]["precision"] = "int4"
-    np.savez(damaged, **content | {"header": np.array(json.dumps(header))})
+    write_model_file(damaged, content | {"header": np.array(json.dumps(header))})
     with pytest.raises(ValueError, match="precision must be one of 'bfloat16', 'int8'; got 'int4'"):
         rc.load(damaged)
 

@@ -289,7 +289,7 @@ MUTANTS = {
     ),
     "beam: scores are not divided by the length": (
         "rnncore/models/decoding.py",
-        "worth = (candidates / (lengths**length_penalty)[..., None])",
+        "worth = candidates / (lengths ** float(length_penalty))[..., None]",
         "worth = candidates",
         "models/test_decoding.py",
     ),

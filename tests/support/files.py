@@ -7,7 +7,10 @@ import stat
 import subprocess
 from contextlib import contextmanager
 
+import numpy as np
 import pytest
+
+from rnncore.models.storage import CHECKSUM, checksum
 
 NULL, FULL = 3, 7  # numbers of Linux's memory devices
 
@@ -20,6 +23,12 @@ def make_device(path, minor):
             return path
     except OSError:
         pytest.skip("devices cannot be made here")
+
+
+def write_model_file(path, contents):
+    """A model file of these members, with the checksum that they have."""
+    contents = {name: value for name, value in contents.items() if name != CHECKSUM}
+    np.savez(path, **contents, **{CHECKSUM: checksum(contents)})
 
 
 @contextmanager
