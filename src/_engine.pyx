@@ -234,7 +234,8 @@ def softmax_cross_entropy(floating[:, ::1] logits, const int64_t[::1] targets, c
     with nogil:
         begin_computation(&of_rows)
         while row < rows and not is_interrupted():
-            k.softmax_cross_entropy(min(some, rows - row), V, &logits[row, 0], &targets[row], &weights[row], &losses[row])
+            k.softmax_cross_entropy(min(some, rows - row), V, &logits[row, 0], &targets[row], &weights[row],
+                                    &losses[row])
             row += some
         interrupted = end_computation(&of_rows)
     raise_if(interrupted)

@@ -147,7 +147,7 @@ cdef inline void multiply_columns(const kernel_table *k, Py_ssize_t m, const flo
                                   const Factor *f, int block, Py_ssize_t begin, Py_ssize_t columns,
                                   const floating *start, Py_ssize_t ldstart, floating *C, Py_ssize_t ldc,
                                   floating *work) noexcept nogil:
-    """Columns of a block of a factor, from a multiple of LARGEST_PANEL on; rows quantized in `work` if it is in int8."""
+    """Columns of a block of a factor, from a multiple of LARGEST_PANEL on; in int8, the rows quantized in `work`."""
     cdef const char *packed = <const char *>f.packed + block * f.packed_step
     cdef Py_ssize_t column = block * f.step + begin
     start = at(start, column, C)
@@ -189,7 +189,8 @@ cdef inline void product_from(const kernel_table *k, Py_ssize_t m, const floatin
             while column < f.M:
                 if (row > 0 or column > 0) and is_interrupted():
                     return
-                multiply_columns(k, rows, A, lda, f, block, column, min(most, f.M - column), start, ldstart, C, ldc, work)
+                multiply_columns(k, rows, A, lda, f, block, column, min(most, f.M - column), start, ldstart, C, ldc,
+                                 work)
                 column += most
         row += rows
         A += rows * lda
@@ -271,8 +272,8 @@ cdef inline void add_outer_sums(const kernel_table *k, Tokens tokens, Py_ssize_t
         k.column_sums(tokens.count, M, b, ldb, sums)
 
 
-cdef inline void weight_gradients_of(const kernel_table *k, Py_ssize_t K, Py_ssize_t M, const floating *B, Py_ssize_t ldb,
-                                     const weight_gradient *out, int count, floating *sums,
+cdef inline void weight_gradients_of(const kernel_table *k, Py_ssize_t K, Py_ssize_t M, const floating *B,
+                                     Py_ssize_t ldb, const weight_gradient *out, int count, floating *sums,
                                      floating *work) noexcept nogil:
     """k.weight_gradients, some tokens, rows and columns at a time."""
     cdef weight_gradient[2] part

@@ -27,8 +27,8 @@ typedef struct team team;
  * threads as there are cores: a call that finds none to spare has size 1, and *t is NULL. */
 int take_team(int wanted, team **t);
 
-/* Run a job, in the calling thread alone if t is NULL, as a computation (below). Return whether it was interrupted: then results are
- * undefined, and no phase begins any more. */
+/* Run a job, in the calling thread alone if t is NULL, as a computation (below). Return whether it was interrupted:
+ * then results are undefined, and no phase begins any more. */
 int run_job(team *t, const job *j);
 
 /* To be called after each take_team. */
