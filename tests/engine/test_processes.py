@@ -8,7 +8,7 @@ import warnings
 import numpy as np
 import pytest
 from support.compare import assert_identical, literally
-from support.functions import DTYPES, PATHS, backward, every_dtype, forward, in_new_python, problem
+from support.functions import DTYPES, PATHS, backward, every_dtype, forward, in_new_python, problem, results_of
 from support.problems import run
 
 import rnncore as rc
@@ -180,12 +180,6 @@ def test_signals_are_heard_during_a_call(tmp_path, threads, N, rule, backward, b
 _POOLS = ["spawn", *(["fork", "forkserver"] if hasattr(os, "fork") else [])]
 
 
-def _h(seed):
-    rng = np.random.default_rng(seed)
-    cell, arguments, cotangents = problem(rng, PATHS[seed % len(PATHS)], "float32", T=12, N=9, D=20, H=40)
-    return run(rc, cell, arguments, cotangents)
-
-
 def _from_threads(method, seeds):
     """The results of a pool of processes in each of two threads, which compute meanwhile."""
 
@@ -193,8 +187,8 @@ def _from_threads(method, seeds):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12: forking while threads exist
             with concurrent.futures.ProcessPoolExecutor(2, multiprocessing.get_context(method)) as pool:
-                jobs = [pool.submit(_h, seed) for seed in part]
-                own = [_h(seed) for seed in part]
+                jobs = [pool.submit(results_of, seed) for seed in part]
+                own = [results_of(seed) for seed in part]
                 return own, [job.result(60) for job in jobs]
 
     with concurrent.futures.ThreadPoolExecutor(2) as threads:
@@ -204,7 +198,7 @@ def _from_threads(method, seeds):
 @pytest.mark.parametrize("method", _POOLS)
 def test_pools_of_processes_inside_threads(method):
     seeds = list(range(8))
-    expected = [_h(seed) for seed in seeds]
+    expected = [results_of(seed) for seed in seeds]
     for part, (own, others) in zip((expected[::2], expected[1::2]), _from_threads(method, seeds), strict=True):
         for wanted, here, there in zip(part, own, others, strict=True):
             assert_identical(here, wanted)
@@ -215,6 +209,6 @@ def test_a_pool_of_loky():
     joblib = pytest.importorskip("joblib")
     seeds = list(range(8))
     with joblib.parallel_config("loky", n_jobs=2):
-        found = joblib.Parallel()(joblib.delayed(_h)(seed) for seed in seeds)
+        found = joblib.Parallel()(joblib.delayed(results_of)(seed) for seed in seeds)
     for seed, results in zip(seeds, found, strict=True):
-        assert_identical(results, _h(seed))
+        assert_identical(results, results_of(seed))

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 from support.compare import TOLERANCE
-from support.problems import VARIANTS, make_cotangents, make_problem
+from support.problems import VARIANTS, make_cotangents, make_problem, run
 
 import rnncore as rc
 
@@ -44,6 +44,12 @@ def problem(rng, variant, dtype="float64", T=T, N=N, D=D, H=H, **options):
     """-> cell, arguments, cotangents"""
     cell, arguments = make_problem(rng, variant, T, N, D, H, dtype, **options)
     return cell, arguments, make_cotangents(rng, cell, T, N, H, dtype)
+
+
+def results_of(seed):
+    """Of the engine, for the problem of a seed. Here, where other processes can import it."""
+    rng = np.random.default_rng(seed)
+    return run(rc, *problem(rng, PATHS[seed % len(PATHS)], "float32", T=12, N=9, D=20, H=40))
 
 
 def forward(cell, arguments, **changes):
