@@ -77,7 +77,8 @@ def run(seed, calls, first=0, directory=None, progress=False):
 
 def _watch(seed, begin, end, directory, progress):
     """Run a child; return None, or how it ended."""
-    command = [sys.executable, "-m", "fuzz", "--child", str(begin), str(end), str(directory), "--seed", str(seed)]
+    # -P: the package is that of this process, not one of the folder where it began.
+    command = [sys.executable, "-P", "-m", "fuzz", "--child", str(begin), str(end), str(directory), "--seed", str(seed)]
     paths = [str(Path(__file__).parent.parent), *map(os.path.abspath, filter(None, sys.path))]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
     with open(directory / "output", "w+") as output:
