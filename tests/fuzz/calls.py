@@ -42,7 +42,7 @@ REFUSALS = (
     "is quantized|cannot be (trained|quantized)|cannot go step by step|needs a model|no LSTM layer|damaged",
     "is no weight of|is no ONNX model|must have (keys|names) that start|belongs to an RNN",
     "the model has no parameters|is not a model file|not a safetensors file|backward needs a forward",
-    "attributes of [A-Z]+ are|the graph has no|^(RNN|GRU|LSTM) '|is not finite|must be finite|must fit in",
+    "attributes of [A-Z]+ are|the graph has no|(RNN|GRU|LSTM) '|is not finite|must be finite|must fit in",
     "the sequences here are|calibration sets|two names of one setting|takes at least one",
     # what Python and NumPy say of the object that was given
     r"__len__\(\) should return|__bool__ should return|returned non-iterator|takes exactly",
