@@ -27,7 +27,7 @@ from numpy.typing import ArrayLike
 from .. import checks, layers
 from .._types import Array
 from ..engine import calls, native
-from ..engine.arrays import as_floating, as_lengths, check_shape
+from ..engine.arrays import as_array, as_floating, as_lengths, check_shape
 from ..engine.quantization import PRECISIONS, Precision, quantize_cell
 from ..engine.weights import pack_cell
 from .cells import reorder
@@ -155,8 +155,9 @@ class Operator:
         if self.P is not None:
             check_shape("P", self.P, "(directions, 3*H)", (dirs, 3 * H))
 
-        self.sequence_lens = None if sequence_lens is None else _constant(np.asarray(sequence_lens))
-        self._lengths(None, np.iinfo(np.int32).max, np.size(sequence_lens))
+        self.sequence_lens = None if sequence_lens is None else _constant(as_array("sequence_lens", sequence_lens))
+        count = 1 if self.sequence_lens is None else self.sequence_lens.size
+        self._lengths(None, np.iinfo(np.int32).max, count)
         self.initial_h = None if initial_h is None else _constant(as_floating("initial_h", initial_h))
         self.initial_c = None if initial_c is None else _constant(as_floating("initial_c", initial_c))
         for state in (self.initial_h, self.initial_c):

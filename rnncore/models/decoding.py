@@ -107,7 +107,8 @@ def sample_sequences(
         _check_outputs(logits, banned, "sampled from")
         logits[:, banned] = -np.inf
         order = np.argsort(-logits, axis=1, kind="stable")  # the likeliest first
-        p = np.exp(log_softmax(np.take_along_axis(logits, order, axis=1) / (temperature or 1.0)))
+        with np.errstate(over="ignore"):  # near temperature 0, what is not the likeliest has -inf
+            p = np.exp(log_softmax(np.take_along_axis(logits, order, axis=1) / (temperature or 1.0)))
         kept = 1 if temperature == 0 else top_k or p.shape[1]
         p[:, kept:] = 0
         if top_p is not None:

@@ -151,6 +151,8 @@ def compare(model: Model, other: Model, data: Any) -> Comparison:
     if type(model) is not type(other):
         raise TypeError(f"other must be a {type(model).__name__}, as model is; got {type(other).__name__}")
     arguments = data if isinstance(data, tuple) else (data,)
+    if not arguments:
+        raise ValueError("data must hold what score takes; got an empty tuple")
     with checks.named(X="data", texts="data", text="data"):
         first, second = (float(m.score(*arguments)) for m in (model, other))  # type: ignore[attr-defined]  # all have it
     precisions, nbytes = (model.precision, other.precision), (model.nbytes, other.nbytes)

@@ -79,7 +79,7 @@ class SequenceTagger(Labeller):
 
     def _clean_targets(self, name: str, y: Any, X: Any) -> list[Array]:
         y = unwrap(name, y)
-        if isinstance(y, str) or not hasattr(y, "__len__"):
+        if isinstance(y, str) or not hasattr(y, "__len__") or (isinstance(y, np.ndarray) and not y.ndim):
             raise TypeError(f"{name} must be a list of label sequences; got {type(y).__name__}")
         if len(y) != len(X):
             raise ValueError(f"{name} must have one sequence of labels for each of {len(X)} sequences; got {len(y)}")

@@ -83,7 +83,7 @@ class SequenceTranscriber(Estimator):
     def _clean_targets(self, name: str, y: Any, X: Any) -> list[Any]:
         """Return for each sequence a str or an array of labels."""
         y = unwrap(name, y)
-        if isinstance(y, str) or not hasattr(y, "__len__"):
+        if isinstance(y, str) or not hasattr(y, "__len__") or (isinstance(y, np.ndarray) and not y.ndim):
             raise TypeError(f"{name} must be a list of str, or of sequences of labels; got {type(y).__name__}")
         if len(y) != len(X):
             raise ValueError(f"{name} must have one sequence of labels for each of {len(X)} sequences; got {len(y)}")

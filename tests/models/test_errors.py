@@ -173,6 +173,12 @@ BAD_FITS = {
     ),
     "tags that are none": ("tagger", {"y": [3] * 7}, TypeError, r"y\[0\] must be .*; got int"),
     "no tags": ("tagger", {"y": None}, TypeError, "y must be a list of label sequences; got NoneType"),
+    "an array without an axis": (
+        "tagger",
+        {"y": np.array(3)},
+        TypeError,
+        "y must be a list of label seq.*; got ndarray",
+    ),
     "no labels": ("classifier", {"y": None}, (TypeError, ValueError), "y must be labels"),
     "labels of two axes": ("classifier", {"y": np.ones((7, 2))}, ValueError, r"y must be labels \(n,\).*got \(7, 2\)"),
     "continuous labels": (

@@ -323,3 +323,5 @@ def test_compare(language_model, capsys):
     assert rc.compare(model, model.quantize("bfloat16"), (X, y)).measure == "accuracy"
     with pytest.raises(TypeError, match="other must be a LanguageModel"):
         rc.compare(language_model, model, TEXT)
+    with pytest.raises(ValueError, match="data must hold what score takes; got an empty tuple"):
+        rc.compare(language_model, language_model, ())
