@@ -365,6 +365,8 @@ class Saboteur:
             set_shape(other, (other.size, 1))
         return self.array
 
+    __index__ = __array__
+
 
 @pytest.mark.parametrize("cell", ["rnn", "gru", "lstm", "mingru"])
 @pytest.mark.parametrize("name", ["lengths", "resets", "h0"])
@@ -378,6 +380,12 @@ def test_arrays_of_another_shape_in_the_middle_of_a_call(cell, name):
     wanted = forward(**arrays, **{name: value}, training=False)[0]
     got = forward(**arrays, **{name: Saboteur(value, *arrays.values())}, training=False)[0]
     np.testing.assert_array_equal(got, wanted)
+
+
+def test_arrays_of_another_shape_while_an_option_is_converted():
+    arrays = {"x": np.ones((6, 2, 200)), "Wx": np.ones((200, 6)), "b": np.ones(6)}
+    with pytest.raises(ValueError, match=r"^x must be \(T, N, D\)"):
+        rc.mingru_forward(**arrays, checkpoint=Saboteur(2, *arrays.values()), training=False)
 
 
 @pytest.mark.parametrize("function", [rc.crf_marginals, rc.viterbi])

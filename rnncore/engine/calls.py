@@ -126,8 +126,8 @@ class _Forward:
             if x.ndim == 2:
                 ids = as_ids(x, D).reshape(-1)
                 x = None
-            if training:
-                x, own = None if x is None else x.view(), own.views()
+            x, own = None if x is None else x.view(), own.views()
+            states = {name: None if state is None else state.view() for name, state in states.items()}
         else:
             if isinstance(x, PackedTokens):
                 x, packing = unpack(x)
@@ -265,6 +265,9 @@ def prepare_forward(
     """
     if not (isinstance(reverse, bool) and isinstance(training, bool)):
         reverse, training = checks.flag("reverse", reverse), checks.flag("training", training)
+    if checkpoint is not None and not isinstance(checkpoint, bool):
+        # Before the arrays are looked at, which what converts it may change.
+        checkpoint = checks.integer("checkpoint", checkpoint, least=1)
     plain = lengths is None and resets is None and recurrent_mask is None
     fits = plain and _engine.fits(variant.native, x, Wx, Wh, b, h0, c0, bhn, peephole)
     if fits and not training and checkpoint is None and x.ndim == 3 and x.size and b.size:

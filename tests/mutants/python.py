@@ -493,7 +493,7 @@ MUTANTS = {
         "rnncore/models/storage.py",
         "if type(version) is not int or version not in READABLE:",
         "if version > max(READABLE):",
-        "models/test_files.py::test_damaged_descriptions",
+        "models/test_files.py::test_versions_that_do_not_exist",
     ),
     "a save without fsync": (
         "rnncore/files.py",
