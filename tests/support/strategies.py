@@ -91,13 +91,22 @@ def variants(draw):
     return cell.variant(*words, draw(st.sampled_from(cell.gate_orders)))
 
 
-def has_kink(variant):
-    """Whether a derivative jumps: where float32 rounds to the other side, its gradients are others."""
-    return bool({"relu", "positive"} & set(variant.options.values()))
+class OfVariant:
+    """What calls of a variant of a cell share."""
+
+    @property
+    def rng(self):
+        """For what a test draws besides."""
+        return np.random.default_rng([self.seed, self.number])
+
+    @property
+    def has_kink(self):
+        """Whether a derivative jumps: where float32 rounds to the other side, its gradients are others."""
+        return bool({"relu", "positive"} & set(self.variant.options.values()))
 
 
 @dataclass(frozen=True)
-class Call:
+class Call(OfVariant):
     """A forward call and its backward call."""
 
     variant: Variant
@@ -115,14 +124,7 @@ class Call:
     left_out: frozenset  # names of arguments and cotangents that are None
     seed: int
 
-    @property
-    def rng(self):
-        """For what a test draws besides."""
-        return np.random.default_rng([self.seed, 1])
-
-    @property
-    def has_kink(self):
-        return has_kink(self.variant)
+    number = 1
 
     def problem(self):
         """-> cell name, arguments, cotangents; the same in every call."""
@@ -158,7 +160,7 @@ def calls(draw, least=0, **fixed):
 
 
 @dataclass(frozen=True)
-class LayerCall:
+class LayerCall(OfVariant):
     """Recurrent layers, a forward call of them and its backward call."""
 
     variant: Variant
@@ -179,14 +181,7 @@ class LayerCall:
     state: bool
     seed: int
 
-    @property
-    def rng(self):
-        """For what a test draws besides."""
-        return np.random.default_rng([self.seed, 2])
-
-    @property
-    def has_kink(self):
-        return has_kink(self.variant)
+    number = 2
 
     def layer(self, dtype=None, **options):
         """The layer, all its parameters random; in another dtype with the same parameters and the same dropout."""
